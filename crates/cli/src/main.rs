@@ -1,0 +1,5 @@
+//! The command line of slipway.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

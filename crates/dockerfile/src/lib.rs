@@ -1,0 +1,3 @@
+//! The Dockerfile frontend: parse, lint, convert to LLB and an image config.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Joins the parts: sources, operations, exporters, sessions.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Trees of files: walk, select, digest, copy, within a root.
+
+#![forbid(unsafe_code)]

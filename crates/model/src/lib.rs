@@ -1,0 +1,28 @@
+//! The vocabulary of slipway: what is said between its parts, and to registries, clients and files.
+//!
+//! Values here are parsed once at the edge and are correct from then on. The crate does no I/O, has no
+//! async and no unsafe code, and depends on no other crate of the workspace.
+
+#![forbid(unsafe_code)]
+
+mod diagnostic;
+mod digest;
+mod error_kind;
+pub mod image_config;
+pub mod llb;
+pub mod oci;
+mod platform;
+pub mod progress;
+mod redact;
+mod reference;
+pub mod solve;
+
+pub use diagnostic::{Diagnostic, SourceSpan};
+pub use digest::{Digest, Digester, ParseDigestError};
+pub use error_kind::{ErrorKind, Hint};
+pub use image_config::ImageConfig;
+pub use oci::{Descriptor, ImageIndex, Manifest, MediaType};
+pub use platform::{ParsePlatformError, Platform};
+pub use redact::Secret;
+pub use reference::{ParseReferenceError, Reference};
+pub use solve::SolveRequest;

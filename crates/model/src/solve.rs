@@ -1,0 +1,354 @@
+//! What a client asks for: one [`SolveRequest`], made once at the edge from flags, a bake target or gRPC.
+//!
+//! Options are grouped by who acts on them (frontend, steps, outputs, cache), and typed: nothing past the
+//! edge reads a map of strings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::llb::pb;
+use crate::oci::Annotations;
+use crate::{Platform, Reference};
+
+/// Everything a build needs to know.
+#[derive(Clone, Debug)]
+pub struct SolveRequest {
+    /// Names this build in history and on the wire; unique for each request.
+    pub id: String,
+    pub frontend: Frontend,
+    /// Empty means the builder's own platform, and an output that is not an image index.
+    pub platforms: Vec<Platform>,
+    pub outputs: Vec<OutputSpec>,
+    pub cache: CacheOptions,
+    pub steps: StepOptions,
+    pub attestations: Attestations,
+    pub entitlements: BTreeSet<Entitlement>,
+    pub platform_check: PlatformCheck,
+    /// `SOURCE_DATE_EPOCH`: seconds since 1970 that `created` and, on request, file times are clamped to.
+    pub source_date_epoch: Option<SourceDateEpoch>,
+}
+
+/// Where the clamp of times comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceDateEpoch {
+    Seconds(i64),
+    /// The newest time in the build context (`SOURCE_DATE_EPOCH=context`).
+    Context,
+}
+
+/// Who turns the request into LLB.
+#[derive(Clone, Debug)]
+pub enum Frontend {
+    Dockerfile(Box<DockerfileRequest>),
+    /// A ready definition, from a client of the LLB API.
+    Definition(pb::Definition),
+}
+
+/// A request to the built-in Dockerfile frontend.
+#[derive(Clone, Debug, Default)]
+pub struct DockerfileRequest {
+    pub context: ContextSource,
+    pub dockerfile: DockerfileSource,
+    pub target: Option<String>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub named_contexts: Vec<NamedContext>,
+    pub no_cache_stages: NoCache,
+    pub pull: bool,
+    pub call: Call,
+}
+
+/// Where the build context is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ContextSource {
+    /// No context: a Dockerfile that copies nothing from it.
+    #[default]
+    Empty,
+    Directory(PathBuf),
+    /// A tar archive, already received into a file.
+    Archive(PathBuf),
+    /// A git or http(s) URL.
+    Url(String),
+}
+
+/// Where the Dockerfile is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// A path below the context, or an absolute one outside it.
+    Path(PathBuf),
+    /// The text itself, as read from standard input.
+    Inline(Vec<u8>),
+    Url(String),
+}
+
+impl Default for DockerfileSource {
+    fn default() -> Self {
+        Self::Path("Dockerfile".into())
+    }
+}
+
+/// One `--build-context name=value`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedContext {
+    pub name: String,
+    /// Restricts the context to one platform (`name::linux/arm64`).
+    pub platform: Option<Platform>,
+    pub source: NamedContextSource,
+}
+
+/// What a named context stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedContextSource {
+    Directory(PathBuf),
+    Image(Reference),
+    /// A directory in OCI image layout, with the tag or digest to take from it.
+    OciLayout {
+        path: PathBuf,
+        selector: LayoutSelector,
+    },
+    Url(String),
+}
+
+/// Picks an image in an OCI layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayoutSelector {
+    /// The only one, or the one tagged `latest`.
+    Default,
+    Tag(String),
+    Digest(crate::Digest),
+}
+
+/// Which stages are built without cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NoCache {
+    #[default]
+    Nothing,
+    All,
+    Stages(Vec<String>),
+}
+
+/// What to do with the Dockerfile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Call {
+    #[default]
+    Build,
+    Check,
+    Outline,
+    Targets,
+}
+
+/// Options that act on RUN steps and are not in the Dockerfile.
+#[derive(Clone, Debug, Default)]
+pub struct StepOptions {
+    pub network: NetworkMode,
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    pub ulimits: Vec<Ulimit>,
+    pub cgroup_parent: Option<String>,
+    pub resources: pb::LinuxResources,
+    pub secrets: Vec<SecretSpec>,
+    pub ssh: Vec<SshSpec>,
+}
+
+/// The network a step sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NetworkMode {
+    #[default]
+    Default,
+    None,
+    Host,
+}
+
+/// One `--add-host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtraHost {
+    pub host: String,
+    pub address: std::net::IpAddr,
+}
+
+/// One `--ulimit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    pub name: String,
+    pub soft: i64,
+    pub hard: i64,
+}
+
+/// One `--secret`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretSpec {
+    pub id: String,
+    pub source: SecretSource,
+}
+
+/// Where a secret's value is read from when a step asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    File(PathBuf),
+    Environment(String),
+}
+
+/// One `--ssh`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshSpec {
+    pub id: String,
+    /// An agent's socket, or key files; empty is `SSH_AUTH_SOCK`.
+    pub paths: Vec<PathBuf>,
+}
+
+/// A right that must be granted by the person who builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Entitlement {
+    NetworkHost,
+    SecurityInsecure,
+}
+
+/// What to do about files for another platform than the image's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PlatformCheck {
+    Off,
+    /// Warn about every such file, fail if the image cannot start.
+    #[default]
+    Warn,
+    /// Fail on any such file.
+    Error,
+}
+
+/// Cache from and to other places than the local state.
+#[derive(Clone, Debug, Default)]
+pub struct CacheOptions {
+    pub imports: Vec<CacheSpec>,
+    pub exports: Vec<CacheSpec>,
+}
+
+/// One `--cache-from` or `--cache-to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheSpec {
+    pub kind: String,
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// Which attestations to add.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attestations {
+    /// Attributes of a provenance attestation; `None` adds none.
+    pub provenance: Option<BTreeMap<String, String>>,
+    /// Attributes of an SBOM attestation; `None` adds none.
+    pub sbom: Option<BTreeMap<String, String>>,
+}
+
+/// One `--output`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputSpec {
+    Image(ImageOutput),
+    /// An OCI layout, as a tar or a directory.
+    Oci(ArchiveOutput),
+    /// A `docker load` archive, or straight into an engine.
+    Docker(DockerOutput),
+    Local(FilesOutput),
+    Tar(FilesOutput),
+    CacheOnly,
+}
+
+/// `type=image` and `type=registry`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageOutput {
+    pub names: Vec<Reference>,
+    pub push: bool,
+    pub push_by_digest: bool,
+    pub insecure: bool,
+    pub image: ImageOptions,
+}
+
+/// `type=oci`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveOutput {
+    pub names: Vec<Reference>,
+    pub destination: Destination,
+    /// `false` writes a directory.
+    pub tar: bool,
+    pub image: ImageOptions,
+}
+
+/// `type=docker`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerOutput {
+    pub names: Vec<Reference>,
+    /// `None` loads into the engine.
+    pub destination: Option<Destination>,
+    pub tar: bool,
+    /// A docker context's name, or the host of an engine.
+    pub engine: Option<String>,
+    pub image: ImageOptions,
+}
+
+/// `type=local` and `type=tar`: the files of the result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesOutput {
+    pub destination: Destination,
+    /// One directory for each platform; `None` means only if there are several.
+    pub platform_split: Option<bool>,
+    /// `mode=delete`: remove what is in the destination and not in the result.
+    pub delete: bool,
+}
+
+/// Where a file output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Stdout,
+    Path(PathBuf),
+}
+
+/// How images and their layers are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageOptions {
+    pub compression: Compression,
+    pub compression_level: Option<i32>,
+    /// Recompress layers that are there in another form, the base image's too.
+    pub force_compression: bool,
+    /// OCI media types rather than Docker's; `None` is OCI.
+    pub oci_media_types: Option<bool>,
+    pub rewrite_timestamp: bool,
+    pub annotations: Vec<AnnotationSpec>,
+}
+
+/// How a layer is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Compression {
+    Uncompressed,
+    #[default]
+    Gzip,
+    Zstd,
+}
+
+/// One `--annotation` or `annotation.*` key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnotationSpec {
+    pub target: AnnotationTarget,
+    /// Restricts the annotation to one platform's manifest.
+    pub platform: Option<Platform>,
+    pub key: String,
+    pub value: String,
+}
+
+/// Which document an annotation goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AnnotationTarget {
+    #[default]
+    Manifest,
+    ManifestDescriptor,
+    Index,
+    IndexDescriptor,
+}
+
+impl ImageOptions {
+    /// Collects the annotations for one document; `platform` is `None` for the index.
+    pub fn annotations_for(&self, target: AnnotationTarget, platform: Option<&Platform>) -> Annotations {
+        self.annotations
+            .iter()
+            .filter(|a| a.target == target && (a.platform.is_none() || a.platform.as_ref() == platform))
+            .map(|a| (a.key.clone(), a.value.clone()))
+            .collect()
+    }
+}

@@ -1,0 +1,3 @@
+//! Build graph, deduplication, cache keys, scheduling; generic over results, without disk or network.
+
+#![forbid(unsafe_code)]
