@@ -193,7 +193,7 @@ impl FromStr for Platform {
             let plain = part.split('(').next().unwrap_or(part);
             !plain.is_empty() && plain.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
         };
-        if !parts.iter().all(|part| valid(part)) {
+        if !parts.iter().all(valid) {
             return Err(malformed());
         }
         match parts.as_slice() {

@@ -1,0 +1,211 @@
+//! Performs the machine's actions: operations run concurrently, the cache is asked in between.
+//!
+//! All futures live in the one future that [`solve`] returns, so dropping it stops everything that has not
+//! been handed to a thread. The first failure ends the solve; the caller cancels what is still running.
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use slipway_model::Digest;
+
+use crate::graph::{Graph, Input, VertexId};
+use crate::machine::{Action, CacheMap, Event, KeyLookup, Machine};
+
+/// What a vertex does. The engine implements it for LLB operations.
+///
+/// 1. `cache_map` is pure in what it returns: the same content gives the same map.
+/// 2. `execute` is called at most once in a solve.
+/// 3. `Output`s are handles: cloning one copies no data.
+#[async_trait]
+pub trait Operation: Send + Sync + 'static {
+    type Output: Clone + Send + Sync + 'static;
+    type Error: Send + 'static;
+
+    /// Tells how the cache key is made.
+    async fn cache_map(&self) -> Result<CacheMap, Self::Error>;
+
+    /// Computes the digest of what the operation reads of input number `input`, whose result is `output`.
+    async fn content_key(&self, input: usize, output: &Self::Output) -> Result<Option<Digest>, Self::Error>;
+
+    /// Runs, and returns one output for each index that others use.
+    async fn execute(&self, inputs: Vec<Self::Output>) -> Result<Vec<Self::Output>, Self::Error>;
+}
+
+/// What is remembered across runs and shared by processes. Calls are short and may block for microseconds.
+pub trait CacheStore<O: Operation>: Send + Sync {
+    /// Finds the canonical key that `key` stands for.
+    fn lookup(&self, key: &Digest) -> Option<CachedKey>;
+
+    /// Makes `alias` stand for `canonical`.
+    fn link(&self, alias: &Digest, canonical: &Digest);
+
+    /// Returns the stored outputs, or `None` if they cannot be used any more.
+    fn load(&self, operation: &O, canonical: &Digest) -> Option<Vec<O::Output>>;
+
+    /// Stores outputs; failing to do so costs time later, not correctness, so there is no error.
+    fn save(&self, operation: &O, record: SaveRecord<'_, O>);
+}
+
+/// A canonical key, and whether a result is stored under it.
+pub type CachedKey = KeyLookup;
+
+/// A result to store.
+#[derive(Debug)]
+pub struct SaveRecord<'a, O: Operation> {
+    pub canonical: Digest,
+    pub aliases: &'a [Digest],
+    pub outputs: &'a [O::Output],
+}
+
+/// Is told what happens to vertices, for display.
+pub trait Observer<O: Operation>: Send + Sync {
+    /// The vertex was found in the cache.
+    fn cached(&self, vertex: VertexId, operation: &O);
+    /// The vertex starts to execute.
+    fn started(&self, vertex: VertexId, operation: &O);
+    /// The vertex has executed.
+    fn completed(&self, vertex: VertexId, operation: &O);
+    /// The vertex failed, while its key was made or while it executed.
+    fn failed(&self, vertex: VertexId, operation: &O, error: &O::Error);
+}
+
+/// A vertex failed.
+#[derive(Debug)]
+pub struct SolveError<E> {
+    pub vertex: VertexId,
+    pub error: E,
+}
+
+enum Done<O: Operation> {
+    Event(Event),
+    Executed(VertexId, Vec<O::Output>),
+    Failed(SolveError<O::Error>),
+}
+
+/// Computes the results of `wanted`, in their order.
+///
+/// # Errors
+/// The first failure of an operation. Operations that were running then are dropped.
+pub async fn solve<O: Operation>(
+    graph: &Graph<O>,
+    wanted: &[Input],
+    cache: &dyn CacheStore<O>,
+    observer: &dyn Observer<O>,
+) -> Result<Vec<O::Output>, SolveError<O::Error>> {
+    let mut driver = Driver {
+        graph,
+        cache,
+        observer,
+        machine: Machine::new(graph),
+        outputs: vec![None; graph.len()],
+        running: FuturesUnordered::new(),
+    };
+    for input in wanted {
+        let actions = driver.machine.demand(input.vertex);
+        driver.perform(actions);
+    }
+    while let Some(done) = driver.running.next().await {
+        match done {
+            Done::Event(event) => driver.feed(event),
+            Done::Executed(vertex, outputs) => {
+                driver.outputs[vertex.0] = Some(outputs);
+                observer.completed(vertex, graph.operation(vertex));
+                driver.feed(Event::Executed(vertex));
+            }
+            Done::Failed(error) => {
+                observer.failed(error.vertex, graph.operation(error.vertex), &error.error);
+                return Err(error);
+            }
+        }
+    }
+    Ok(wanted.iter().map(|input| driver.output(*input)).collect())
+}
+
+struct Driver<'a, O: Operation> {
+    graph: &'a Graph<O>,
+    cache: &'a dyn CacheStore<O>,
+    observer: &'a dyn Observer<O>,
+    machine: Machine,
+    outputs: Vec<Option<Vec<O::Output>>>,
+    running: FuturesUnordered<BoxFuture<'a, Done<O>>>,
+}
+
+impl<O: Operation> Driver<'_, O> {
+    fn feed(&mut self, event: Event) {
+        let actions = self.machine.step(event);
+        self.perform(actions);
+    }
+
+    fn output(&self, input: Input) -> O::Output {
+        let outputs = self.outputs[input.vertex.0].as_ref().expect("the machine said the vertex is done");
+        outputs.get(input.index).or(outputs.first()).cloned().expect("an operation has an output")
+    }
+
+    /// Performs actions until only those remain that wait for an operation.
+    fn perform(&mut self, actions: Vec<Action>) {
+        let mut pending = actions;
+        while let Some(action) = pending.pop() {
+            let event = match action {
+                Action::Lookup(vertex, key) => Some(Event::LookedUp(vertex, self.cache.lookup(&key))),
+                Action::Load(vertex, canonical) => {
+                    let loaded = self.cache.load(self.graph.operation(vertex), &canonical);
+                    let usable = loaded.is_some();
+                    self.outputs[vertex.0] = loaded;
+                    Some(Event::Loaded(vertex, usable))
+                }
+                Action::Link { alias, canonical } => {
+                    self.cache.link(&alias, &canonical);
+                    None
+                }
+                Action::Cached(vertex) => {
+                    self.observer.cached(vertex, self.graph.operation(vertex));
+                    None
+                }
+                Action::Save { vertex, canonical, aliases } => {
+                    let outputs = self.outputs[vertex.0].as_deref().unwrap_or_default();
+                    let record = SaveRecord { canonical, aliases: &aliases, outputs };
+                    self.cache.save(self.graph.operation(vertex), record);
+                    None
+                }
+                Action::CacheMap(_) | Action::ContentKey(..) | Action::Execute(_) => {
+                    self.start(action);
+                    None
+                }
+            };
+            if let Some(event) = event {
+                pending.extend(self.machine.step(event));
+            }
+        }
+    }
+
+    fn start(&mut self, action: Action) {
+        let (vertex, future): (_, BoxFuture<'_, Result<Done<O>, O::Error>>) = match action {
+            Action::CacheMap(vertex) => {
+                let operation = self.graph.operation(vertex).clone();
+                let map =
+                    async move { Ok(Done::Event(Event::CacheMapped(vertex, operation.cache_map().await?))) };
+                (vertex, Box::pin(map))
+            }
+            Action::ContentKey(vertex, input) => {
+                let operation = self.graph.operation(vertex).clone();
+                let output = self.output(self.graph.inputs(vertex)[input]);
+                let key = async move {
+                    let key = operation.content_key(input, &output).await?;
+                    Ok(Done::Event(Event::ContentKeyed(vertex, input, key)))
+                };
+                (vertex, Box::pin(key))
+            }
+            Action::Execute(vertex) => {
+                let operation = self.graph.operation(vertex).clone();
+                self.observer.started(vertex, &operation);
+                let inputs = self.graph.inputs(vertex).iter().map(|input| self.output(*input)).collect();
+                let execute = async move { Ok(Done::Executed(vertex, operation.execute(inputs).await?)) };
+                (vertex, Box::pin(execute))
+            }
+            _ => return,
+        };
+        self.running.push(Box::pin(async move {
+            future.await.unwrap_or_else(|error| Done::Failed(SolveError { vertex, error }))
+        }));
+    }
+}
