@@ -1,0 +1,75 @@
+//! HTTP clients by what they trust, each made when it is first needed.
+//!
+//! Hosts without certificates of their own share one client and so one pool; plain http on loopback has
+//! a client that looks at no proxy and no certificate, as the requests of a local build all go there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use crate::config::{ConfigError, RegistryConfig, Security, is_loopback};
+use crate::tls;
+
+/// Makes and keeps HTTP clients.
+pub(crate) struct Transport {
+    config: Arc<RegistryConfig>,
+    user_agent: String,
+    clients: Mutex<HashMap<Pool, Arc<OnceCell<reqwest::Client>>>>,
+}
+
+/// Says which requests share a client.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Pool {
+    Loopback,
+    Plain,
+    /// https to a host, which may have certificates of its own.
+    Host(String, Security),
+}
+
+impl Transport {
+    pub(crate) fn new(config: Arc<RegistryConfig>, user_agent: String) -> Self {
+        Self { config, user_agent, clients: Mutex::default() }
+    }
+
+    /// Returns the client for requests to `authority`.
+    pub(crate) async fn client(
+        &self,
+        authority: &str,
+        security: Security,
+    ) -> Result<reqwest::Client, ConfigError> {
+        let pool = match security {
+            Security::Plain if is_loopback(authority) => Pool::Loopback,
+            Security::Plain => Pool::Plain,
+            _ => Pool::Host(authority.to_owned(), security),
+        };
+        let cell = self.clients.lock().entry(pool).or_default().clone();
+        let client = cell.get_or_try_init(|| self.make(authority, security)).await?;
+        Ok(client.clone())
+    }
+
+    async fn make(&self, authority: &str, security: Security) -> Result<reqwest::Client, ConfigError> {
+        let settings = if security == Security::Plain {
+            tls::settings(&RegistryConfig::default(), authority, security)?
+        } else {
+            let (config, authority) = (self.config.clone(), authority.to_owned());
+            tokio::task::spawn_blocking(move || tls::settings(&config, &authority, security))
+                .await
+                .map_err(|error| ConfigError::Tls { reason: error.to_string() })??
+        };
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(settings)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(self.user_agent.as_str())
+            .connect_timeout(Duration::from_secs(15))
+            .tcp_keepalive(Duration::from_secs(60))
+            .pool_idle_timeout(Duration::from_secs(60))
+            .referer(false);
+        if is_loopback(authority) {
+            builder = builder.no_proxy();
+        }
+        builder.build().map_err(|error| ConfigError::Tls { reason: error.without_url().to_string() })
+    }
+}
