@@ -1,0 +1,260 @@
+//! The mounts of a step: `/proc`, `/dev`, `/sys`, the given ones, and the masks over the first three.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use super::points::{self, Keep, Kind, Stub};
+use super::{at, devices};
+use crate::error::{MountFailure, ProcessError};
+use crate::protocol::{MountRequest, SourceRequest};
+use crate::server::Place;
+use crate::spec::{Network, ProcessSettings, Security};
+use crate::sys::mount;
+
+/// Hidden from a step, as the OCI runtime configuration of container engines has it.
+const MASKED: [&str; 10] = [
+    "proc/acpi",
+    "proc/asound",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/firmware",
+];
+const MASKED_POWERCAP: &str = "sys/devices/virtual/powercap";
+
+/// Shown to a step but not to be written.
+const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+
+fn flags_of_system() -> MountAttrFlags {
+    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC
+}
+
+fn refused(destination: &str) -> impl Fn(Errno) -> ProcessError + '_ {
+    move |errno| ProcessError::Mount {
+        destination: destination.to_owned(),
+        reason: MountFailure::Refused(errno.raw_os_error()),
+    }
+}
+
+/// Attaches the root and everything below it; returns the mount points that were made.
+///
+/// A sandboxed step may make device nodes (images have them) but not open them: every mount it can
+/// write to is `nodev`, and the usual devices are mounts of their own. Otherwise `mknod` would give it
+/// the machine's disks.
+pub(super) fn build(
+    root: &OwnedFd,
+    settings: &ProcessSettings,
+    requests: Vec<MountRequest>,
+    detached: Vec<OwnedFd>,
+    files: &[u8],
+    place: &Place,
+) -> Result<Vec<Stub>, ProcessError> {
+    let carrier =
+        rustix::fs::open("/rootfs", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at("root"))?;
+    if settings.security == Security::Sandbox {
+        mount::add_attributes(root, MountAttrFlags::MOUNT_ATTR_NODEV, false).map_err(refused("/"))?;
+    }
+    mount::attach(root, carrier).map_err(refused("/"))?;
+    let mut builder = Builder { root, stubs: Vec::new(), settings };
+    builder.system(place)?;
+    builder.given(requests, detached, files)?;
+    if settings.security == Security::Sandbox {
+        builder.mask()?;
+    }
+    Ok(builder.stubs)
+}
+
+struct Builder<'a> {
+    root: &'a OwnedFd,
+    stubs: Vec<Stub>,
+    settings: &'a ProcessSettings,
+}
+
+impl Builder<'_> {
+    /// Mounts `/proc`, `/dev` and `/sys`; their mount points stay in the image, as every builder has it.
+    fn system(&mut self, place: &Place) -> Result<(), ProcessError> {
+        let proc = mount::new("proc", &[], flags_of_system()).map_err(refused("/proc"))?;
+        self.attach(&proc, "/proc", Kind::Directory, Keep::Everything)?;
+        let dev = devices::build(self.settings, place)?;
+        self.attach(&dev, "/dev", Kind::Directory, Keep::Everything)?;
+        devices::mount_below(self.root, self.settings)?;
+        if let Some(sys) = self.sys()? {
+            self.attach(&sys, "/sys", Kind::Directory, Keep::Everything)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `/sys`: a new one for a network namespace of its own, else the host's, read-only.
+    fn sys(&self) -> Result<Option<OwnedFd>, ProcessError> {
+        let insecure = self.settings.security == Security::Insecure;
+        if self.settings.network == Network::None {
+            let read_only =
+                if insecure { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+            match mount::new("sysfs", &[], flags_of_system() | read_only) {
+                Ok(sys) => return Ok(Some(sys)),
+                // A container around us may have covered parts of its /sys; then no new one is allowed.
+                Err(Errno::PERM) => {}
+                Err(errno) => return Err(refused("/sys")(errno)),
+            }
+        }
+        let sys = match mount::clone_tree(CWD, "/sys", true) {
+            Ok(sys) => sys,
+            Err(errno) => return Err(refused("/sys")(errno)),
+        };
+        if !insecure {
+            mount::set_readonly(&sys, true).map_err(refused("/sys"))?;
+        }
+        Ok(Some(sys))
+    }
+
+    /// Mounts what the request gives, parents first.
+    fn given(
+        &mut self,
+        requests: Vec<MountRequest>,
+        detached: Vec<OwnedFd>,
+        files: &[u8],
+    ) -> Result<(), ProcessError> {
+        let mut detached = detached.into_iter();
+        let shelf = Shelf::new(&requests, files)?;
+        for (index, request) in requests.iter().enumerate() {
+            let refused = refused(&request.destination);
+            let source = match request.source {
+                SourceRequest::Detached => {
+                    detached.next().ok_or(Errno::BADMSG).and_then(|mount| self.without_devices(mount))
+                }
+                SourceRequest::Tmpfs { size, mode } => new_tmpfs(size, mode, request.readonly),
+                SourceRequest::File { .. } => shelf.take(index, request.readonly),
+            };
+            let source = source.map_err(&refused)?;
+            let kind = Kind::of(&rustix::fs::fstat(&source).map_err(&refused)?);
+            let keep = if self.settings.remove_stub_parents { Keep::Nothing } else { Keep::Parents };
+            self.attach(&source, &request.destination, kind, keep)?;
+        }
+        Ok(())
+    }
+
+    fn without_devices(&self, source: OwnedFd) -> Result<OwnedFd, Errno> {
+        if self.settings.security == Security::Sandbox {
+            mount::add_attributes(&source, MountAttrFlags::MOUNT_ATTR_NODEV, true)?;
+        }
+        Ok(source)
+    }
+
+    fn attach(&mut self, source: &OwnedFd, path: &str, kind: Kind, keep: Keep) -> Result<(), ProcessError> {
+        let target = points::open_or_make(self.root, path, kind, keep, &mut self.stubs)
+            .map_err(|reason| ProcessError::Mount { destination: path.to_owned(), reason })?;
+        mount::attach(source, target).map_err(refused(path))
+    }
+
+    /// Covers what a step may not see and write-protects what it may not change.
+    fn mask(&self) -> Result<(), ProcessError> {
+        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        for path in READ_ONLY {
+            let Some(target) = self.find(path)? else { continue };
+            let itself = mount::clone_tree(&target, "", true).map_err(refused(path))?;
+            mount::add_attributes(&itself, read_only | flags_of_system(), true).map_err(refused(path))?;
+            mount::attach(itself, target).map_err(refused(path))?;
+        }
+        for path in MASKED.into_iter().chain([MASKED_POWERCAP]) {
+            let Some(target) = self.find(path)? else { continue };
+            let stat = rustix::fs::fstat(&target).map_err(refused(path))?;
+            let (cover, attributes) = match Kind::of(&stat) {
+                Kind::Directory => ("/empty", read_only | flags_of_system()),
+                Kind::File => ("/dev/null", MountAttrFlags::empty()),
+            };
+            let cover = mount::clone_tree(CWD, cover, false).map_err(refused(path))?;
+            if !attributes.is_empty() {
+                mount::add_attributes(&cover, attributes, false).map_err(refused(path))?;
+            }
+            mount::attach(cover, target).map_err(refused(path))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a path of the kernel's own file systems; `None` if this kernel has no such thing.
+    fn find(&self, path: &str) -> Result<Option<OwnedFd>, ProcessError> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        match mount::open_at(self.root, path, OFlags::PATH, resolve) {
+            Ok(found) => Ok(Some(found)),
+            // A mount of the step's own over /proc or /sys may have anything there.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(refused(path)(errno)),
+        }
+    }
+}
+
+fn new_tmpfs(size: Option<u64>, mode: u32, readonly: bool) -> Result<OwnedFd, Errno> {
+    let (size, mode) = (size.map(|bytes| bytes.to_string()), format!("{mode:o}"));
+    let mut options = vec![("mode", mode.as_str())];
+    options.extend(size.as_deref().map(|size| ("size", size)));
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    if readonly {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    mount::new("tmpfs", &options, attributes)
+}
+
+/// The tmpfs that holds the small files of one step until they are mounted one by one.
+struct Shelf(Option<OwnedFd>);
+
+impl Shelf {
+    fn new(requests: &[MountRequest], files: &[u8]) -> Result<Self, ProcessError> {
+        let wanted: Vec<_> = requests
+            .iter()
+            .enumerate()
+            .filter_map(|(index, request)| match request.source {
+                SourceRequest::File { offset, length, mode, uid, gid } => {
+                    Some((index, offset, length, mode, uid, gid))
+                }
+                _ => None,
+            })
+            .collect();
+        if wanted.is_empty() {
+            return Ok(Self(None));
+        }
+        let what = at("small files");
+        let tmpfs = mount::new("tmpfs", &[("mode", "0700")], flags_of_system()).map_err(&what)?;
+        for (index, offset, length, mode, uid, gid) in wanted {
+            let end = offset.checked_add(length);
+            let content = end.and_then(|end| files.get(offset..end)).ok_or_else(|| what(Errno::BADMSG))?;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&tmpfs, index.to_string(), flags, Mode::RUSR).map_err(&what)?;
+            write_all(&file, content).map_err(&what)?;
+            // The owner first: changing it clears the set-id bits of the mode.
+            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(&what)?;
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(&what)?;
+        }
+        // Only a mount that is attached can be cloned from (before Linux 6.15).
+        let carrier =
+            rustix::fs::open("/files", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(&what)?;
+        mount::attach(&tmpfs, carrier).map_err(&what)?;
+        Ok(Self(Some(tmpfs)))
+    }
+
+    fn take(&self, index: usize, readonly: bool) -> Result<OwnedFd, Errno> {
+        let shelf = self.0.as_ref().ok_or(Errno::BADMSG)?;
+        let file = mount::clone_tree(shelf, &index.to_string(), false)?;
+        if readonly {
+            mount::set_readonly(&file, false)?;
+        }
+        Ok(file)
+    }
+}
+
+fn write_all(file: impl AsFd, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        match rustix::io::write(&file, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

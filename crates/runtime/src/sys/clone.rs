@@ -1,0 +1,64 @@
+//! `clone3`: makes a process in new namespaces.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+
+/// The first version of the kernel's `struct clone_args`, which every kernel with `clone3` takes.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// The two sides of a clone.
+pub(crate) enum Cloned {
+    Child,
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+/// Clones the calling process, as `fork` does, with `flags` such as `CLONE_NEWPID`.
+///
+/// The child gets a copy of the address space. The caller has to be single-threaded, which makes the
+/// copy a complete one: no lock can be held by a thread that does not exist in the child.
+pub(crate) fn clone_process(flags: i32) -> Result<Cloned, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: i64::from(flags).cast_unsigned() | i64::from(libc::CLONE_PIDFD).cast_unsigned(),
+        pidfd: (&raw mut pidfd).addr() as u64,
+        exit_signal: i64::from(libc::SIGCHLD).cast_unsigned(),
+        ..CloneArgs::default()
+    };
+    // SAFETY: `args` is initialised and of the given size; without CLONE_VM the child has its own copy
+    // of the memory and goes on from here, like `fork`. The kernel writes one int to `pidfd`.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    match result {
+        0 => Ok(Cloned::Child),
+        pid if pid > 0 => {
+            // SAFETY: the kernel has just opened this descriptor for us (CLONE_PIDFD), nobody else owns it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
+            Ok(Cloned::Parent { pid, pidfd })
+        }
+        _ => Err(last_errno()),
+    }
+}
+
+/// Returns the error of the last failed call of the C library.
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Leaves the given namespaces for new ones.
+pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> Result<(), Errno> {
+    // SAFETY: unsharing namespaces changes no memory; the flag that would split the table of open files
+    // between threads, which I/O safety relies on, is never passed.
+    unsafe { rustix::thread::unshare_unsafe(flags - rustix::thread::UnshareFlags::FILES) }
+}
