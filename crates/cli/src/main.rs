@@ -1,5 +1,21 @@
-//! The command line of slipway.
+//! The command line of slipway: what was typed becomes requests, what happens becomes text.
+//!
+//! `args` is what clap sees, `settings` turns it into requests, `builder` hands them to the engine,
+//! `ui` shows the events, `error` the failures. Only this crate prints.
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod app;
+mod args;
+mod builder;
+mod commands;
+mod error;
+mod interrupt;
+mod output;
+mod settings;
+mod template;
+mod ui;
+
+fn main() -> std::process::ExitCode {
+    app::main()
+}

@@ -1,0 +1,81 @@
+//! From the arguments of the process to one command, and from its end to an exit code.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::args::{Command, CompletionArgs, Root, canonical};
+use crate::error::{self, Failure};
+use crate::settings::Surroundings;
+use crate::ui::Palette;
+use crate::{commands, output};
+
+/// What every command has.
+pub(crate) struct Context {
+    pub(crate) around: Surroundings,
+    pub(crate) global: crate::args::GlobalArgs,
+    pub(crate) palette: Palette,
+}
+
+/// Runs the process.
+pub(crate) fn main() -> ExitCode {
+    let around = match Surroundings::of_process() {
+        Ok(around) => around,
+        Err(error) => {
+            let failure = Failure::io("failed to find the working directory", &error);
+            return end(&failure, &Palette::none());
+        }
+    };
+    let palette = Palette::choose(&around);
+    match run(canonical(std::env::args_os()), around, palette.clone()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => end(&failure, &palette),
+    }
+}
+
+/// Shows a failure; a standard error that is gone changes nothing.
+fn end(failure: &Failure, palette: &Palette) -> ExitCode {
+    let _ = failure.report(palette, &mut io::stderr().lock());
+    failure.exit_code()
+}
+
+fn run(arguments: Vec<OsString>, around: Surroundings, palette: Palette) -> Result<(), Failure> {
+    let root = match Root::try_parse_from(arguments) {
+        Ok(root) => root,
+        Err(error) => return stopped_by_clap(&error),
+    };
+    let mut context = Context { around, global: root.global, palette };
+    match root.command {
+        Command::Build(args) => commands::build::run(&args, &mut context),
+        Command::Imagetools(args) => commands::imagetools::run(&args, &context),
+        Command::Run(args) => commands::run::run(&args, &context),
+        Command::Images(args) => commands::images::run(&args, &context),
+        Command::Push(args) => commands::push::run(&args, &context),
+        Command::Du(args) => commands::du::run(&args, &context),
+        Command::Prune(args) => commands::prune::run(&args, &mut context),
+        Command::Binfmt(args) => commands::binfmt::run(&args, &context),
+        Command::Version => output::text(concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Completion(args) => completion(&args),
+    }
+}
+
+/// Help goes to standard output and is no error; everything else is.
+fn stopped_by_clap(error: &clap::Error) -> Result<(), Failure> {
+    use clap::error::ErrorKind as Kind;
+    match error.kind() {
+        Kind::DisplayHelp | Kind::DisplayVersion => output::text(&error.render().to_string()),
+        Kind::DisplayHelpOnMissingArgumentOrSubcommand | Kind::MissingSubcommand => {
+            output::text_to_stderr(&error.render().to_string());
+            Err(Failure::Status(error::USAGE))
+        }
+        _ => Err(error::from_clap(error)),
+    }
+}
+
+fn completion(args: &CompletionArgs) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Root::command(), "slipway", &mut script);
+    output::bytes(&script)
+}

@@ -1,0 +1,105 @@
+//! The command line as clap sees it: names, help and shapes of flags, nothing of their meaning.
+//!
+//! Values stay the strings that were typed, except where the shape alone decides (booleans, paths);
+//! [`crate::settings`] turns them into requests.
+
+pub(crate) mod binfmt;
+pub(crate) mod build;
+pub(crate) mod imagetools;
+mod names;
+pub(crate) mod run;
+pub(crate) mod storage;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use names::canonical;
+
+/// Build container images for every platform, with one binary and no daemon
+#[derive(Debug, Parser)]
+#[command(name = "slipway", disable_version_flag = true, args_override_self = true)]
+#[command(arg_required_else_help = true, infer_subcommands = false)]
+pub(crate) struct Root {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct GlobalArgs {
+    /// Keep all state in DIR (default: `/var/lib/slipway` as root, else `~/.local/share/slipway`)
+    #[arg(long, global = true, env = "SLIPWAY_ROOT", value_name = "DIR", hide_env = true)]
+    pub(crate) root: Option<PathBuf>,
+    /// Read registries and other settings from FILE (BuildKit's TOML)
+    #[arg(long, global = true, env = "SLIPWAY_CONFIG", value_name = "FILE", hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Show what developers need to see: debug messages and whole warnings
+    #[arg(short = 'D', long, global = true)]
+    pub(crate) debug: bool,
+    /// Name the builder; only slipway's own, `default`, exists
+    #[arg(long, global = true, env = "BUILDX_BUILDER", value_name = "NAME", hide_env = true, hide = true)]
+    pub(crate) builder: Option<String>,
+}
+
+/// What slipway can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<build::BuildArgs>),
+    /// Look at and combine images in registries
+    Imagetools(imagetools::ImagetoolsArgs),
+    /// Run a command in an image of any platform
+    Run(Box<run::RunArgs>),
+    /// List the images in slipway's own store
+    #[command(visible_alias = "ls-images")]
+    Images(storage::ImagesArgs),
+    /// Push an image from slipway's own store to a registry
+    Push(storage::PushArgs),
+    /// Show what the state takes on disk
+    Du(storage::DuArgs),
+    /// Remove build cache and images that nothing uses
+    Prune(storage::PruneArgs),
+    /// Register emulators of foreign platforms with the host's kernel
+    Binfmt(binfmt::BinfmtArgs),
+    /// Show the version
+    Version,
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+}
+
+/// Flags of `completion`.
+#[derive(Args, Debug)]
+pub(crate) struct CompletionArgs {
+    /// Shell to complete for
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Root::command().debug_assert();
+    }
+
+    #[test]
+    fn help_texts_end_without_a_period() {
+        fn check(command: &clap::Command) {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.ends_with('.'), "{}: {about}", command.get_name());
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.ends_with('.'), "{} {}: {help}", command.get_name(), argument.get_id());
+                assert!(!help.is_empty(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Root::command());
+    }
+}

@@ -1,0 +1,138 @@
+//! `build`: make the request, show what happens, leave the results where they were asked for.
+
+use std::io;
+
+use serde_json::{Map, Value};
+use slipway_model::progress::Warning;
+use slipway_model::{Diagnostic, ErrorKind};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Context;
+use crate::args::build::BuildArgs;
+use crate::builder::{BuildOutcome, Builder};
+use crate::error::{Failure, INTERRUPTED};
+use crate::interrupt::{self, Watch};
+use crate::output;
+use crate::settings::build::{self, BuildSettings, CallFunction, CallSettings};
+use crate::settings::values::boolean;
+use crate::ui::{DisplayMode, DisplayOptions, Progress, Tone, call, warnings};
+
+/// Runs `build`.
+pub(crate) fn run(args: &BuildArgs, context: &mut Context) -> Result<(), Failure> {
+    let mut settings = build::resolve(args, &mut context.around)?;
+    if let Some(CallSettings { function: CallFunction::Describe, json, .. }) = settings.call {
+        return output::text(&call::describe(json));
+    }
+    remove_stale_id(&settings)?;
+    tell_notes(&settings, context);
+    let builder = Builder::open(&context.global)?;
+    let received = settings.received.take();
+    let progress = Progress::start(DisplayOptions::new(settings.display, &context.around));
+    let built = solve(&builder, &settings, &progress);
+    let warnings = progress.finish();
+    drop(received);
+    if !matches!(settings.display, DisplayMode::Silent | DisplayMode::RawJson) && settings.call.is_none() {
+        output::text_to_stderr(&warnings::summary(&warnings, &context.palette, context.global.debug));
+    }
+    leave_results(&settings, &built?, &warnings, context)
+}
+
+/// Builds, until the build is done or stopped.
+fn solve(builder: &Builder, settings: &BuildSettings, progress: &Progress) -> Result<BuildOutcome, Failure> {
+    let runtime = interrupt::runtime()?;
+    let cancel = CancellationToken::new();
+    let result = runtime.block_on(async {
+        let _watch = Watch::start(cancel.clone())?;
+        let built = builder.build(settings.request.clone(), progress.sink(), cancel.clone()).await;
+        built.map_err(|diagnostics| Failure::from(diagnostics.into_iter().map(in_build).collect::<Vec<_>>()))
+    });
+    // What still blocks a thread belongs to a build that is over.
+    runtime.shutdown_background();
+    match result {
+        Err(_) if cancel.is_cancelled() => {
+            output::text_to_stderr("error: failed to build: canceled\n");
+            Err(Failure::Status(INTERRUPTED))
+        }
+        result => result,
+    }
+}
+
+/// Says what failed, as the reference does.
+fn in_build(mut diagnostic: Diagnostic) -> Diagnostic {
+    if !diagnostic.message.starts_with("failed to ") {
+        diagnostic.message.insert_str(0, "failed to build: ");
+    }
+    diagnostic
+}
+
+/// An ID left from an earlier build must not be taken for this one's.
+fn remove_stale_id(settings: &BuildSettings) -> Result<(), Failure> {
+    let Some(path) = &settings.iid_file else { return Ok(()) };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::io(format!("failed to remove the old image ID file `{}`", path.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn tell_notes(settings: &BuildSettings, context: &Context) {
+    if settings.display == DisplayMode::RawJson {
+        return;
+    }
+    for note in &settings.notes {
+        output::text_to_stderr(&format!("{} {note}\n", context.palette.paint(Tone::Warning, "warning:")));
+    }
+}
+
+fn leave_results(
+    settings: &BuildSettings,
+    built: &BuildOutcome,
+    warnings: &[Warning],
+    context: &Context,
+) -> Result<(), Failure> {
+    if let Some(path) = &settings.iid_file {
+        output::file(path, built.image_id().unwrap_or_default().as_bytes())?;
+    }
+    if let Some(path) = &settings.metadata_file {
+        let metadata = metadata(built, settings, warnings, context);
+        output::file(path, format!("{:#}", Value::Object(metadata)).as_bytes())?;
+    }
+    if let Some(settings) = settings.call {
+        return show_answer(settings, built, context);
+    }
+    match built.image_id() {
+        Some(id) if settings.print_id => output::text(&format!("{id}\n")),
+        _ => Ok(()),
+    }
+}
+
+/// Collects the members of the metadata file, in order of name as Go writes maps.
+fn metadata(
+    built: &BuildOutcome,
+    settings: &BuildSettings,
+    warnings: &[Warning],
+    context: &Context,
+) -> Map<String, Value> {
+    let mut members: Vec<(String, Value)> =
+        built.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let wanted = context.around.variable("BUILDX_METADATA_WARNINGS").and_then(boolean) == Some(true);
+    if wanted && settings.call.is_none() && !warnings.is_empty() {
+        let list = warnings.iter().map(warnings::to_json).collect();
+        members.push(("buildx.build.warnings".to_owned(), list));
+    }
+    members.sort_by(|a, b| a.0.cmp(&b.0));
+    members.into_iter().collect()
+}
+
+fn show_answer(settings: CallSettings, built: &BuildOutcome, context: &Context) -> Result<(), Failure> {
+    let json = built.answer.as_deref().unwrap_or("{}");
+    let answer =
+        call::answer(settings, json).map_err(|error| Failure::from_error(ErrorKind::Internal, &error))?;
+    output::text(&answer.text)?;
+    if let Some(error) = &answer.error {
+        let label = context.palette.paint(Tone::Error, "error:");
+        output::text_to_stderr(&format!("{label} {error}"));
+    }
+    if answer.failed { Err(Failure::Status(1)) } else { Ok(()) }
+}

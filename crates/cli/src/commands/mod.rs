@@ -1,0 +1,10 @@
+//! One module for each command: settings in, engine called, result shown.
+
+pub(crate) mod binfmt;
+pub(crate) mod build;
+pub(crate) mod du;
+pub(crate) mod images;
+pub(crate) mod imagetools;
+pub(crate) mod prune;
+pub(crate) mod push;
+pub(crate) mod run;

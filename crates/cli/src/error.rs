@@ -1,0 +1,174 @@
+//! The only place where errors are shown, and where exit codes are decided.
+//!
+//! An error reads from the top: what failed, where in which file, what the step last said, the platform,
+//! why, and what mends it. Only the first line starts with `error:`, so that tools find it.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use slipway_model::{Diagnostic, ErrorKind};
+
+use crate::settings::SettingsError;
+use crate::ui::{Palette, source};
+use crate::ui::{Tone, printable};
+
+/// Something failed.
+const GENERAL: u8 = 1;
+/// The command line is wrong.
+pub(crate) const USAGE: u8 = 2;
+/// Stopped by SIGINT, as shells say it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Why a command ended without having done its work.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line is wrong.
+    Usage(Box<Diagnostic>),
+    /// Something failed; each is shown.
+    Failed(Vec<Diagnostic>),
+    /// Everything has been said; only the code is left.
+    Status(u8),
+}
+
+impl Failure {
+    /// Wraps an error that no better diagnostic exists for.
+    pub(crate) fn from_error(kind: ErrorKind, error: &dyn std::error::Error) -> Self {
+        Diagnostic::from_error(kind, error).into()
+    }
+
+    /// Makes a failure of the machine around slipway: a file that cannot be written, a closed pipe.
+    pub(crate) fn io(doing: impl Into<String>, error: &io::Error) -> Self {
+        Diagnostic::new(ErrorKind::Environment, doing).cause(error.to_string()).into()
+    }
+
+    /// Returns the code that the process exits with.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Usage(_) => USAGE,
+            Self::Failed(_) => GENERAL,
+            Self::Status(code) => *code,
+        })
+    }
+
+    /// Shows the failure.
+    pub(crate) fn report(&self, palette: &Palette, out: &mut dyn Write) -> io::Result<()> {
+        let diagnostics = match self {
+            Self::Usage(diagnostic) => std::slice::from_ref(&**diagnostic),
+            Self::Failed(diagnostics) => diagnostics.as_slice(),
+            Self::Status(_) => &[],
+        };
+        for (at, diagnostic) in diagnostics.iter().enumerate() {
+            if at > 0 {
+                writeln!(out)?;
+            }
+            out.write_all(render(diagnostic, palette).as_bytes())?;
+        }
+        out.flush()
+    }
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self::Failed(vec![diagnostic])
+    }
+}
+
+impl From<Vec<Diagnostic>> for Failure {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
+        Self::Failed(diagnostics)
+    }
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        let usage = error.is_usage();
+        let diagnostic = error.into_diagnostic();
+        if usage { Self::Usage(Box::new(diagnostic)) } else { diagnostic.into() }
+    }
+}
+
+/// Says what clap found wrong, in the same form as everything else.
+pub(crate) fn from_clap(error: &clap::Error) -> Failure {
+    use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
+    let context = |kind: ContextKind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(list)) => Some(list.join(", ")),
+        _ => None,
+    };
+    let argument = context(ContextKind::InvalidArg).unwrap_or_default();
+    let flag = argument.split([' ', '=']).next().unwrap_or_default();
+    let value = context(ContextKind::InvalidValue).unwrap_or_default();
+    let command = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+    let mut hint = context(ContextKind::SuggestedArg)
+        .or_else(|| context(ContextKind::SuggestedSubcommand))
+        .or_else(|| context(ContextKind::SuggestedValue))
+        .map(|near| format!("did you mean `{near}`?"));
+    let message = match error.kind() {
+        Kind::UnknownArgument if !argument.starts_with('-') => {
+            hint = Some("give one context; quote a path with blanks".to_owned());
+            format!("unexpected argument `{argument}`")
+        }
+        Kind::UnknownArgument => format!("unknown flag: {flag}"),
+        Kind::InvalidSubcommand => format!("unknown command: {command}"),
+        Kind::InvalidValue if value.is_empty() => format!("flag needs an argument: {flag}"),
+        Kind::InvalidValue | Kind::ValueValidation => {
+            let known = context(ContextKind::ValidValue).map(|known| format!("use one of {known}"));
+            hint = hint.or(known);
+            format!("invalid value `{value}` for `{flag}`")
+        }
+        Kind::MissingRequiredArgument => {
+            hint = argument.contains("PATH").then(|| "add the context: `slipway build .`".to_owned());
+            format!("missing argument: {argument}")
+        }
+        Kind::ArgumentConflict => {
+            let other = context(ContextKind::PriorArg).unwrap_or_default();
+            let other = other.split([' ', '=']).next().unwrap_or_default();
+            format!("`{flag}` and `{other}` cannot be used together")
+        }
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    };
+    let diagnostic = Diagnostic::new(ErrorKind::User, message);
+    Failure::Usage(Box::new(diagnostic.hint(hint.unwrap_or_else(|| "see `slipway build --help`".to_owned()))))
+}
+
+/// Formats a diagnostic.
+fn render(diagnostic: &Diagnostic, palette: &Palette) -> String {
+    let label = |tone: Tone, text: &str| palette.paint(tone, text);
+    let message = multiline(&diagnostic.message);
+    let mut out = format!("{} {message}\n", label(Tone::Error, "error:"));
+    if let Some(span) = &diagnostic.span
+        && let Some(snippet) = source::snippet(&span.source, &span.ranges)
+    {
+        out.push_str(&snippet);
+    }
+    if !diagnostic.log_tail.is_empty() {
+        out.push_str("last output of the step:\n");
+        for line in &diagnostic.log_tail {
+            let _ = writeln!(out, "  | {}", printable(line));
+        }
+    }
+    if let Some(platform) = &diagnostic.platform {
+        let _ = writeln!(out, "{} {platform}", label(Tone::Bold, "platform:"));
+    }
+    for cause in diagnostic.causes.iter().filter(|cause| !cause.is_empty()) {
+        let _ = writeln!(out, "{} {}", label(Tone::Bold, "caused by:"), multiline(cause));
+    }
+    if let Some(hint) = &diagnostic.hint {
+        let _ = writeln!(out, "{} {}", label(Tone::Bold, "hint:"), multiline(hint));
+    }
+    if diagnostic.kind == ErrorKind::Internal {
+        let _ = writeln!(out, "this is a mistake in slipway; please report it");
+    }
+    out
+}
+
+/// Makes a text of several lines safe to show, and indents all but the first.
+fn multiline(text: &str) -> String {
+    let lines: Vec<String> = text.trim_end().lines().map(printable).collect();
+    lines.join("\n  ")
+}
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;

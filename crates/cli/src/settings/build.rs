@@ -1,0 +1,349 @@
+//! `build`: flags, environment and standard input become one [`SolveRequest`].
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::path::PathBuf;
+
+use slipway_model::SolveRequest;
+use slipway_model::solve::{
+    Attestations, CacheOptions, Call, DockerfileRequest, Entitlement, Frontend, NetworkMode, NoCache,
+    OutputSpec, PlatformCheck, SourceDateEpoch, StepOptions,
+};
+
+use super::outputs::{self, OutputFlags};
+use super::values::{boolean, bytes, csv_fields};
+use super::{
+    SettingsError, Surroundings, annotation, attestations, cache, context, limits, pairs, platforms, secrets,
+    steps,
+};
+use crate::args::build::{BuildArgs, PlatformCheckArg, ProgressArg};
+use crate::ui::DisplayMode;
+
+/// Everything `build` does, decided.
+#[derive(Debug)]
+pub(crate) struct BuildSettings {
+    pub(crate) request: SolveRequest,
+    pub(crate) display: DisplayMode,
+    /// Print the image's ID on standard output.
+    pub(crate) print_id: bool,
+    /// How the answer of a call is shown; `None` builds.
+    pub(crate) call: Option<CallSettings>,
+    pub(crate) metadata_file: Option<PathBuf>,
+    pub(crate) iid_file: Option<PathBuf>,
+    /// What a person should know about the flags, and that stops nothing.
+    pub(crate) notes: Vec<String>,
+    /// Keeps a context received on standard input open until the build is over.
+    pub(crate) received: Option<File>,
+}
+
+/// How the answer of `--call` is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CallSettings {
+    pub(crate) function: CallFunction,
+    pub(crate) json: bool,
+    /// Exit with 0 even if the check found something.
+    pub(crate) ignore_status: bool,
+}
+
+/// What `--call` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallFunction {
+    Check,
+    Outline,
+    Targets,
+    /// Lists the functions there are.
+    Describe,
+}
+
+/// Makes a request from what was typed.
+pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<BuildSettings, SettingsError> {
+    let mut notes = Vec::new();
+    let (display, print_id) = display(args, around)?;
+    let call = call(args)?;
+    let build_args = build_args(args, around)?;
+    let grants = steps::grants(&args.allow)?;
+    let annotations = annotation::from_flags(&args.annotation)?;
+    let outputs = outputs::parse(
+        &OutputFlags {
+            outputs: &args.output,
+            push: args.push,
+            load: args.load,
+            tags: &args.tag,
+            annotations: &annotations,
+            local_delete: grants.local_delete,
+        },
+        around,
+    )?;
+    let iid_file = args.iidfile.as_ref().map(|path| around.absolute(path));
+    let writes_files = |spec: &OutputSpec| matches!(spec, OutputSpec::Local(_) | OutputSpec::Tar(_));
+    if iid_file.is_some() && outputs.specs.iter().any(writes_files) {
+        return Err(SettingsError::flag("local and tar exporters are incompatible with image ID file")
+            .hint("leave `--iidfile` out, or use `--output type=oci` or `type=image`"));
+    }
+    let attestations = attestations::parse(&args.attest, args.provenance.as_deref(), args.sbom.as_deref())?;
+    let cache = CacheOptions {
+        imports: cache::parse("cache-from", &args.cache_from)?,
+        exports: cache::parse("cache-to", &args.cache_to)?,
+    };
+    let epoch = source_date_epoch(&build_args, outputs.source_date_epoch.as_deref())?;
+    let platforms = platforms::of_build(&args.platform, around)?;
+    let (step_options, entitlements) = step_options(args, grants.entitlements, around)?;
+    refuse_policies(args, around)?;
+    note_without_effect(args, &mut notes);
+    note_not_yet(&cache, &attestations, &mut notes);
+    // Standard input is read last: a mistake in the flags is told without waiting for it.
+    let inputs = context::inputs(&args.context, args.file.as_deref(), around)?;
+    let frontend = DockerfileRequest {
+        context: inputs.context,
+        dockerfile: inputs.dockerfile,
+        target: args.target.clone().filter(|target| !target.is_empty()),
+        build_args,
+        labels: pairs::labels(&args.label)?,
+        named_contexts: context::named(&args.build_context, around)?,
+        no_cache_stages: no_cache(args)?,
+        pull: args.pull,
+        call: call.map_or(Call::Build, |call| match call.function {
+            CallFunction::Check => Call::Check,
+            CallFunction::Outline => Call::Outline,
+            CallFunction::Targets => Call::Targets,
+            CallFunction::Describe => Call::Build,
+        }),
+    };
+    let request = SolveRequest {
+        id: new_id(),
+        frontend: Frontend::Dockerfile(Box::new(frontend)),
+        platforms,
+        outputs: if call.is_some() { Vec::new() } else { outputs.specs },
+        cache,
+        steps: step_options,
+        attestations,
+        entitlements,
+        platform_check: match args.platform_check {
+            PlatformCheckArg::Off => PlatformCheck::Off,
+            PlatformCheckArg::Warn => PlatformCheck::Warn,
+            PlatformCheckArg::Error => PlatformCheck::Error,
+        },
+        source_date_epoch: epoch,
+    };
+    Ok(BuildSettings {
+        request,
+        display,
+        print_id: print_id && call.is_none(),
+        call,
+        metadata_file: args.metadata_file.as_ref().map(|path| around.absolute(path)),
+        iid_file,
+        notes,
+        received: inputs.received,
+    })
+}
+
+/// Decides how progress is shown, and whether the image's ID is printed.
+fn display(args: &BuildArgs, around: &Surroundings) -> Result<(DisplayMode, bool), SettingsError> {
+    let mut kind = args.progress;
+    let quiet = args.quiet || kind == ProgressArg::Quiet;
+    if quiet {
+        return match kind {
+            ProgressArg::Auto | ProgressArg::Quiet | ProgressArg::None => Ok((DisplayMode::Silent, true)),
+            ProgressArg::Tty | ProgressArg::Plain | ProgressArg::Rawjson => {
+                Err(SettingsError::flag("`--progress` and `--quiet` cannot be used together")
+                    .hint("leave one of them out"))
+            }
+        };
+    }
+    if kind == ProgressArg::Auto
+        && let Some(value) = around.non_empty("BUILDKIT_PROGRESS")
+    {
+        kind = <ProgressArg as clap::ValueEnum>::from_str(value, true).map_err(|_| {
+            SettingsError::flag(format!("invalid progress mode `{value}` in `BUILDKIT_PROGRESS`"))
+                .hint("use auto, tty, plain, quiet, rawjson or none")
+        })?;
+    }
+    let live = around.stderr_is_terminal && around.variable("TERM") != Some("dumb");
+    let mode = match kind {
+        ProgressArg::Auto | ProgressArg::Tty if live => DisplayMode::Tty,
+        ProgressArg::Auto | ProgressArg::Tty | ProgressArg::Plain => DisplayMode::Plain,
+        ProgressArg::Rawjson => DisplayMode::RawJson,
+        ProgressArg::Quiet | ProgressArg::None => DisplayMode::Silent,
+    };
+    Ok((mode, false))
+}
+
+/// Parses `--call`, `--check` and `--print`.
+fn call(args: &BuildArgs) -> Result<Option<CallSettings>, SettingsError> {
+    const HINT: &str = "use `--call check`, `outline`, `targets` or `build`";
+    let text = match (args.check, &args.hidden.print) {
+        (Some(true), _) => "check",
+        (_, Some(print)) => print,
+        _ => &args.call,
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (mut name, mut json, mut ignore_status) = (None, false, false);
+    for field in csv_fields("call", text)? {
+        match field.split_once('=') {
+            Some(("format", format)) => json = format == "json",
+            Some(("ignorestatus", value)) => {
+                ignore_status = boolean(value).ok_or_else(|| {
+                    SettingsError::flag(format!("invalid value `{value}` for `ignorestatus` of `--call`"))
+                })?;
+            }
+            None if name.is_none() => name = Some(field),
+            _ => return Err(SettingsError::flag(format!("invalid value `{text}` for `--call`")).hint(HINT)),
+        }
+    }
+    let function = match name.as_deref() {
+        None | Some("" | "build") => return Ok(None),
+        Some("check" | "lint") => CallFunction::Check,
+        Some("outline") => CallFunction::Outline,
+        Some("targets") => CallFunction::Targets,
+        Some("subrequests.describe") => CallFunction::Describe,
+        Some(other) => {
+            return Err(SettingsError::flag(format!("unknown method `{other}` for `--call`")).hint(HINT));
+        }
+    };
+    Ok(Some(CallSettings { function, json, ignore_status }))
+}
+
+fn build_args(args: &BuildArgs, around: &Surroundings) -> Result<BTreeMap<String, String>, SettingsError> {
+    let mut map = pairs::from_environment(&args.build_arg, around)?;
+    if !map.contains_key(EPOCH)
+        && let Some(epoch) = around.non_empty(EPOCH)
+    {
+        map.insert(EPOCH.to_owned(), epoch.to_owned());
+    }
+    Ok(map)
+}
+
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+fn source_date_epoch(
+    build_args: &BTreeMap<String, String>,
+    of_output: Option<&str>,
+) -> Result<Option<SourceDateEpoch>, SettingsError> {
+    match build_args.get(EPOCH).map(String::as_str).or(of_output) {
+        None | Some("") => Ok(None),
+        Some("context") => Ok(Some(SourceDateEpoch::Context)),
+        Some(text) => match text.parse() {
+            Ok(seconds) => Ok(Some(SourceDateEpoch::Seconds(seconds))),
+            Err(_) => Err(SettingsError::flag(format!("invalid {EPOCH}: `{text}`"))
+                .hint("give seconds since 1970, as `$(git log -1 --format=%ct)` prints, or `context`")),
+        },
+    }
+}
+
+fn no_cache(args: &BuildArgs) -> Result<NoCache, SettingsError> {
+    let stages: Vec<String> =
+        args.no_cache_filter.iter().flat_map(|value| value.split(',')).map(str::to_owned).collect();
+    match (args.no_cache, stages.is_empty()) {
+        (true, false) => {
+            Err(SettingsError::flag("--no-cache and --no-cache-filter cannot currently be used together")
+                .hint("`--no-cache` is for all stages: leave `--no-cache-filter` out"))
+        }
+        (true, true) => Ok(NoCache::All),
+        (false, true) => Ok(NoCache::Nothing),
+        (false, false) => Ok(NoCache::Stages(stages)),
+    }
+}
+
+type Entitlements = std::collections::BTreeSet<Entitlement>;
+
+fn step_options(
+    args: &BuildArgs,
+    mut entitlements: Entitlements,
+    around: &Surroundings,
+) -> Result<(StepOptions, Entitlements), SettingsError> {
+    let network = steps::network(&args.network)?;
+    if network == NetworkMode::Host {
+        entitlements.insert(Entitlement::NetworkHost);
+    }
+    let mut ssh = args.ssh.clone();
+    if ssh.is_empty() && context::is_git_ssh(&args.context) && around.non_empty("SSH_AUTH_SOCK").is_some() {
+        ssh.push("default".to_owned());
+    }
+    let shm_size = match args.shm_size.as_deref() {
+        None => None,
+        Some(text) => Some(bytes(text).map_err(|error| {
+            SettingsError::flag(format!("invalid value for `--shm-size`: {error}"))
+                .hint("write `--shm-size 64m`")
+        })?),
+    };
+    let options = StepOptions {
+        network,
+        extra_hosts: steps::extra_hosts(&args.add_host)?,
+        shm_size: shm_size.filter(|size| *size > 0),
+        ulimits: limits::ulimits(&args.ulimit)?,
+        cgroup_parent: args.cgroup_parent.clone().filter(|path| !path.is_empty()),
+        resources: limits::resources(&args.resource, &args.hidden)?,
+        secrets: secrets::secrets(&args.secret, around)?,
+        ssh: secrets::ssh(&ssh, around)?,
+    };
+    Ok((options, entitlements))
+}
+
+/// A policy that is not enforced must not seem to be.
+fn refuse_policies(args: &BuildArgs, around: &Surroundings) -> Result<(), SettingsError> {
+    let disabled = |value: &String| value.split(',').any(|field| field == "disabled=true");
+    if args.policy.iter().any(|value| !value.is_empty() && !disabled(value)) {
+        return Err(
+            SettingsError::unsupported("`--policy`").hint("`--policy disabled=true` builds without one")
+        );
+    }
+    if around.non_empty("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY").is_some() {
+        return Err(SettingsError::unsupported("`EXPERIMENTAL_BUILDKIT_SOURCE_POLICY`")
+            .hint("unset the variable to build without a source policy"));
+    }
+    Ok(())
+}
+
+/// Collects remarks on flags that are read and change nothing.
+fn note_without_effect(args: &BuildArgs, notes: &mut Vec<String>) {
+    let hidden = &args.hidden;
+    let mut note = |given: bool, text: &str| {
+        if given {
+            notes.push(text.to_owned());
+        }
+    };
+    note(hidden.isolation.is_some(), "`--isolation` has no effect");
+    note(
+        !hidden.security_opt.is_empty(),
+        "`--security-opt` has no effect; use `RUN --security=insecure` with `--allow security.insecure`",
+    );
+    note(
+        hidden.squash == Some(true),
+        "`--squash` has no effect; copy the result into a stage `FROM scratch`",
+    );
+}
+
+/// Collects remarks on what the builder does not do yet, and the image does not depend on.
+fn note_not_yet(cache: &CacheOptions, attestations: &Attestations, notes: &mut Vec<String>) {
+    if !cache.imports.is_empty() {
+        notes.push("`--cache-from` is not supported yet: only the local cache is used".to_owned());
+    }
+    if !cache.exports.is_empty() {
+        notes.push("`--cache-to` is not supported yet: the cache stays in the local state".to_owned());
+    }
+    if attestations.provenance.is_some() {
+        notes.push("`--provenance` is not supported yet: the image has no such attestation".to_owned());
+    }
+    if attestations.sbom.is_some() {
+        notes.push("`--sbom` is not supported yet: the image has no such attestation".to_owned());
+    }
+}
+
+/// Makes a name for a build, as BuildKit's are: 25 letters and digits.
+fn new_id() -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let random = || u128::from(RandomState::new().build_hasher().finish());
+    let mut number = random() << 64 | random();
+    let mut id = vec![0; 25];
+    for digit in id.iter_mut().rev() {
+        *digit = DIGITS[(number % 36) as usize];
+        number /= 36;
+    }
+    id.into_iter().map(char::from).collect()
+}
+
+#[cfg(test)]
+mod tests;

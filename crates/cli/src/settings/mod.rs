@@ -1,0 +1,27 @@
+//! From strings to requests: flags, environment and the files they name become typed values, once.
+//!
+//! Nothing here reads the process's own state: what surrounds a command is in [`Surroundings`], so that
+//! every rule is tested as a table.
+
+mod annotation;
+mod attestations;
+pub(crate) mod build;
+mod cache;
+mod context;
+pub(crate) mod csv;
+mod error;
+pub(crate) mod filter;
+mod limits;
+mod outputs;
+mod pairs;
+mod platforms;
+mod secrets;
+mod steps;
+pub(crate) mod surroundings;
+pub(crate) mod values;
+
+pub(crate) use context::named_source as build_context;
+pub(crate) use error::SettingsError;
+pub(crate) use platforms::parse_platforms;
+pub(crate) use steps::network;
+pub(crate) use surroundings::Surroundings;

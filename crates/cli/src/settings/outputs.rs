@@ -1,0 +1,439 @@
+//! `--output`, `--push`, `--load` and `--tag`: where the result goes.
+
+use std::path::{Path, PathBuf};
+
+use slipway_model::Reference;
+use slipway_model::solve::{
+    AnnotationSpec, ArchiveOutput, Compression, Destination, DockerOutput, FilesOutput, ImageOptions,
+    ImageOutput, OutputSpec,
+};
+
+use super::values::{boolean, csv_fields, csv_pairs, keyed_boolean, nearest};
+use super::{SettingsError, Surroundings, annotation};
+
+/// What the flags say about outputs.
+pub(super) struct OutputFlags<'a> {
+    pub(super) outputs: &'a [String],
+    pub(super) push: bool,
+    pub(super) load: bool,
+    pub(super) tags: &'a [String],
+    pub(super) annotations: &'a [AnnotationSpec],
+    /// `--allow buildx.local.delete`.
+    pub(super) local_delete: bool,
+}
+
+/// The outputs, and a time of files that one of them asked for.
+#[derive(Debug, Default)]
+pub(super) struct Outputs {
+    pub(super) specs: Vec<OutputSpec>,
+    pub(super) source_date_epoch: Option<String>,
+}
+
+const KINDS: &[&str] = &["cacheonly", "docker", "image", "local", "oci", "registry", "tar"];
+
+/// Keys of image outputs that say nothing to slipway: they steer a daemon's own store, or attestations.
+const WITHOUT_EFFECT: &[&str] = &[
+    "unpack",
+    "store",
+    "dangling-name-prefix",
+    "danging-name-empty-only",
+    "name-canonical",
+    "oci-artifact",
+    "attestation-inline",
+    "attestation-prefix",
+    "prefer-image-digest",
+    "buildinfo-attrs",
+];
+
+const KNOWN_KEYS: &[&str] = &[
+    "type",
+    "dest",
+    "name",
+    "push",
+    "push-by-digest",
+    "registry.insecure",
+    "oci-mediatypes",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "rewrite-timestamp",
+    "tar",
+    "context",
+    "mode",
+    "platform-split",
+    "source-date-epoch",
+];
+
+/// Merges the flags into outputs; none asked for keeps the image in slipway's own store.
+pub(super) fn parse(flags: &OutputFlags<'_>, around: &Surroundings) -> Result<Outputs, SettingsError> {
+    let tags = tags(flags.tags)?;
+    let mut outputs = Outputs::default();
+    for value in flags.outputs.iter().filter(|value| !value.is_empty()) {
+        let entry = Entry::parse(value)?;
+        if let Some(epoch) = entry.get("source-date-epoch") {
+            outputs.source_date_epoch = Some(epoch.to_owned());
+        }
+        outputs.specs.push(entry.into_spec(around, flags.local_delete)?);
+    }
+    apply_push(&mut outputs.specs, flags.push);
+    apply_load(&mut outputs.specs, flags.load);
+    let specs = &mut outputs.specs;
+    if specs.len() > 1 {
+        specs.retain(|spec| *spec != OutputSpec::CacheOnly);
+    }
+    if specs.is_empty() {
+        specs.push(OutputSpec::Image(ImageOutput::default()));
+    }
+    for spec in &mut *specs {
+        fill_in(spec, &tags, flags.annotations);
+    }
+    check_names(specs)?;
+    check_stdout(specs, around)?;
+    Ok(outputs)
+}
+
+/// Parses every `--tag`.
+fn tags(values: &[String]) -> Result<Vec<Reference>, SettingsError> {
+    let mut list = Vec::new();
+    for value in values.iter().filter(|value| !value.is_empty()) {
+        let reference = name("tag", value)?;
+        if !list.contains(&reference) {
+            list.push(reference);
+        }
+    }
+    Ok(list)
+}
+
+fn name(what: &str, value: &str) -> Result<Reference, SettingsError> {
+    value.parse::<Reference>().map_err(|error| {
+        let error = SettingsError::flag(format!("invalid {what} `{value}`: {error}"));
+        if value.chars().any(|c| c.is_ascii_uppercase()) {
+            return error.hint(format!("repository names are lower case: `{}`", value.to_ascii_lowercase()));
+        }
+        error.hint("write `--tag [registry/]repository[:tag]`")
+    })
+}
+
+fn apply_push(specs: &mut Vec<OutputSpec>, push: bool) {
+    if !push {
+        return;
+    }
+    let mut pushed = false;
+    for spec in &mut *specs {
+        if let OutputSpec::Image(image) = spec {
+            image.push = true;
+            pushed = true;
+        }
+    }
+    if !pushed {
+        specs.push(OutputSpec::Image(ImageOutput { push: true, ..ImageOutput::default() }));
+    }
+}
+
+fn apply_load(specs: &mut Vec<OutputSpec>, load: bool) {
+    let loads =
+        |spec: &OutputSpec| matches!(spec, OutputSpec::Docker(docker) if docker.destination.is_none());
+    if load && !specs.iter().any(loads) {
+        specs.push(OutputSpec::Docker(DockerOutput {
+            names: Vec::new(),
+            destination: None,
+            tar: true,
+            engine: None,
+            image: ImageOptions::default(),
+        }));
+    }
+}
+
+/// Gives an image output the names of `--tag`, which go before its own, and the flags' annotations.
+fn fill_in(spec: &mut OutputSpec, tags: &[Reference], annotations: &[AnnotationSpec]) {
+    let (names, image, by_digest) = match spec {
+        OutputSpec::Image(output) => (&mut output.names, &mut output.image, output.push_by_digest),
+        OutputSpec::Oci(output) => (&mut output.names, &mut output.image, false),
+        OutputSpec::Docker(output) => (&mut output.names, &mut output.image, false),
+        OutputSpec::Local(_) | OutputSpec::Tar(_) | OutputSpec::CacheOnly => return,
+    };
+    if !tags.is_empty() {
+        *names = tags.to_vec();
+    }
+    if !by_digest {
+        names.iter_mut().for_each(|name| *name = name.with_default_tag());
+    }
+    for annotation in annotations {
+        image.annotations.retain(|own| {
+            (own.target, &own.platform, &own.key)
+                != (annotation.target, &annotation.platform, &annotation.key)
+        });
+        image.annotations.push(annotation.clone());
+    }
+}
+
+fn check_names(specs: &[OutputSpec]) -> Result<(), SettingsError> {
+    let nameless =
+        |spec: &OutputSpec| matches!(spec, OutputSpec::Image(image) if image.push && image.names.is_empty());
+    if specs.iter().any(nameless) {
+        return Err(SettingsError::flag("tag is needed when pushing to registry")
+            .hint("name the image: `--tag registry.example/app:1 --push`"));
+    }
+    Ok(())
+}
+
+fn check_stdout(specs: &[OutputSpec], around: &Surroundings) -> Result<(), SettingsError> {
+    let to_stdout = |spec: &&OutputSpec| match spec {
+        OutputSpec::Oci(output) => output.destination == Destination::Stdout,
+        OutputSpec::Docker(output) => output.destination == Some(Destination::Stdout),
+        OutputSpec::Tar(output) | OutputSpec::Local(output) => output.destination == Destination::Stdout,
+        OutputSpec::Image(_) | OutputSpec::CacheOnly => false,
+    };
+    match specs.iter().filter(to_stdout).count() {
+        0 => Ok(()),
+        1 if around.stdout_is_terminal => {
+            Err(SettingsError::flag("dest file is required for this output: refusing to write to a terminal")
+                .hint("add `dest=FILE` to `--output`, or redirect standard output"))
+        }
+        1 => Ok(()),
+        _ => Err(SettingsError::flag("multiple outputs configured to write to stdout")
+            .hint("add `dest=FILE` to all but one `--output`")),
+    }
+}
+
+/// One `--output`, split but not yet understood.
+struct Entry {
+    text: String,
+    kind: String,
+    attributes: Vec<(String, String)>,
+}
+
+impl Entry {
+    fn parse(text: &str) -> Result<Self, SettingsError> {
+        let fields = csv_fields("output", text)?;
+        let entry =
+            |kind: &str, attributes| Self { text: text.to_owned(), kind: kind.to_owned(), attributes };
+        if let [only] = fields.as_slice()
+            && only == text
+            && !text.starts_with("type=")
+        {
+            let kind = if text == "-" { "tar" } else { "local" };
+            return Ok(entry(kind, vec![("dest".to_owned(), text.to_owned())]));
+        }
+        let mut attributes = csv_pairs("output", text)?;
+        let at = attributes.iter().rposition(|(key, _)| key == "type").ok_or_else(|| {
+            SettingsError::flag(format!("type is required for `--output {text}`"))
+                .hint(format!("write `--output type=KIND,…` with one of {}", KINDS.join(", ")))
+        })?;
+        let (_, kind) = attributes.remove(at);
+        Ok(entry(&kind, attributes))
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.attributes.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Reads a boolean; a key with an empty value is true.
+    fn boolean(&self, key: &str) -> Result<Option<bool>, SettingsError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some("") => Ok(Some(true)),
+            Some(value) => keyed_boolean("output", key, value).map(Some),
+        }
+    }
+
+    fn into_spec(self, around: &Surroundings, local_delete: bool) -> Result<OutputSpec, SettingsError> {
+        self.check_keys()?;
+        match self.kind.as_str() {
+            "image" | "registry" => self.image(),
+            "oci" => self.archive(around),
+            "docker" => self.docker(around),
+            "local" => self.local(around, local_delete),
+            "tar" => self.tar(around),
+            "cacheonly" => Ok(OutputSpec::CacheOnly),
+            other => {
+                let error = SettingsError::flag(format!("unknown output type `{other}`"));
+                Err(error.hint(match nearest(other, KINDS) {
+                    Some(near) => format!("did you mean `--output type={near}`?"),
+                    None => format!("known types are {}", KINDS.join(", ")),
+                }))
+            }
+        }
+    }
+
+    fn check_keys(&self) -> Result<(), SettingsError> {
+        for (key, _) in &self.attributes {
+            let known = KNOWN_KEYS.contains(&key.as_str())
+                || WITHOUT_EFFECT.contains(&key.as_str())
+                || key.starts_with("annotation");
+            if key == "prefer-nondist-layers" {
+                if self.boolean(key)? == Some(true) {
+                    return Err(SettingsError::unsupported("`prefer-nondist-layers` of `--output`"));
+                }
+            } else if !known {
+                let error = SettingsError::flag(format!("unknown key `{key}` in `--output {}`", self.text));
+                return Err(match nearest(key, KNOWN_KEYS) {
+                    Some(near) => error.hint(format!("did you mean `{near}=`?")),
+                    None => error,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn image(&self) -> Result<OutputSpec, SettingsError> {
+        let registry = self.kind == "registry";
+        Ok(OutputSpec::Image(ImageOutput {
+            names: self.names()?,
+            push: registry || self.boolean("push")?.unwrap_or(false),
+            push_by_digest: self.boolean("push-by-digest")?.unwrap_or(false),
+            insecure: self.boolean("registry.insecure")?.unwrap_or(false),
+            image: self.options()?,
+        }))
+    }
+
+    fn archive(&self, around: &Surroundings) -> Result<OutputSpec, SettingsError> {
+        let tar = self.is_tar();
+        let destination = match self.destination(around, tar)? {
+            Some(destination) => destination,
+            None => Destination::Stdout,
+        };
+        Ok(OutputSpec::Oci(ArchiveOutput { names: self.names()?, destination, tar, image: self.options()? }))
+    }
+
+    fn docker(&self, around: &Surroundings) -> Result<OutputSpec, SettingsError> {
+        let tar = self.is_tar();
+        Ok(OutputSpec::Docker(DockerOutput {
+            names: self.names()?,
+            destination: self.destination(around, tar)?,
+            tar,
+            engine: self.get("context").filter(|name| !name.is_empty()).map(str::to_owned),
+            image: self.options()?,
+        }))
+    }
+
+    fn tar(&self, around: &Surroundings) -> Result<OutputSpec, SettingsError> {
+        let destination = self.destination(around, true)?.unwrap_or(Destination::Stdout);
+        let platform_split = self.boolean("platform-split")?;
+        Ok(OutputSpec::Tar(FilesOutput { destination, platform_split, delete: false }))
+    }
+
+    fn local(&self, around: &Surroundings, local_delete: bool) -> Result<OutputSpec, SettingsError> {
+        let delete = match self.get("mode").map(|mode| mode.trim().to_ascii_lowercase()).as_deref() {
+            None | Some("" | "copy") => false,
+            Some("delete") => true,
+            Some(other) => {
+                return Err(SettingsError::flag(format!("invalid mode `{other}` of a local output"))
+                    .hint("use `mode=copy` or `mode=delete`"));
+            }
+        };
+        let Some(Destination::Path(path)) = self.destination(around, false)? else {
+            return Err(self.needs_directory());
+        };
+        if delete && !local_delete && !is_below(&path, &around.absolute("")) {
+            return Err(SettingsError::flag(format!(
+                "local output mode=delete for destination `{}` could remove other files",
+                path.display()
+            ))
+            .hint("add `--allow buildx.local.delete` if it may be emptied"));
+        }
+        let platform_split = self.boolean("platform-split")?;
+        Ok(OutputSpec::Local(FilesOutput { destination: Destination::Path(path), platform_split, delete }))
+    }
+
+    /// Tells whether the output is one archive; as in the reference, nonsense means yes.
+    fn is_tar(&self) -> bool {
+        self.get("tar").and_then(boolean).unwrap_or(true)
+    }
+
+    fn needs_directory(&self) -> SettingsError {
+        SettingsError::flag(format!("dest is required for {} exporter", self.kind))
+            .hint(format!("write `--output type={},dest=DIRECTORY`", self.kind))
+    }
+
+    /// Reads `dest` and checks that what is there now can be written to.
+    fn destination(&self, around: &Surroundings, file: bool) -> Result<Option<Destination>, SettingsError> {
+        let path = match self.get("dest") {
+            None | Some("") if file => return Ok(None),
+            Some("-") if file => return Ok(Some(Destination::Stdout)),
+            None | Some("" | "-") => return Err(self.needs_directory()),
+            Some(path) => path,
+        };
+        let absolute = around.absolute(path);
+        match std::fs::metadata(&absolute) {
+            Ok(found) if file && found.is_dir() => {
+                Err(SettingsError::flag(format!("destination file {path} is a directory"))
+                    .hint(format!("write `dest={}`", Path::new(path).join("image.tar").display())))
+            }
+            Ok(found) if !file && !found.is_dir() => {
+                Err(SettingsError::flag(format!("destination directory {path} is a file")))
+            }
+            _ => Ok(Some(Destination::Path(absolute))),
+        }
+    }
+
+    fn names(&self) -> Result<Vec<Reference>, SettingsError> {
+        let names = self.get("name").unwrap_or_default();
+        names.split(',').filter(|n| !n.is_empty()).map(|n| name("name", n.trim())).collect()
+    }
+
+    fn options(&self) -> Result<ImageOptions, SettingsError> {
+        let compression = match self.get("compression") {
+            None | Some("" | "gzip") => Compression::Gzip,
+            Some("zstd") => Compression::Zstd,
+            Some("uncompressed") => Compression::Uncompressed,
+            Some(other @ ("estargz" | "nydus")) => {
+                return Err(SettingsError::unsupported(format!("`compression={other}`"))
+                    .hint("use `compression=gzip`, `zstd` or `uncompressed`"));
+            }
+            Some(other) => {
+                return Err(SettingsError::flag(format!("unsupported layer compression type `{other}`"))
+                    .hint("use `compression=gzip`, `zstd` or `uncompressed`"));
+            }
+        };
+        let mut annotations = Vec::new();
+        for (key, value) in &self.attributes {
+            if key.starts_with("annotation") {
+                let spec = annotation::from_output_key(key, value)?.ok_or_else(|| {
+                    SettingsError::flag(format!("invalid key `{key}` in `--output {}`", self.text))
+                        .hint("write `annotation.KEY=VALUE` or `annotation-index.KEY=VALUE`")
+                })?;
+                annotations.push(spec);
+            }
+        }
+        Ok(ImageOptions {
+            compression,
+            compression_level: self.level(compression)?,
+            force_compression: self.boolean("force-compression")?.unwrap_or(false),
+            oci_media_types: self.boolean("oci-mediatypes")?,
+            rewrite_timestamp: self.boolean("rewrite-timestamp")?.unwrap_or(false),
+            annotations,
+        })
+    }
+
+    fn level(&self, compression: Compression) -> Result<Option<i32>, SettingsError> {
+        let Some(text) = self.get("compression-level").filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let most = if compression == Compression::Zstd { 22 } else { 9 };
+        match text.parse::<i32>() {
+            Ok(level) if (0..=most).contains(&level) => Ok(Some(level)),
+            _ => Err(SettingsError::flag(format!("invalid value `{text}` for `compression-level`"))
+                .hint(format!("levels go from 0 to {most}"))),
+        }
+    }
+}
+
+/// Tells whether `path` lies strictly below `directory`, as far as both exist.
+fn is_below(path: &Path, directory: &Path) -> bool {
+    let resolve = |path: &Path| -> Option<PathBuf> {
+        let existing = path.ancestors().find(|ancestor| ancestor.exists())?;
+        let rest = path.strip_prefix(existing).ok()?;
+        if rest.components().any(|part| matches!(part, std::path::Component::ParentDir)) {
+            return None;
+        }
+        Some(existing.canonicalize().ok()?.join(rest))
+    };
+    match (resolve(path), resolve(directory)) {
+        (Some(path), Some(directory)) => path != directory && path.starts_with(&directory),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

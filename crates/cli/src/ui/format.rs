@@ -1,0 +1,187 @@
+//! The one formatter of sizes, durations and times.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Formats a size in units of 1000, as registries and container tools count: `12.34MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: &[&str] = &["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut unit = 0;
+    let mut value = bytes as f64;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes}B") } else { format!("{value:.2}{}", UNITS[unit]) }
+}
+
+/// Formats a size with four significant digits, as Docker's tables do: `1.093GB`.
+pub(crate) fn human_size(bytes: u64) -> String {
+    const UNITS: &[&str] = &["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut unit = 0;
+    let mut value = bytes as f64;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        v if v >= 1000.0 => 0,
+        v if v >= 100.0 => 1,
+        v if v >= 10.0 => 2,
+        _ => 3,
+    };
+    let mut text = format!("{value:.decimals$}");
+    if text.contains('.') {
+        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+    }
+    text + UNITS[unit]
+}
+
+/// Formats seconds with one decimal: `1.2s`.
+pub(crate) fn seconds(duration: Duration) -> String {
+    format!("{:.1}s", duration.as_secs_f64())
+}
+
+/// Formats the time since a step began, in front of its output: three significant decimals at first.
+pub(crate) fn offset(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    let precision = match seconds {
+        s if s < 10.0 => 3,
+        s if s < 100.0 => 2,
+        _ => 1,
+    };
+    format!("{seconds:.precision$}")
+}
+
+/// Formats a duration as people say it: `About an hour`, `3 days`.
+pub(crate) fn human_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match () {
+        () if seconds < 1 => "Less than a second".to_owned(),
+        () if seconds == 1 => "1 second".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_owned(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// Formats a time in UTC as RFC 3339 with as many digits as it needs, like Go.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let (seconds, nanos) = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => (i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
+        Err(error) => {
+            let before = error.duration();
+            let borrow = i64::from(before.subsec_nanos() > 0);
+            let seconds = -i64::try_from(before.as_secs()).unwrap_or(i64::MAX) - borrow;
+            (seconds, (1_000_000_000 - before.subsec_nanos()) % 1_000_000_000)
+        }
+    };
+    let (year, month, day) = civil(seconds.div_euclid(86400));
+    let of_day = seconds.rem_euclid(86400);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    if nanos > 0 {
+        let digits = format!("{nanos:09}");
+        let _ = write!(text, ".{}", digits.trim_end_matches('0'));
+    }
+    text.push('Z');
+    text
+}
+
+/// Turns days since 1970 into year, month and day (Howard Hinnant's `civil_from_days`).
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// Lays rows out in columns of equal width, as Go's tabwriter does with `padding` blanks between.
+pub(crate) fn table(rows: &[Vec<String>], padding: usize) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| display_width(cell)).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            text.push_str(cell);
+            if column + 1 < row.len() {
+                let fill = widths[column] + padding - display_width(cell);
+                text.extend(std::iter::repeat_n(' ', fill));
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Counts the columns that a text takes on a terminal.
+pub(crate) fn display_width(text: &str) -> usize {
+    unicode_width::UnicodeWidthStr::width(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (bytes, short, human) in [
+            (0, "0B", "0B"),
+            (999, "999B", "999B"),
+            (1000, "1.00kB", "1kB"),
+            (12_340_000, "12.34MB", "12.34MB"),
+            (1_093_000_000, "1.09GB", "1.093GB"),
+            (100_000_000, "100.00MB", "100MB"),
+        ] {
+            assert_eq!((size(bytes).as_str(), human_size(bytes).as_str()), (short, human));
+        }
+    }
+
+    #[test]
+    fn times_are_gos() {
+        let at = |seconds: u64, nanos: u32| rfc3339(UNIX_EPOCH + Duration::new(seconds, nanos));
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(1_700_000_000, 120_000_000), "2023-11-14T22:13:20.12Z");
+        assert_eq!(at(951_782_400, 1), "2000-02-29T00:00:00.000000001Z");
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_millis(500)), "1969-12-31T23:59:59.5Z");
+    }
+
+    #[test]
+    fn durations() {
+        for (seconds, want) in [
+            (0, "Less than a second"),
+            (59, "59 seconds"),
+            (61, "About a minute"),
+            (3600, "About an hour"),
+            (100_000, "28 hours"),
+            (400_000, "4 days"),
+        ] {
+            assert_eq!(human_duration(Duration::from_secs(seconds)), want);
+        }
+        assert_eq!(offset(Duration::from_millis(123)), "0.123");
+        assert_eq!(offset(Duration::from_secs(12)), "12.00");
+        assert_eq!(offset(Duration::from_secs(123)), "123.0");
+    }
+
+    #[test]
+    fn tables_align() {
+        let rows =
+            [vec!["A".into(), "BB".into()], vec!["ccc".into(), "d".into()], vec!["é".into(), "x".into()]];
+        assert_eq!(table(&rows, 1), "A   BB\nccc d\né   x\n");
+    }
+}
