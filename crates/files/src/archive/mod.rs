@@ -1,0 +1,73 @@
+//! Archives: unpacking them for `ADD`, and writing a tree as one for the `tar` output.
+//!
+//! An archive is known by its content, not its name: a tar, plain or compressed with gzip, bzip2, xz or zstd,
+//! whose first header can be read. Anything else is a file to be copied.
+
+mod compression;
+mod reader;
+mod unpack;
+mod write;
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+pub use unpack::{UnpackOptions, unpack};
+pub use write::{TarWriter, write_tar};
+
+use crate::copy::{CopyOptions, CopyReport, Ownership};
+use crate::entry::FileKind;
+use crate::error::{FilesError, Result};
+use crate::root::{NewDir, Root};
+use crate::tree::FileTree;
+
+/// Opens `data` for reading, decompressed if it is compressed.
+pub fn decompress<'r>(data: impl Read + Send + 'r) -> std::io::Result<Box<dyn Read + Send + 'r>> {
+    compression::open(data)
+}
+
+/// Says whether `data` starts like an archive that can be unpacked.
+pub fn is_archive(data: impl Read + Send) -> bool {
+    decompress(data)
+        .is_ok_and(|plain| reader::TarReader::new(plain).next_entry().is_ok_and(|entry| entry.is_some()))
+}
+
+/// Unpacks a source of `ADD` into a directory if it is an archive; `None`, with nothing done, if it is not.
+pub(crate) fn add(
+    source: &dyn FileTree,
+    path: &Path,
+    dest: &Root,
+    dest_path: &Path,
+    options: &CopyOptions,
+) -> Result<Option<CopyReport>> {
+    let resolved = source.resolve(path, true)?;
+    let Some(entry) = source.find(&resolved)? else { return Ok(None) };
+    if entry.metadata.kind != FileKind::File {
+        return Ok(None);
+    }
+    let open =
+        || -> Result<File> { Ok(crate::hash::open_file(&source.open_dir(entry.parent())?, &entry)?.into()) };
+    let mut file = open()?;
+    if !is_archive(&file) {
+        return Ok(None);
+    }
+    let failed = |source| FilesError::Archive { path: resolved.clone(), source };
+    file.rewind().map_err(failed)?;
+    let owner = match options.ownership {
+        Ownership::Fixed { uid, gid } => Some((uid, gid)),
+        Ownership::Source | Ownership::Process => None,
+    };
+    let directory = dest.evaluate(dest_path, true)?;
+    dest.create_dir_all(&directory, NewDir { mode: 0o755, owner, time: options.time })?;
+    let top = Root::from(dest.open_resolved(&directory, OFlags::RDONLY | OFlags::DIRECTORY, "open")?);
+    let mut report = unpack(decompress(file).map_err(failed)?, &resolved, &top, UnpackOptions { owner })?;
+    for skipped in &mut report.skipped_devices {
+        *skipped = directory.join(&*skipped);
+    }
+    Ok(Some(report))
+}
+
+#[cfg(test)]
+mod tests;
