@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderMap, HeaderValue, Method, header};
 use parking_lot::Mutex;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
 use serde::Deserialize;
 use slipway_model::Secret;
@@ -65,6 +65,8 @@ struct TokenAnswer {
     expires_in: Option<f64>,
 }
 
+/// What cannot stand for itself in a form.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// What the specification says of tokens that do not tell.
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 const LONGEST_LIFE: Duration = Duration::from_secs(3600 * 24);
@@ -276,8 +278,7 @@ impl TokenRequest<'_> {
             ("scope", &scopes),
             ("refresh_token", refresh_token.expose()),
         ];
-        let encoded =
-            fields.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+        let encoded = fields.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, RESERVED)));
         encoded.join("&")
     }
 }

@@ -46,18 +46,15 @@ impl TransportFault {
     /// Reads the fault out of the HTTP library's error.
     pub(crate) fn from_reqwest(error: &reqwest::Error) -> Self {
         let mut innermost: &dyn Error = error;
-        let mut io_kind = None;
-        let mut tls = None;
+        let (mut io_kind, mut tls) = (None, None);
         loop {
-            if let Some(error) = innermost.downcast_ref::<io::Error>() {
-                io_kind.get_or_insert(error.kind());
-                if let Some(found) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
-                    tls = Some(found);
-                }
-            }
             tls = innermost.downcast_ref::<TlsError>().or(tls);
-            match innermost.source() {
-                Some(source) => innermost = source,
+            let io = innermost.downcast_ref::<io::Error>();
+            io_kind = io_kind.or(io.map(io::Error::kind));
+            // An I/O error counts what it wraps as itself, so `source` would pass over it.
+            let wrapped = io.and_then(io::Error::get_ref).map(|error| error as &dyn Error);
+            match wrapped.or_else(|| innermost.source()) {
+                Some(cause) => innermost = cause,
                 None => break,
             }
         }
@@ -68,10 +65,12 @@ impl TransportFault {
         let kind = match io_kind {
             _ if error.is_timeout() => FaultKind::TimedOut,
             Some(io::ErrorKind::TimedOut) => FaultKind::TimedOut,
-            Some(io::ErrorKind::ConnectionRefused)
-            | Some(io::ErrorKind::HostUnreachable)
-            | Some(io::ErrorKind::NetworkUnreachable)
-            | Some(io::ErrorKind::AddrNotAvailable) => FaultKind::Refused,
+            Some(
+                io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::AddrNotAvailable,
+            ) => FaultKind::Refused,
             _ if text.contains("lookup address information") || text.contains("dns error") => {
                 FaultKind::UnknownHost
             }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::Url;
 
 use super::{Answer, Call, Client, Keep, Payload, Target};
@@ -58,7 +58,7 @@ impl Client {
             let result = self.follow_from(host, call, url, security, authorization).await;
             let open = candidates.len() > 1;
             match result {
-                Ok(answer) if open && security == Security::Plain && wants_tls(&answer) => {
+                Ok(answer) if open && security == Security::Plain && wants_tls(call, &answer) => {
                     first_result.get_or_insert(Ok(answer));
                 }
                 Ok(answer) => {
@@ -190,7 +190,7 @@ impl Call {
     /// Tells whether the body itself is a secret: the form that exchanges a refresh token.
     fn is_form(&self) -> bool {
         matches!(self.target, Target::Url(_))
-            && self.method == http::Method::POST
+            && self.method == Method::POST
             && !matches!(self.body, Payload::Empty)
     }
 }
@@ -247,9 +247,16 @@ async fn read_whole(
 }
 
 /// Recognises what TLS servers say to a client that speaks plain http.
-fn wants_tls(answer: &Answer) -> bool {
+fn wants_tls(call: &Call, answer: &Answer) -> bool {
+    if answer.status != StatusCode::BAD_REQUEST {
+        return false;
+    }
+    // An answer to HEAD has no words; registries find nothing bad in looking for something.
+    if call.method == Method::HEAD {
+        return true;
+    }
     let text = String::from_utf8_lossy(&answer.body).to_ascii_lowercase();
-    answer.status == StatusCode::BAD_REQUEST && text.contains("http") && text.contains("https")
+    text.contains("http") && text.contains("https")
 }
 
 /// Tells whether a fault shows that the other scheme is spoken at `authority`.
