@@ -139,6 +139,8 @@ pub enum MountFailure {
     BadDestination(i32),
     /// The mount point is missing and cannot be made.
     CannotCreate(i32),
+    /// `/proc`, `/sys` and `/dev` have to be what they say, or the masks over them would miss.
+    SymbolicLink,
     /// A directory would cover a file, or a file a directory.
     WrongType { source_is_directory: bool },
     /// The kernel refused.
@@ -150,6 +152,7 @@ impl std::fmt::Display for MountFailure {
         match self {
             Self::BadDestination(errno) => write!(f, "cannot resolve the path: {}", Text(*errno)),
             Self::CannotCreate(errno) => write!(f, "cannot create the mount point: {}", Text(*errno)),
+            Self::SymbolicLink => f.write_str("has to be a directory, not a symbolic link"),
             Self::WrongType { source_is_directory: true } => {
                 f.write_str("the source is a directory, the destination is not")
             }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -11,7 +11,7 @@ use super::{at, devices};
 use crate::error::{MountFailure, ProcessError};
 use crate::protocol::{MountRequest, SourceRequest};
 use crate::server::Place;
-use crate::spec::{Network, ProcessSettings, Security};
+use crate::spec::{ProcessSettings, Security};
 use crate::sys::mount;
 
 /// Hidden from a step, as the OCI runtime configuration of container engines has it.
@@ -80,38 +80,55 @@ struct Builder<'a> {
 impl Builder<'_> {
     /// Mounts `/proc`, `/dev` and `/sys`; their mount points stay in the image, as every builder has it.
     fn system(&mut self, place: &Place) -> Result<(), ProcessError> {
+        for path in ["/proc", "/dev", "/sys"] {
+            let stat = rustix::fs::statat(self.root, &path[1..], AtFlags::SYMLINK_NOFOLLOW);
+            if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink) {
+                let reason = MountFailure::SymbolicLink;
+                return Err(ProcessError::Mount { destination: path.to_owned(), reason });
+            }
+        }
         let proc = mount::new("proc", &[], flags_of_system()).map_err(refused("/proc"))?;
         self.attach(&proc, "/proc", Kind::Directory, Keep::Everything)?;
         let dev = devices::build(self.settings, place)?;
         self.attach(&dev, "/dev", Kind::Directory, Keep::Everything)?;
         devices::mount_below(self.root, self.settings)?;
-        if let Some(sys) = self.sys()? {
-            self.attach(&sys, "/sys", Kind::Directory, Keep::Everything)?;
+        let (sys, is_new) = self.sys()?;
+        self.attach(&sys, "/sys", Kind::Directory, Keep::Everything)?;
+        if is_new && place.cgroup_namespace {
+            self.cgroup(&sys)?;
         }
         Ok(())
     }
 
-    /// Makes `/sys`: a new one for a network namespace of its own, else the host's, read-only.
-    fn sys(&self) -> Result<Option<OwnedFd>, ProcessError> {
+    /// Makes `/sys`: a new one, or, where the kernel does not allow that, the host's; also tells which.
+    ///
+    /// A new one is allowed if the network namespace belongs to this user namespace and no container
+    /// around us has covered parts of its own. The host's comes with what is mounted below it.
+    fn sys(&self) -> Result<(OwnedFd, bool), ProcessError> {
         let insecure = self.settings.security == Security::Insecure;
-        if self.settings.network == Network::None {
-            let read_only =
-                if insecure { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-            match mount::new("sysfs", &[], flags_of_system() | read_only) {
-                Ok(sys) => return Ok(Some(sys)),
-                // A container around us may have covered parts of its /sys; then no new one is allowed.
-                Err(Errno::PERM) => {}
-                Err(errno) => return Err(refused("/sys")(errno)),
-            }
-        }
-        let sys = match mount::clone_tree(CWD, "/sys", true) {
-            Ok(sys) => sys,
+        let read_only = if insecure { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+        match mount::new("sysfs", &[], flags_of_system() | read_only) {
+            Ok(sys) => return Ok((sys, true)),
+            Err(Errno::PERM) => {}
             Err(errno) => return Err(refused("/sys")(errno)),
-        };
+        }
+        let sys = mount::clone_tree(CWD, "/sys", true).map_err(refused("/sys"))?;
         if !insecure {
             mount::set_readonly(&sys, true).map_err(refused("/sys"))?;
         }
-        Ok(Some(sys))
+        Ok((sys, false))
+    }
+
+    /// Shows the step its own part of the cgroup tree, read-only, for programs that size themselves by it.
+    fn cgroup(&self, sys: &OwnedFd) -> Result<(), ProcessError> {
+        let refused = refused("/sys/fs/cgroup");
+        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let Ok(tree) = mount::new("cgroup2", &[], flags_of_system() | read_only) else { return Ok(()) };
+        match mount::open_at(sys, "fs/cgroup", OFlags::PATH, ResolveFlags::NO_SYMLINKS) {
+            Ok(target) => mount::attach(tree, target).map_err(refused),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(refused(errno)),
+        }
     }
 
     /// Mounts what the request gives, parents first.

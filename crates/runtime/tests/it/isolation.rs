@@ -1,0 +1,153 @@
+//! What a process must not see or do.
+
+use slipway_runtime::{Network, ResourceLimits, Security};
+
+use crate::harness::{Root, Run, able, server};
+
+#[test]
+fn the_namespaces_are_its_own() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let names = ["pid", "mnt", "ipc", "uts"];
+    for name in names {
+        let inside = Run::shell(&format!("readlink /proc/self/ns/{name}")).output(&root);
+        let outside = std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+        assert_ne!(inside, outside.to_str().unwrap(), "{name}");
+    }
+    let host = std::fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(Run::shell("readlink /proc/self/ns/net").output(&root), host.to_str().unwrap());
+    let none = |script: &str| Run::shell(script).with(|settings| settings.network = Network::None);
+    assert_ne!(none("readlink /proc/self/ns/net").output(&root), host.to_str().unwrap());
+    assert_eq!(none("ls /sys/class/net").output(&root), "lo");
+    // The loopback device is up: a refused connection, not an unreachable network.
+    let script = "perl -MIO::Socket::INET -e 'IO::Socket::INET->new(\"127.0.0.1:1\") or print $!'";
+    assert!(none(script).output(&root).contains("refused"));
+    assert_eq!(
+        Run::shell("ls -d /proc/[0-9]* | wc -l").output(&root).trim().parse::<u32>().unwrap() < 5,
+        true
+    );
+}
+
+#[test]
+fn nothing_of_the_host_is_mounted() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let mounts = Run::shell("cut -d' ' -f5 /proc/self/mountinfo").output(&root);
+    for line in mounts.lines() {
+        let known = ["/", "/usr"].contains(&line)
+            || ["/proc", "/sys", "/dev"].iter().any(|top| line.starts_with(top));
+        assert!(known, "{line} in {mounts}");
+    }
+}
+
+#[test]
+fn the_kernels_files_are_masked() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let script = "cat /proc/kcore /proc/keys /proc/timer_list /proc/sched_debug 2>/dev/null | wc -c; \
+                  ls -A /sys/firmware /proc/scsi /proc/acpi 2>/dev/null | grep -v : | grep -c . ; \
+                  echo x 2>/dev/null > /proc/sysrq-trigger || echo refused; \
+                  echo x 2>/dev/null > /proc/sys/kernel/hostname || echo refused; \
+                  touch /sys/x 2>/dev/null || echo refused; true";
+    assert_eq!(Run::shell(script).output(&root), "0\n0\nrefused\nrefused\nrefused");
+    let insecure = Run::shell("wc -c < /proc/timer_list; touch /proc/sys/kernel/hostname && echo allowed")
+        .with(|settings| settings.security = Security::Insecure)
+        .output(&root);
+    assert!(insecure.ends_with("allowed"), "{insecure}");
+}
+
+#[test]
+fn capabilities_and_filter_are_those_of_container_engines() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let script = "grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status | tr -s '\\t' ' '";
+    let expected = "CapInh: 0000000000000000\nCapPrm: 00000000a80425fb\nCapEff: 00000000a80425fb\n\
+                    CapBnd: 00000000a80425fb\nCapAmb: 0000000000000000\nNoNewPrivs: 0\nSeccomp: 2";
+    assert_eq!(Run::shell(script).output(&root), expected);
+    let user = Run::shell(script).with(|settings| settings.user.uid = 1000).output(&root);
+    assert!(user.contains("CapPrm: 0000000000000000"), "{user}");
+    assert!(user.contains("CapBnd: 00000000a80425fb"), "{user}");
+    let insecure = Run::shell(script).with(|settings| {
+        settings.security = Security::Insecure;
+        settings.user.uid = 1000;
+    });
+    let insecure = insecure.output(&root);
+    assert!(insecure.contains("Seccomp: 0"), "{insecure}");
+    assert!(!insecure.contains("CapEff: 0000000000000000"), "{insecure}");
+}
+
+#[test]
+fn system_calls_outside_the_profile_fail() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let refused = |script: &str| {
+        let (exit, text) = Run::shell(script).outcome(&root);
+        assert!(!exit.unwrap().status.success(), "{script}: {text}");
+        text
+    };
+    assert!(refused("unshare -m true").contains("not permitted"));
+    assert!(refused("mount -t tmpfs none /tmp").contains("permission denied"));
+    refused("nsenter -t 1 -m true");
+    refused("dmesg");
+}
+
+#[test]
+fn devices_can_be_made_but_not_opened() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let (exit, text) = Run::shell("mknod /n c 1 3 && mknod /dev/n c 1 3 && echo x > /n").outcome(&root);
+    assert!(!exit.unwrap().status.success() && text.contains("ermission denied"), "{text}");
+    let (exit, text) = Run::shell("mknod /dev/m c 1 3; echo x > /dev/m").outcome(&root);
+    assert!(!exit.unwrap().status.success() && text.contains("ermission denied"), "{text}");
+    let usual = "echo x > /dev/null && head -c 4 /dev/zero | wc -c && head -c 4 /dev/urandom | wc -c && \
+                 test -c /dev/tty && ls -d /dev/full /dev/random /dev/ptmx /dev/fd /dev/stdin /dev/shm | wc -l";
+    assert_eq!(Run::shell(usual).output(&root), "4\n4\n6");
+    let pty = "perl -e 'open(F, \"+<\", \"/dev/ptmx\") or die $!; print \"ok\"'";
+    assert_eq!(Run::shell(pty).output(&root), "ok");
+}
+
+#[test]
+fn shared_memory_has_the_size_that_was_asked_for() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let script = "df -k --output=size /dev/shm | tail -1";
+    assert_eq!(Run::shell(script).output(&root).trim(), "65536");
+    let run = Run::shell(script).with(|settings| settings.shm_size = Some(1 << 20));
+    assert_eq!(run.output(&root).trim(), "1024");
+}
+
+#[test]
+fn a_memory_limit_kills_and_is_told() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let run = Run::shell("perl -e '$x = \"x\" x (200 << 20); print length $x'").with(|settings| {
+        settings.limits = Some(ResourceLimits { memory: Some(50 << 20), ..Default::default() });
+    });
+    let (outcome, text) = run.outcome_on(server(), &root);
+    match outcome {
+        Ok(exit) => {
+            assert!(!exit.status.success() && exit.usage.out_of_memory, "{exit:?} {text}");
+        }
+        // No writable cgroup here: then it has to be an error, never a silent "no limit".
+        Err(error) => {
+            assert!(error.hint().is_some(), "{error}");
+            eprintln!("SKIPPED: {error}");
+        }
+    }
+}
