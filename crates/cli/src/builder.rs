@@ -13,6 +13,7 @@ use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, Platform, Referen
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalArgs;
+use crate::error::Failure;
 use crate::settings::filter::Filter;
 
 /// A builder with its state.
@@ -119,7 +120,7 @@ pub(crate) struct RunVolume {
 
 impl Builder {
     /// Opens the state.
-    pub(crate) fn open(global: &GlobalArgs) -> Result<Self, Diagnostic> {
+    pub(crate) fn open(global: &GlobalArgs) -> Result<Self, Failure> {
         Ok(Self { _root: global.root.clone(), _config: global.config.clone() })
     }
 
@@ -130,26 +131,26 @@ impl Builder {
         _events: Arc<dyn EventSink>,
         _cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
-        Err(vec![unconnected("build")])
+        Err(vec![Diagnostic::new(ErrorKind::Internal, "`build` is not connected to the engine")])
     }
 
     /// Asks a registry for an image; its configs too if `configs`.
-    pub(crate) async fn inspect(&self, _name: &Reference, _configs: bool) -> Result<Inspected, Diagnostic> {
+    pub(crate) async fn inspect(&self, _name: &Reference, _configs: bool) -> Result<Inspected, Failure> {
         Err(unconnected("imagetools inspect"))
     }
 
     /// Lists the images in the store.
-    pub(crate) fn images(&self) -> Result<Vec<StoredImage>, Diagnostic> {
+    pub(crate) fn images(&self) -> Result<Vec<StoredImage>, Failure> {
         Err(unconnected("images"))
     }
 
     /// Lists what takes space.
-    pub(crate) fn disk_usage(&self) -> Result<Vec<UsageRecord>, Diagnostic> {
+    pub(crate) fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure> {
         Err(unconnected("du"))
     }
 
     /// Removes what nothing uses; returns it.
-    pub(crate) fn prune(&self, _options: &PruneOptions) -> Result<Vec<UsageRecord>, Diagnostic> {
+    pub(crate) fn prune(&self, _options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure> {
         Err(unconnected("prune"))
     }
 
@@ -160,7 +161,7 @@ impl Builder {
         _target: &Reference,
         _events: Arc<dyn EventSink>,
         _cancel: CancellationToken,
-    ) -> Result<Digest, Diagnostic> {
+    ) -> Result<Digest, Failure> {
         Err(unconnected("push"))
     }
 
@@ -170,11 +171,11 @@ impl Builder {
         _settings: RunSettings,
         _events: Arc<dyn EventSink>,
         _cancel: CancellationToken,
-    ) -> Result<u8, Diagnostic> {
+    ) -> Result<u8, Failure> {
         Err(unconnected("run"))
     }
 }
 
-fn unconnected(what: &str) -> Diagnostic {
-    Diagnostic::new(ErrorKind::Internal, format!("`{what}` is not connected to the engine"))
+fn unconnected(what: &str) -> Failure {
+    Diagnostic::new(ErrorKind::Internal, format!("`{what}` is not connected to the engine")).into()
 }

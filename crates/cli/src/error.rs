@@ -97,13 +97,14 @@ pub(crate) fn from_clap(error: &clap::Error) -> Failure {
         _ => None,
     };
     let argument = context(ContextKind::InvalidArg).unwrap_or_default();
-    let flag = argument.split([' ', '=']).next().unwrap_or_default();
+    let flag = argument.split([' ', '=', '[']).next().unwrap_or_default();
     let value = context(ContextKind::InvalidValue).unwrap_or_default();
     let command = context(ContextKind::InvalidSubcommand).unwrap_or_default();
     let mut hint = context(ContextKind::SuggestedArg)
         .or_else(|| context(ContextKind::SuggestedSubcommand))
         .or_else(|| context(ContextKind::SuggestedValue))
-        .map(|near| format!("did you mean `{near}`?"));
+        // The nearest is the last.
+        .and_then(|near| near.rsplit(", ").next().map(|near| format!("did you mean `{near}`?")));
     let message = match error.kind() {
         Kind::UnknownArgument if !argument.starts_with('-') => {
             hint = Some("give one context; quote a path with blanks".to_owned());
@@ -123,7 +124,7 @@ pub(crate) fn from_clap(error: &clap::Error) -> Failure {
         }
         Kind::ArgumentConflict => {
             let other = context(ContextKind::PriorArg).unwrap_or_default();
-            let other = other.split([' ', '=']).next().unwrap_or_default();
+            let other = other.split([' ', '=', '[']).next().unwrap_or_default();
             format!("`{flag}` and `{other}` cannot be used together")
         }
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),

@@ -72,7 +72,7 @@ fn clap_speaks_like_the_rest() {
     for (line, want) in [
         (
             "slipway build --no-such-flag .",
-            "error: unknown flag: --no-such-flag\nhint: see `slipway build --help`\n",
+            "error: unknown flag: --no-such-flag\nhint: did you mean `--no-cache-filter`?\n",
         ),
         (
             "slipway build --plattform x .",

@@ -1,7 +1,5 @@
 //! `imagetools`: what registries hold, without pulling it.
 
-use std::fmt::Write as _;
-
 use serde_json::{Map, Value, json};
 use slipway_model::{ErrorKind, ImageIndex, MediaType, Reference};
 
@@ -76,45 +74,35 @@ fn listing(found: &Inspected) -> Result<String, Failure> {
         1,
     );
     let Some(index) = index_of(found)? else { return Ok(out) };
-    out.push_str("           \nManifests: \n");
+    out += &table(&[vec![String::new(), String::new()], row("Manifests", String::new())], 1);
+    // Labels line up until a list of annotations comes between.
+    let mut rows: Vec<Vec<String>> = Vec::new();
     for (at, manifest) in index.manifests.iter().enumerate() {
-        let name = found.reference.with_digest(manifest.digest).to_string();
-        let mut rows = vec![row("  Name", name), row("  MediaType", manifest.media_type.clone())];
         if at > 0 {
-            out.push_str("               \n");
+            rows.push(vec![String::new(), String::new()]);
         }
-        if let Some(platform) = &manifest.platform {
-            rows.push(row("  Platform", platform.to_string()));
-            if let Some(version) = &platform.os_version {
-                rows.push(row("  OSVersion", version.clone()));
-            }
-            if !platform.os_features.is_empty() {
-                rows.push(row("  OSFeatures", platform.os_features.join(", ")));
-            }
-            if !manifest.urls.is_empty() {
-                rows.push(row("  URLs", manifest.urls.join(", ")));
-            }
-            if !manifest.annotations.is_empty() {
-                rows.push(row("  Annotations", String::new()));
-            }
+        rows.push(row("  Name", found.reference.with_digest(manifest.digest).to_string()));
+        rows.push(row("  MediaType", manifest.media_type.clone()));
+        let Some(platform) = &manifest.platform else { continue };
+        rows.push(row("  Platform", platform.to_string()));
+        if let Some(version) = &platform.os_version {
+            rows.push(row("  OSVersion", version.clone()));
         }
-        out.push_str(&padded_table(&rows));
-        if manifest.platform.is_some() && !manifest.annotations.is_empty() {
-            let rows: Vec<Vec<String>> =
+        if !platform.os_features.is_empty() {
+            rows.push(row("  OSFeatures", platform.os_features.join(", ")));
+        }
+        if !manifest.urls.is_empty() {
+            rows.push(row("  URLs", manifest.urls.join(", ")));
+        }
+        if !manifest.annotations.is_empty() {
+            rows.push(row("  Annotations", String::new()));
+            out += &table(&std::mem::take(&mut rows), 1);
+            let annotations: Vec<Vec<String>> =
                 manifest.annotations.iter().map(|(k, v)| row(&format!("    {k}"), v.clone())).collect();
-            out.push_str(&table(&rows, 1));
+            out += &table(&annotations, 1);
         }
     }
-    Ok(out)
-}
-
-/// Lays out the rows of a manifest, whose labels line up over all manifests.
-fn padded_table(rows: &[Vec<String>]) -> String {
-    let width = rows.iter().map(|row| row[0].len()).max().unwrap_or(0).max("  MediaType: ".len());
-    rows.iter().fold(String::new(), |mut out, row| {
-        let _ = writeln!(out, "{:width$}{}", row[0], row[1], width = width.max(row[0].len() + 1));
-        out
-    })
+    Ok(out + &table(&rows, 1))
 }
 
 /// Makes what a template sees: `.Name`, `.Manifest`, `.Image`.
@@ -188,7 +176,7 @@ mod tests {
         );
         assert!(
             text.contains(&format!(
-                "Manifests: \n  Name:      127.0.0.1:5000/app:1@{amd64}\n  MediaType: {}\n  Platform:  linux/amd64\n",
+                "Manifests: \n  Name:      127.0.0.1:5000/app:1@{amd64}\n  MediaType: {}\n  Platform:  linux/amd64\n             \n",
                 MediaType::OCI_MANIFEST
             )),
             "{text}"

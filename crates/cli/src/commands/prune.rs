@@ -1,6 +1,6 @@
 //! `prune`: give space back.
 
-use std::io::Read;
+use std::io::{self, BufRead as _, Read as _};
 use std::time::SystemTime;
 
 use crate::app::Context;
@@ -58,13 +58,9 @@ fn options(args: &PruneArgs) -> Result<PruneOptions, SettingsError> {
 /// Asks, and reads one line; anything but yes is no.
 fn confirmed(question: &str, context: &mut Context) -> Result<bool, Failure> {
     output::text_to_stderr(&format!("{question} [y/N] "));
-    let mut line = Vec::new();
-    for byte in context.around.stdin().take(64).bytes() {
-        match byte.map_err(|error| Failure::io("failed to read the answer", &error))? {
-            b'\n' => break,
-            byte => line.push(byte),
-        }
-    }
-    let answer = String::from_utf8_lossy(&line).trim().to_ascii_lowercase();
-    Ok(matches!(answer.as_str(), "y" | "yes"))
+    let mut line = String::new();
+    io::BufReader::new(context.around.stdin().take(64))
+        .read_line(&mut line)
+        .map_err(|error| Failure::io("failed to read the answer", &error))?;
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &PushArgs, context: &Context) -> Result<(), Failure> {
     let runtime = interrupt::runtime()?;
     let pushed = runtime.block_on(async {
         let _watch = Watch::start(cancel.clone())?;
-        builder.push(&image, &target, progress.sink(), cancel.clone()).await.map_err(Failure::from)
+        builder.push(&image, &target, progress.sink(), cancel.clone()).await
     });
     progress.finish();
     let digest = pushed?;

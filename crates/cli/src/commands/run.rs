@@ -23,7 +23,7 @@ pub(crate) fn run(args: &RunArgs, context: &Context) -> Result<(), Failure> {
     let runtime = interrupt::runtime()?;
     let code = runtime.block_on(async {
         let _watch = Watch::start(cancel.clone())?;
-        builder.run(settings, progress.sink(), cancel.clone()).await.map_err(Failure::from)
+        builder.run(settings, progress.sink(), cancel.clone()).await
     });
     runtime.shutdown_background();
     match code? {

@@ -61,9 +61,9 @@ pub(super) fn parse(pieces: Vec<Piece>) -> Result<Vec<Node>, TemplateError> {
     let mut parser = Parser { pieces: pieces.into_iter() };
     let (nodes, end) = parser.block()?;
     match end {
-        End::Template => Ok(nodes),
-        End::End => Err(unexpected("end", "end")),
-        End::Else(_) => Err(unexpected("else", "else")),
+        Stop::Template => Ok(nodes),
+        Stop::End => Err(unexpected("end", "end")),
+        Stop::Else(_) => Err(unexpected("else", "else")),
     }
 }
 
@@ -72,7 +72,7 @@ struct Parser {
 }
 
 /// What a list of nodes ended with.
-enum End {
+enum Stop {
     Template,
     End,
     /// `{{else}}`, or the pipeline of `{{else if …}}`.
@@ -84,7 +84,7 @@ fn unexpected(found: &str, action: &str) -> TemplateError {
 }
 
 impl Parser {
-    fn block(&mut self) -> Result<(Vec<Node>, End), TemplateError> {
+    fn block(&mut self) -> Result<(Vec<Node>, Stop), TemplateError> {
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.next() {
             let (tokens, source) = match piece {
@@ -100,15 +100,15 @@ impl Parser {
                 _ => String::new(),
             };
             match keyword.as_str() {
-                "end" => return Ok((nodes, End::End)),
+                "end" => return Ok((nodes, Stop::End)),
                 "else" => {
                     action.tokens.next();
                     if action.tokens.next_if_eq(&Token::Word("if".into())).is_none() {
                         action.finish()?;
-                        return Ok((nodes, End::Else(None)));
+                        return Ok((nodes, Stop::Else(None)));
                     }
                     let test = action.whole_pipeline()?;
-                    return Ok((nodes, End::Else(Some(test))));
+                    return Ok((nodes, Stop::Else(Some(test))));
                 }
                 "if" => {
                     action.tokens.next();
@@ -130,7 +130,7 @@ impl Parser {
                 _ => nodes.push(Node::Output(action.whole_pipeline()?)),
             }
         }
-        Ok((nodes, End::Template))
+        Ok((nodes, Stop::Template))
     }
 
     fn conditional(&mut self, mut action: Action) -> Result<Node, TemplateError> {
@@ -140,16 +140,16 @@ impl Parser {
             let (body, end) = self.block()?;
             arms.push((test, body));
             match end {
-                End::End => return Ok(Node::If { arms, otherwise: Vec::new() }),
-                End::Else(Some(next)) => test = next,
-                End::Else(None) => {
+                Stop::End => return Ok(Node::If { arms, otherwise: Vec::new() }),
+                Stop::Else(Some(next)) => test = next,
+                Stop::Else(None) => {
                     let (otherwise, end) = self.block()?;
                     return match end {
-                        End::End => Ok(Node::If { arms, otherwise }),
+                        Stop::End => Ok(Node::If { arms, otherwise }),
                         _ => Err(TemplateError::NoEnd("if".into())),
                     };
                 }
-                End::Template => return Err(TemplateError::NoEnd("if".into())),
+                Stop::Template => return Err(TemplateError::NoEnd("if".into())),
             }
         }
     }
@@ -159,9 +159,9 @@ impl Parser {
         let no_end = || TemplateError::NoEnd(keyword.to_owned());
         let (body, end) = self.block()?;
         match end {
-            End::End => Ok((body, Vec::new())),
-            End::Else(None) => match self.block()? {
-                (otherwise, End::End) => Ok((body, otherwise)),
+            Stop::End => Ok((body, Vec::new())),
+            Stop::Else(None) => match self.block()? {
+                (otherwise, Stop::End) => Ok((body, otherwise)),
                 _ => Err(no_end()),
             },
             _ => Err(no_end()),

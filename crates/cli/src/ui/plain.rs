@@ -310,4 +310,4 @@ impl<W: Write + Send> Display for Plain<W> {
 
 #[cfg(test)]
 #[path = "plain_tests.rs"]
-mod tests;
+pub(super) mod tests;

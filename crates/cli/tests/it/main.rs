@@ -1,0 +1,128 @@
+//! The program as people call it: arguments and environment in, output and exit code out.
+//!
+//! Nothing here builds; what stops a build before it begins is the command line's own business.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Calls slipway with a cleared environment in `directory`.
+fn slipway(directory: &Path, arguments: &[&str]) -> Output {
+    call(directory, arguments, &[], b"")
+}
+
+fn call(directory: &Path, arguments: &[&str], variables: &[(&str, &str)], stdin: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_slipway"))
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .env("HOME", directory)
+        .env("SLIPWAY_ROOT", directory.join("state"))
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program was built with the tests");
+    // A program that stops early does not read.
+    let _ = child.stdin.take().expect("it is piped").write_all(stdin);
+    child.wait_with_output().expect("the child was started")
+}
+
+/// Shows code, standard output and standard error.
+fn shown(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("output is UTF-8");
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("there is a temporary directory")
+}
+
+#[test]
+fn version_and_help_go_to_standard_output() {
+    let directory = directory();
+    let version = concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+    assert_eq!(shown(&slipway(directory.path(), &["version"])), (Some(0), version.clone(), String::new()));
+    assert_eq!(shown(&slipway(directory.path(), &["buildx", "version"])).1, version);
+    let (code, help, errors) = shown(&slipway(directory.path(), &["build", "--help"]));
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    for flag in
+        ["--platform", "--push", "--output", "--build-arg", "--secret", "--progress", "--platform-check"]
+    {
+        assert!(help.contains(flag), "{flag}");
+    }
+    for hidden in ["--isolation", "--memory", "--squash"] {
+        assert!(!help.contains(hidden), "{hidden}");
+    }
+    let (code, _, errors) = shown(&slipway(directory.path(), &[]));
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("Usage:"), "{errors}");
+}
+
+#[test]
+fn mistakes_of_the_command_line_exit_with_two() {
+    let directory = directory();
+    std::fs::write(directory.path().join("Dockerfile"), "FROM scratch\n").expect("it can be written");
+    for (arguments, message, hint) in [
+        (&["build", "--no-such-flag", "."][..], "unknown flag: --no-such-flag", "--no-cache-filter"),
+        (&["build", "--platform", "a/b/c/d", "."], "a/b/c/d", "--platform"),
+        (
+            &["build", "--build-context", "nocontextvalue", "."],
+            "invalid context value: nocontextvalue, expected key=value",
+            "--build-context",
+        ),
+        (&["build", "--push", "."], "tag is needed when pushing to registry", "--tag"),
+        (&["build", "--output", "type=olci,dest=x", "."], "unknown output type `olci`", "type=oci"),
+        (&["build", "--progress", "fast", "."], "invalid value `fast` for `--progress`", "plain"),
+        (&["build"], "missing argument", "slipway build ."),
+        (&["imagetools", "inspect", "Not/A/Name"], "invalid image name", ""),
+    ] {
+        let (code, out, errors) = shown(&slipway(directory.path(), arguments));
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}: {errors}");
+        assert!(errors.starts_with("error: ") && errors.contains(message), "{arguments:?}: {errors}");
+        assert!(errors.contains(hint), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn what_is_missing_exits_with_one() {
+    let directory = directory();
+    std::fs::create_dir(directory.path().join("empty")).expect("it can be made");
+    for (arguments, message) in [
+        (&["build", "nowhere"][..], "unable to prepare context: path \"nowhere\" not found"),
+        (&["build", "empty"], "failed to read dockerfile: open Dockerfile: no such file or directory"),
+        (
+            &["build", "-f", "empty/missing.dockerfile", "empty"],
+            "failed to read dockerfile: open missing.dockerfile: no such file or directory",
+        ),
+        (
+            &["build", "--secret", "id=s,src=absent-file", "empty"],
+            "failed to stat absent-file: stat absent-file: no such file or directory",
+        ),
+        (&["build", "-"], "the Dockerfile on standard input is empty"),
+    ] {
+        let (code, out, errors) = shown(&slipway(directory.path(), arguments));
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}: {errors}");
+        assert!(errors.starts_with(&format!("error: {message}\n")), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn completions_know_the_flags() {
+    let directory = directory();
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = shown(&slipway(directory.path(), &["completion", shell]));
+        assert_eq!(code, Some(0));
+        assert!(script.contains("platform-check"), "{shell}");
+    }
+}
+
+#[test]
+fn functions_of_the_frontend_are_listed() {
+    let directory = directory();
+    std::fs::write(directory.path().join("Dockerfile"), "FROM scratch\n").expect("it can be written");
+    let (code, out, _) = shown(&slipway(directory.path(), &["build", "--call", "subrequests.describe", "."]));
+    assert_eq!(code, Some(0));
+    assert!(out.starts_with("NAME                 VERSION DESCRIPTION\noutline "), "{out}");
+}
