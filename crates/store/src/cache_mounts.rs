@@ -1,0 +1,172 @@
+//! The directories of `RUN --mount=type=cache`: they outlive the build.
+//!
+//! A directory is in use while its lock is held, which the kernel ends with the process. Its sharing
+//! mode is just the way in which the lock is taken: *shared* users share it, a *locked* user waits to be
+//! alone, a *private* user takes the first instance of the directory that nobody uses.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::params;
+use slipway_model::Digest;
+
+use crate::db;
+use crate::error::{Result, StoreError};
+use crate::lease::Lease;
+use crate::lock::{FileLock, Share};
+use crate::store::Inner;
+
+/// Gives access to the cache mounts of a store.
+#[derive(Clone, Debug)]
+pub struct CacheMounts {
+    store: Arc<Inner>,
+}
+
+/// Who may use a cache mount at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Sharing {
+    #[default]
+    Shared,
+    Private,
+    Locked,
+}
+
+/// A cache mount in use; dropping it ends the use.
+#[derive(Debug)]
+pub struct CacheMount {
+    path: PathBuf,
+    instance: u32,
+    _lock: FileLock,
+}
+
+impl CacheMount {
+    /// Returns the directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns which of the instances of a private mount this is; 0 for the others.
+    pub fn instance(&self) -> u32 {
+        self.instance
+    }
+}
+
+impl CacheMounts {
+    pub(crate) fn new(store: Arc<Inner>) -> Self {
+        Self { store }
+    }
+
+    /// Takes the cache mount `id` into use, making it where needed: `fill` then gets the empty directory
+    /// before anyone else sees it, to set its owner and mode and to put in what it starts with.
+    ///
+    /// Waits for other users as the sharing mode demands, asking `cancelled` meanwhile.
+    pub fn acquire(
+        &self,
+        id: &str,
+        sharing: Sharing,
+        lease: &Lease,
+        fill: &dyn Fn(&Path) -> Result<()>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<CacheMount> {
+        for instance in 0.. {
+            let dir = directory_name(id, instance);
+            let lock_path = self.store.layout.lock(&format!("cache-mount-{dir}"));
+            let path = self.store.layout.cache_mounts().join(&dir);
+            if !path.is_dir() {
+                self.create(&lock_path, &path, lease, fill, cancelled)?;
+            }
+            let lock = match sharing {
+                Sharing::Shared => FileLock::wait_unless(&lock_path, Share::Shared, cancelled)?,
+                Sharing::Locked => FileLock::wait_unless(&lock_path, Share::Exclusive, cancelled)?,
+                Sharing::Private => match FileLock::try_take(&lock_path, Share::Exclusive)? {
+                    Some(lock) => lock,
+                    None => continue,
+                },
+            };
+            if !path.is_dir() {
+                // A collection came in between.
+                drop(lock);
+                return self.acquire(id, sharing, lease, fill, cancelled);
+            }
+            self.record(id, &dir, instance)?;
+            return Ok(CacheMount { path, instance, _lock: lock });
+        }
+        unreachable!("the loop has no end")
+    }
+
+    fn create(
+        &self,
+        lock_path: &Path,
+        path: &Path,
+        lease: &Lease,
+        fill: &dyn Fn(&Path) -> Result<()>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let _lock = FileLock::wait_unless(lock_path, Share::Exclusive, cancelled)?;
+        if path.is_dir() {
+            return Ok(());
+        }
+        let fresh = self.store.layout.ingest().join(lease.unique_name());
+        std::fs::create_dir(&fresh).map_err(StoreError::io("create the directory", &fresh))?;
+        let filled = fill(&fresh).and_then(|()| {
+            std::fs::rename(&fresh, path).map_err(StoreError::io("create the cache mount", path))
+        });
+        if filled.is_err() {
+            let _ = crate::tree::remove(&fresh);
+        }
+        filled
+    }
+
+    fn record(&self, id: &str, dir: &str, instance: u32) -> Result<()> {
+        self.store.database.write(|tx| {
+            let upsert = "INSERT INTO cache_mounts VALUES (?1, ?2, ?3, ?4, ?4, 1, NULL) ON CONFLICT (dir)
+                DO UPDATE SET last_used_at = excluded.last_used_at, use_count = use_count + 1, size = NULL";
+            tx.prepare_cached(upsert)?.execute(params![dir, id, instance, db::now()])?;
+            Ok(())
+        })
+    }
+}
+
+/// The id may hold anything, so the directory is named by its hash.
+fn directory_name(id: &str, instance: u32) -> String {
+    let hash = Digest::of(id).hex();
+    format!("{}.{instance}", &hash[..32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+
+    #[test]
+    fn sharing_modes() {
+        let scratch = Scratch::new();
+        let (mounts, lease) = (scratch.store.cache_mounts(), scratch.store.lease().unwrap());
+        let take = |sharing| mounts.acquire("go", sharing, &lease, &|_| Ok(()), &|| true);
+        let first = take(Sharing::Shared).unwrap();
+        let second = take(Sharing::Shared).unwrap();
+        assert_eq!(first.path(), second.path());
+        assert!(matches!(take(Sharing::Locked), Err(StoreError::Cancelled)));
+        let private = take(Sharing::Private).unwrap();
+        assert_eq!((private.instance(), take(Sharing::Private).unwrap().instance()), (1, 2));
+        drop((first, second));
+        let locked = take(Sharing::Locked).unwrap();
+        assert!(matches!(take(Sharing::Shared), Err(StoreError::Cancelled)));
+        std::fs::write(locked.path().join("kept"), b"x").unwrap();
+        drop(locked);
+        assert!(take(Sharing::Shared).unwrap().path().join("kept").exists());
+    }
+
+    #[test]
+    fn a_failed_fill_leaves_nothing() {
+        let scratch = Scratch::new();
+        let (mounts, lease) = (scratch.store.cache_mounts(), scratch.store.lease().unwrap());
+        let failing =
+            mounts.acquire("a", Sharing::Shared, &lease, &|_| Err(StoreError::Cancelled), &|| false);
+        assert!(failing.is_err());
+        let fill =
+            |path: &Path| std::fs::write(path.join("seed"), b"s").map_err(StoreError::io("write", path));
+        let mount = mounts.acquire("a", Sharing::Shared, &lease, &fill, &|| false).unwrap();
+        assert!(mount.path().join("seed").exists());
+    }
+}

@@ -1,0 +1,227 @@
+//! Overlay mounts that are attached nowhere.
+//!
+//! A root file system is a file descriptor of a detached mount (`fsopen`, `fsconfig`, `fsmount`): nothing
+//! shows in the host's mount table, and the kernel undoes it with the last descriptor, `kill -9` included.
+//! The caller needs `CAP_SYS_ADMIN` over its mount namespace: root, or a user namespace with a mount
+//! namespace of its own. In the latter, overlayfs keeps its marks in `user.overlay.*`.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+
+use crate::error::{Result, StoreError};
+
+/// The kernel refuses longer strings in `fsconfig`.
+const OPTION_LIMIT: usize = 255;
+
+/// How overlayfs works for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flavour {
+    /// Not in the initial user namespace: `user.overlay.*` and the `userxattr` option.
+    pub(crate) user_namespace: bool,
+}
+
+impl Flavour {
+    pub(crate) fn detect() -> Self {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let fields: Vec<&str> = map.split_ascii_whitespace().collect();
+        Self { user_namespace: fields != ["0", "0", "4294967295"] }
+    }
+
+    /// The attribute that hides what lower layers have in a directory.
+    pub(crate) fn opaque_attribute(self) -> &'static str {
+        if self.user_namespace { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
+    }
+
+    /// The attribute of a directory that was renamed; never written by mounts of this module.
+    pub(crate) fn redirect_attribute(self) -> &'static str {
+        if self.user_namespace { "user.overlay.redirect" } else { "trusted.overlay.redirect" }
+    }
+}
+
+/// The directories that an overlay mount is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverlaySpec {
+    /// The lower directories, top first.
+    pub lower: Vec<PathBuf>,
+    /// Where changes go; without it the mount is read-only.
+    pub upper: Option<PathBuf>,
+    /// Overlayfs's own directory beside `upper`.
+    pub work: Option<PathBuf>,
+}
+
+/// A file-system tree, as a descriptor of a detached mount's root.
+#[derive(Debug)]
+pub struct MountedTree {
+    fd: OwnedFd,
+}
+
+impl MountedTree {
+    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    /// Returns the descriptor, for `move_mount`.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// Makes another mount of the same tree, which can be attached on its own. Needs Linux 6.15 when
+    /// this one is not attached.
+    pub fn try_clone(&self) -> Result<Self> {
+        clone_tree(self.fd.as_fd(), Path::new(""))
+    }
+}
+
+impl AsFd for MountedTree {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl OverlaySpec {
+    /// Mounts the tree, attached nowhere.
+    pub(crate) fn mount(&self, flavour: Flavour) -> Result<MountedTree> {
+        match (&self.upper, self.lower.as_slice()) {
+            (Some(upper), []) => clone_tree(CWD, upper),
+            _ => self.mount_overlay(flavour),
+        }
+    }
+
+    fn mount_overlay(&self, flavour: Flavour) -> Result<MountedTree> {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+            .map_err(StoreError::mount("open the overlay file system"))?;
+        // The directories' descriptors must live until the mount exists.
+        let mut held = Vec::new();
+        for lower in &self.lower {
+            let value = option_value(lower, &mut held)?;
+            match fsconfig_set_string(context.as_fd(), "lowerdir+", value) {
+                Ok(()) => {}
+                Err(Errno::INVAL) => return self.mount_attached(flavour),
+                Err(error) => return Err(explain("add a lower directory", error, context.as_fd())),
+            }
+        }
+        if let (Some(upper), Some(work)) = (&self.upper, &self.work) {
+            for (key, path) in [("upperdir", upper), ("workdir", work)] {
+                let value = option_value(path, &mut held)?;
+                fsconfig_set_string(context.as_fd(), key, value)
+                    .map_err(|error| explain("set the upper directory", error, context.as_fd()))?;
+            }
+        }
+        for option in self.options(flavour) {
+            let set = match option.split_once('=') {
+                Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value),
+                None => fsconfig_set_flag(context.as_fd(), option),
+            };
+            set.map_err(|error| explain("set an overlay option", error, context.as_fd()))?;
+        }
+        fsconfig_create(context.as_fd()).map_err(|e| explain("create the overlay", e, context.as_fd()))?;
+        let attributes =
+            if self.upper.is_none() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+        let fd = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .map_err(|error| explain("mount the overlay", error, context.as_fd()))?;
+        Ok(MountedTree { fd })
+    }
+
+    fn options(&self, flavour: Flavour) -> Vec<&'static str> {
+        let mut options = vec!["index=off", "metacopy=off"];
+        if flavour.user_namespace {
+            options.push("userxattr");
+        } else {
+            options.push("redirect_dir=off");
+        }
+        if self.upper.is_some() {
+            // Unmounting would otherwise flush the whole disk. A snapshot that a power cut damages is
+            // rebuilt; see the `snapshot` module.
+            options.push("volatile");
+        }
+        options
+    }
+
+    /// Mounts on kernels before 6.8, whose `fsconfig` takes too short a list of lower directories: on a
+    /// temporary directory, detached again at once.
+    fn mount_attached(&self, flavour: Flavour) -> Result<MountedTree> {
+        let mut held = Vec::new();
+        let mut data = String::from("lowerdir=");
+        for (index, lower) in self.lower.iter().enumerate() {
+            // Short and free of the characters that the list gives a meaning.
+            let separator = if index == 0 { "" } else { ":" };
+            data.push_str(separator);
+            data.push_str(&descriptor_path(lower, &mut held)?);
+        }
+        if let (Some(upper), Some(work)) = (&self.upper, &self.work) {
+            for (key, path) in [("upperdir", upper), ("workdir", work)] {
+                data.push_str(&format!(",{key}={}", descriptor_path(path, &mut held)?));
+            }
+        }
+        for option in self.options(flavour) {
+            data.push_str(&format!(",{option}"));
+        }
+        // The lowest directory is a mount point as good as any: the mount is gone before anyone looks.
+        let point =
+            self.lower.last().ok_or(Errno::INVAL).map_err(StoreError::mount("find a lower directory"))?;
+        let point = descriptor_path(point, &mut held)?;
+        let data = std::ffi::CString::new(data).map_err(|_| Errno::INVAL);
+        let data = data.map_err(StoreError::mount("join the overlay's options"))?;
+        rustix::mount::mount(
+            "overlay",
+            point.as_str(),
+            "overlay",
+            MountFlags::empty(),
+            Some(data.as_c_str()),
+        )
+        .map_err(StoreError::mount("mount the overlay"))?;
+        let tree = clone_tree(CWD, Path::new(&point));
+        rustix::mount::unmount(point.as_str(), UnmountFlags::DETACH)
+            .map_err(StoreError::mount("detach the overlay"))?;
+        tree
+    }
+}
+
+/// Clones the mount at `path` below `at`, from there down.
+fn clone_tree(at: impl AsFd, path: &Path) -> Result<MountedTree> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let fd = open_tree(at, path, flags).map_err(StoreError::mount("clone the mount"))?;
+    Ok(MountedTree { fd })
+}
+
+/// The path itself where `fsconfig` takes it as it is, else the path of a descriptor.
+fn option_value(path: &Path, held: &mut Vec<OwnedFd>) -> Result<String> {
+    let special = |byte: &u8| matches!(byte, b'\\' | b':' | b',');
+    match path.to_str() {
+        Some(text) if text.len() <= OPTION_LIMIT && !path.as_os_str().as_bytes().iter().any(special) => {
+            Ok(text.to_owned())
+        }
+        _ => descriptor_path(path, held),
+    }
+}
+
+fn descriptor_path(path: &Path, held: &mut Vec<OwnedFd>) -> Result<String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(StoreError::io("open", path))?;
+    let text = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+    held.push(fd);
+    Ok(text)
+}
+
+/// Logs what the kernel says about the mount beside its error number.
+fn explain(step: &'static str, error: Errno, context: BorrowedFd<'_>) -> StoreError {
+    if let Ok(fd) = context.try_clone_to_owned() {
+        let mut file = File::from(fd);
+        let mut message = [0; 512];
+        while let Ok(read @ 1..) = file.read(&mut message) {
+            tracing::debug!(step, "kernel: {}", String::from_utf8_lossy(&message[..read]).trim_end());
+        }
+    }
+    StoreError::mount(step)(error)
+}

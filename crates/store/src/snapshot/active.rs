@@ -1,0 +1,160 @@
+//! A snapshot in the making.
+
+use std::fs::{File, Permissions};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::{CommitInfo, Row, SnapshotId, Snapshots, row};
+use crate::error::{Result, StoreError};
+use crate::lease::Lease;
+use crate::mount::{MountedTree, OverlaySpec};
+
+/// A snapshot that is being written. Dropped without [`ActiveSnapshot::commit`], it is discarded.
+#[derive(Debug)]
+pub struct ActiveSnapshot {
+    snapshots: Snapshots,
+    lease: Lease,
+    parent: Option<SnapshotId>,
+    dir: String,
+    spec: OverlaySpec,
+    /// The mount that was made first; others are clones of it, as two overlays must not share an upper
+    /// directory.
+    mounted: Mutex<Option<MountedTree>>,
+    committed: bool,
+}
+
+impl ActiveSnapshot {
+    pub(super) fn prepare(snapshots: &Snapshots, parent: Option<SnapshotId>, lease: &Lease) -> Result<Self> {
+        let lower = match parent {
+            Some(parent) => snapshots.directories(parent)?,
+            None => Vec::new(),
+        };
+        let dir = lease.unique_name();
+        let upper = make_directory(snapshots, &dir)?;
+        if let Some(top) = lower.first() {
+            copy_root(top, &upper)?;
+        }
+        let work = snapshots.store.layout.snapshots().join(&dir).join("work");
+        if !lower.is_empty() {
+            std::fs::create_dir(&work).map_err(StoreError::io("create the directory", &work))?;
+        }
+        let spec = OverlaySpec { work: (!lower.is_empty()).then_some(work), lower, upper: Some(upper) };
+        Ok(Self {
+            snapshots: snapshots.clone(),
+            lease: lease.clone(),
+            parent,
+            dir,
+            spec,
+            mounted: Mutex::new(None),
+            committed: false,
+        })
+    }
+
+    /// Returns the snapshot below.
+    pub fn parent(&self) -> Option<SnapshotId> {
+        self.parent
+    }
+
+    /// Says which directories the mount is made of.
+    pub fn overlay(&self) -> OverlaySpec {
+        self.spec.clone()
+    }
+
+    /// Mounts the tree, attached nowhere. Every call gives a mount of its own of the same tree, which
+    /// takes Linux 6.15 from the second call on.
+    pub fn mount(&self) -> Result<MountedTree> {
+        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*mounted {
+            Some(tree) => tree.try_clone(),
+            None => {
+                let tree = self.spec.mount(self.snapshots.store.flavour)?;
+                let first = match tree.try_clone() {
+                    Ok(first) => first,
+                    // Older kernels do not clone a detached mount; share this one.
+                    Err(_) => return share(&mut mounted, tree),
+                };
+                *mounted = Some(tree);
+                Ok(first)
+            }
+        }
+    }
+
+    /// Makes the snapshot immutable. It may have no changes. No mount of it may be written to any more.
+    pub fn commit(mut self, info: &CommitInfo) -> Result<SnapshotId> {
+        let mut row = Row::new(self.parent, info);
+        row.dir = Some(self.dir.clone());
+        let id = self.snapshots.store.database.write(|tx| {
+            if let Some(parent) = self.parent {
+                row::require(tx, parent)?;
+            }
+            let id = row.insert(tx)?;
+            self.lease.hold_snapshot_in(tx, id)?;
+            Ok(id)
+        })?;
+        self.committed = true;
+        if let Some(work) = &self.spec.work {
+            self.discard(work);
+        }
+        Ok(id)
+    }
+
+    /// The name of the directory, and that it now belongs to whoever asks.
+    pub(crate) fn into_directory(mut self) -> String {
+        self.committed = true;
+        if let Some(work) = &self.spec.work {
+            self.discard(work);
+        }
+        self.dir.clone()
+    }
+
+    fn discard(&self, path: &Path) {
+        let name = self.lease.unique_name();
+        if let Err(error) = self.snapshots.store.layout.discard(path, &name) {
+            tracing::debug!(%error, "left a directory to the next collection");
+        }
+    }
+}
+
+impl Drop for ActiveSnapshot {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.discard(&self.snapshots.store.layout.snapshots().join(&self.dir));
+        }
+    }
+}
+
+fn share(mounted: &mut Option<MountedTree>, tree: MountedTree) -> Result<MountedTree> {
+    let copy =
+        tree.as_fd().try_clone_to_owned().map_err(StoreError::mount("copy the descriptor of the mount"))?;
+    *mounted = Some(tree);
+    Ok(MountedTree::from_fd(copy))
+}
+
+/// Makes the directory for a layer's files.
+pub(super) fn make_directory(snapshots: &Snapshots, dir: &str) -> Result<PathBuf> {
+    let path = snapshots.store.layout.snapshots().join(dir);
+    let files = snapshots.store.layout.files(dir);
+    std::fs::create_dir(&path)
+        .and_then(|()| std::fs::create_dir(&files))
+        .and_then(|()| std::fs::set_permissions(&files, Permissions::from_mode(0o755)))
+        .map_err(StoreError::io("create the directory", &files))?;
+    Ok(files)
+}
+
+/// Gives the root directory of a layer the owner and mode of the one below, which it hides.
+pub(super) fn copy_root(from: &Path, to: &Path) -> Result<()> {
+    let below = std::fs::metadata(from).map_err(StoreError::io("stat", from))?;
+    let above = std::fs::metadata(to).map_err(StoreError::io("stat", to))?;
+    let changed = (|| {
+        if (below.uid(), below.gid()) != (above.uid(), above.gid()) {
+            std::os::unix::fs::chown(to, Some(below.uid()), Some(below.gid()))?;
+        }
+        if below.mode() != above.mode() {
+            std::fs::set_permissions(to, Permissions::from_mode(below.mode() & 0o7777))?;
+        }
+        File::open(to)?.set_modified(below.modified()?)
+    })();
+    changed.map_err(StoreError::io("set the metadata of", to))
+}
