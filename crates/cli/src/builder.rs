@@ -119,8 +119,18 @@ pub(crate) struct RunVolume {
 }
 
 impl Builder {
-    /// Opens the state.
+    /// Opens the state, with the powers that steps and their files need; call it before any thread.
     pub(crate) fn open(global: &GlobalArgs) -> Result<Self, Failure> {
+        slipway_runtime::rootless::enter_if_needed().map_err(|error| {
+            let mut diagnostic = Diagnostic::from_error(error.kind(), &error);
+            diagnostic.hint = error.hint();
+            diagnostic
+        })?;
+        Self::open_unprivileged(global)
+    }
+
+    /// Opens the state for what reads and asks only.
+    pub(crate) fn open_unprivileged(global: &GlobalArgs) -> Result<Self, Failure> {
         Ok(Self { _root: global.root.clone(), _config: global.config.clone() })
     }
 

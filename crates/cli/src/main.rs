@@ -17,5 +17,7 @@ mod template;
 mod ui;
 
 fn main() -> std::process::ExitCode {
+    // Takes over if the engine has started this program as a sandbox server: before anything else.
+    slipway_runtime::dispatch();
     app::main()
 }

@@ -20,6 +20,7 @@ pub(crate) enum ImagetoolsCommand {
     /// Show what a registry holds under a name
     Inspect(InspectArgs),
     /// Make an image index from images that are in registries
+    #[command(hide = true)]
     Create(CreateArgs),
 }
 

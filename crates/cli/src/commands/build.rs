@@ -25,7 +25,11 @@ pub(crate) fn run(args: &BuildArgs, context: &mut Context) -> Result<(), Failure
     }
     remove_stale_id(&settings)?;
     tell_notes(&settings, context);
-    let builder = Builder::open(&context.global)?;
+    // Looking at a Dockerfile needs no powers, and should work where there are none.
+    let builder = match settings.call {
+        Some(_) => Builder::open_unprivileged(&context.global)?,
+        None => Builder::open(&context.global)?,
+    };
     let received = settings.received.take();
     let progress = Progress::start(DisplayOptions::new(settings.display, &context.around));
     let built = solve(&builder, &settings, &progress);

@@ -30,7 +30,7 @@ fn inspect(args: &InspectArgs, context: &Context) -> Result<(), Failure> {
         .map(|text| Template::parse(text, JsonStyle::Indented))
         .transpose()
         .map_err(|error| SettingsError::flag(error.to_string()))?;
-    let builder = Builder::open(&context.global)?;
+    let builder = Builder::open_unprivileged(&context.global)?;
     let found =
         interrupt::runtime()?.block_on(builder.inspect(&reference.with_default_tag(), parsed.is_some()))?;
     if args.raw {

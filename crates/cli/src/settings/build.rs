@@ -14,8 +14,8 @@ use slipway_model::solve::{
 use super::outputs::{self, OutputFlags};
 use super::values::{boolean, bytes, csv_fields};
 use super::{
-    SettingsError, Surroundings, annotation, attestations, cache, context, limits, pairs, platforms, secrets,
-    steps,
+    SettingsError, Surroundings, annotation, attestations, cache, context, limits, pairs, platforms, proxies,
+    secrets, steps,
 };
 use crate::args::build::{BuildArgs, PlatformCheckArg, ProgressArg};
 use crate::ui::DisplayMode;
@@ -213,6 +213,7 @@ fn build_args(args: &BuildArgs, around: &Surroundings) -> Result<BTreeMap<String
     {
         map.insert(EPOCH.to_owned(), epoch.to_owned());
     }
+    proxies::add(&mut map, around);
     Ok(map)
 }
 

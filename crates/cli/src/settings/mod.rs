@@ -15,6 +15,7 @@ mod limits;
 mod outputs;
 mod pairs;
 mod platforms;
+mod proxies;
 mod secrets;
 mod steps;
 pub(crate) mod surroundings;
