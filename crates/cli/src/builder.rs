@@ -27,8 +27,18 @@ pub(crate) struct Builder {
 pub(crate) struct BuildOutcome {
     /// The members of the metadata file.
     pub(crate) metadata: Map<String, Value>,
-    /// The JSON that answers a call.
-    pub(crate) answer: Option<String>,
+    /// What answers a call.
+    pub(crate) answer: Option<CallAnswer>,
+}
+
+/// What a call has found.
+#[derive(Debug)]
+pub(crate) struct CallAnswer {
+    /// For people.
+    pub(crate) text: String,
+    pub(crate) json: Value,
+    /// Something should be mended.
+    pub(crate) failed: bool,
 }
 
 impl BuildOutcome {

@@ -3,8 +3,8 @@
 use std::io;
 
 use serde_json::{Map, Value};
+use slipway_model::Diagnostic;
 use slipway_model::progress::Warning;
-use slipway_model::{Diagnostic, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Context;
@@ -129,14 +129,16 @@ fn metadata(
     members.into_iter().collect()
 }
 
+/// Shows what a call found; its exit code says whether something is wrong.
 fn show_answer(settings: CallSettings, built: &BuildOutcome, context: &Context) -> Result<(), Failure> {
-    let json = built.answer.as_deref().unwrap_or("{}");
-    let answer =
-        call::answer(settings, json).map_err(|error| Failure::from_error(ErrorKind::Internal, &error))?;
-    output::text(&answer.text)?;
-    if let Some(error) = &answer.error {
-        let label = context.palette.paint(Tone::Error, "error:");
-        output::text_to_stderr(&format!("{label} {error}"));
+    let Some(answer) = &built.answer else { return Ok(()) };
+    if settings.json {
+        output::text(&format!("{:#}\n", answer.json))?;
+    } else {
+        output::text(&answer.text)?;
+        if let Some(error) = call::build_error(&answer.json) {
+            output::text_to_stderr(&format!("{} {error}", context.palette.paint(Tone::Error, "error:")));
+        }
     }
-    if answer.failed { Err(Failure::Status(1)) } else { Ok(()) }
+    if answer.failed && !settings.ignore_status { Err(Failure::Status(1)) } else { Ok(()) }
 }
