@@ -146,10 +146,9 @@ impl Server {
     }
 
     fn start_step(&mut self, message: protocol::Received) {
-        match Step::start(message, &self.place, &mut self.filter) {
-            Ok(step) => self.steps.push(step),
-            // Whoever sent this learns by the end of the control socket, which was in the message.
-            Err(step::BadRequest) => {}
+        // Whoever sent a bad request learns by its control socket, which was in the message.
+        if let Ok(step) = Step::start(message, &self.place, &mut self.filter) {
+            self.steps.push(step);
         }
     }
 

@@ -3,6 +3,13 @@
 //!
 //! Without these the tests say so and pass, except in CI (`CI` is set), where they fail.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "tests: a panic is the report"
+)]
+
 mod foreign;
 mod harness;
 mod isolation;
