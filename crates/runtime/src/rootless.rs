@@ -72,7 +72,7 @@ impl RootlessError {
                  /etc/subgid are yours"
                     .into(),
             ),
-            Self::Unreadable { .. } => None,
+            Self::Unreadable { file, .. } => Some(format!("run `sudo chmod 644 {file}`")),
         }
     }
 }

@@ -4,8 +4,18 @@ use slipway_runtime::{SandboxServer, ServerOptions, StartError, StartStage};
 
 use crate::harness::{Root, Run, able};
 
-const MAGIC_ARM64: &str = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00";
-const MASK: &str = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
+/// Returns the line for a program header of the given class, byte order and machine.
+fn line(qemu: &str, class: u8, order: u8, machine: u8) -> String {
+    let (kind, machine, kind_mask) = match order {
+        1 => (r"\x02\x00", format!(r"\x{machine:02x}\x00"), r"\xfe\xff"),
+        _ => (r"\x00\x02", format!(r"\x00\x{machine:02x}"), r"\xff\xfe"),
+    };
+    let zeros = r"\x00".repeat(9);
+    let ones = r"\xff".repeat(8);
+    format!(
+        r":qemu-{qemu}:M:0:\x7fELF\x{class:02x}\x{order:02x}\x01{zeros}{kind}{machine}:\xff\xff\xff\xff\xff\xff\xff\x00{ones}{kind_mask}\xff\xff:/usr/bin/qemu-{qemu}-static:POCF"
+    )
+}
 
 fn emulated(binfmt: &[String]) -> std::sync::Arc<SandboxServer> {
     SandboxServer::start(&ServerOptions {
@@ -88,14 +98,45 @@ fn foreign_programs_run() {
         eprintln!("SKIPPED: SLIPWAY_TEST_FOREIGN_ROOTS is not set");
         return;
     };
-    let line = format!(":qemu-aarch64:M:0:{MAGIC_ARM64}:{MASK}:/usr/bin/qemu-aarch64-static:POCF");
-    let server = emulated(&[line]);
-    let root = Root::empty();
-    std::fs::create_dir(root.path("bin")).unwrap();
-    let busybox = std::path::Path::new(&roots).join("arm64/busybox");
-    std::fs::copy(busybox, root.path("bin/busybox")).unwrap();
-    let script = "/bin/busybox uname -m; /bin/busybox sh -c 'echo $0 $1' nested arg; ls /proc/self/exe >/dev/null && echo $((6*7))";
-    let (exit, text) = Run::args(&["/bin/busybox", "sh", "-c", script]).outcome_on(&server, &root);
-    assert!(exit.unwrap().status.success(), "{text}");
-    assert_eq!(text, "aarch64\nnested arg\n42\n");
+    let lines = [
+        line("aarch64", 2, 1, 183),
+        line("arm", 1, 1, 40),
+        line("ppc64le", 2, 1, 21),
+        line("s390x", 2, 2, 22),
+        line("riscv64", 2, 1, 243),
+    ];
+    let server = emulated(&lines);
+    let mut ran = 0;
+    for (name, machine, cpu) in [
+        ("amd64", "x86_64", None),
+        ("386", "i686", None),
+        ("arm64", "aarch64", Some("max,pauth-impdef=on")),
+        ("armv7", "armv7l", None),
+        ("armv6", "armv6l", Some("arm1176")),
+        ("ppc64le", "ppc64le", None),
+        ("s390x", "s390x", None),
+        ("riscv64", "riscv64", None),
+    ] {
+        let busybox = std::path::Path::new(&roots).join(name).join("busybox");
+        if !busybox.exists() {
+            eprintln!("SKIPPED: no busybox for {name}");
+            continue;
+        }
+        let root = Root::empty();
+        std::fs::create_dir(root.path("bin")).unwrap();
+        std::fs::copy(busybox, root.path("bin/busybox")).unwrap();
+        std::os::unix::fs::symlink("busybox", root.path("bin/nested")).unwrap();
+        // A second program, a shell in the shell, and the emulator being out of sight.
+        let script =
+            "/bin/busybox uname -m; /bin/busybox sh -c 'echo $0 $1' nested arg; echo $((6*7)); ls /; false";
+        let run = Run::args(&["/bin/busybox", "sh", "-c", script]).with(|settings| {
+            settings.linux32 = name == "386";
+            settings.env.extend(cpu.map(|cpu| format!("QEMU_CPU={cpu}")));
+        });
+        let (exit, text) = run.outcome_on(&server, &root);
+        assert_eq!(exit.unwrap().status.code(), 1, "{name}: {text}");
+        assert_eq!(text, format!("{machine}\nnested arg\n42\nbin\ndev\nproc\nsys\n"), "{name}");
+        ran += 1;
+    }
+    assert!(ran > 0, "nothing in SLIPWAY_TEST_FOREIGN_ROOTS");
 }

@@ -16,6 +16,7 @@ mod isolation;
 mod lifecycle;
 mod mounts;
 mod program;
+mod rootless;
 
 /// Becomes the sandbox server when started as one: `main` is the test harness's.
 #[used]
@@ -25,6 +26,7 @@ mod program;
 static DISPATCH: extern "C" fn() = {
     extern "C" fn run() {
         slipway_runtime::dispatch();
+        rootless::enter();
     }
     run
 };
