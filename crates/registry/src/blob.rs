@@ -66,6 +66,11 @@ struct Body {
 
 impl Client {
     /// Streams the blob that `descriptor` describes from `offset` on.
+    ///
+    /// Of the streams from one registry, [`ClientOptions::max_concurrency`] move at once: one more waits
+    /// until another ends or is dropped, so whoever holds several must read them all.
+    ///
+    /// [`ClientOptions::max_concurrency`]: crate::ClientOptions::max_concurrency
     pub fn blob(&self, reference: &Reference, descriptor: &Descriptor, offset: u64) -> BlobStream {
         let action =
             format!("fetch blob `{}` of `{}`", descriptor.digest, reference.without_tag().familiar());
@@ -304,7 +309,7 @@ impl AsyncRead for BlobStream {
 /// Streams a blob, and fails at its end if its digest is another one.
 ///
 /// All but the last piece are given out before the digest is known: who uses them must be able to drop
-/// what was made of them.
+/// what was made of them. Where a mirror gave the content, [`Client::without_mirrors`] may have better.
 pub struct VerifiedBlob {
     blob: BlobStream,
     digester: Option<Digester>,

@@ -36,11 +36,14 @@ pub(crate) struct Host {
     pub(crate) auth: Authorizer,
     /// Permits for transfers of blobs.
     pub(crate) transfers: Arc<Semaphore>,
+    /// Permits for all other requests, so that a hundred at once do not open a hundred connections.
+    pub(crate) requests: Semaphore,
     candidates: Vec<Security>,
     /// Index into the candidates once one has worked; 255 until then.
     decided: AtomicU8,
 }
 
+const MOST_REQUESTS: usize = 16;
 const UNDECIDED: u8 = u8::MAX;
 
 impl Host {
@@ -66,6 +69,7 @@ impl Host {
             key,
             authority,
             transfers,
+            requests: Semaphore::new(MOST_REQUESTS),
             candidates,
             decided: AtomicU8::new(UNDECIDED),
         }

@@ -67,6 +67,16 @@ pub(crate) fn clean(text: &str, secrets: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn anything_is_survived(body in proptest::collection::vec(any::<u8>(), 0..400), tail in "\\PC*") {
+            parse(&body, &["hunter22"]);
+            let text = parse(format!("hunter22{tail}").as_bytes(), &["hunter22"]);
+            prop_assert!(!text.message.unwrap_or_default().contains("hunter22"));
+        }
+    }
 
     fn message(body: &str) -> Option<String> {
         parse(body.as_bytes(), &["hunter22"]).message

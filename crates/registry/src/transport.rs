@@ -2,6 +2,10 @@
 //!
 //! Hosts without certificates of their own share one client and so one pool; plain http on loopback has
 //! a client that looks at no proxy and no certificate, as the requests of a local build all go there.
+//!
+//! Over https, uploads go by HTTP/1.1, each on a connection of its own: the windows that servers give in
+//! HTTP/2 (1 MiB for a whole connection in Go's) would hold them to some 20 MB/s at 50 ms. All else goes
+//! by HTTP/2 where it is offered, with windows of ours that are large enough.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,13 +24,27 @@ pub(crate) struct Transport {
     clients: Mutex<HashMap<Pool, Arc<OnceCell<reqwest::Client>>>>,
 }
 
+/// Says what a request moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Bulk {
+    /// A blob from us.
+    Upload,
+    /// Anything else.
+    Other,
+}
+
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+/// Larger than the usual 16 KiB, each of which would be a piece of its own.
+const FRAME: u32 = 256 << 10;
+
 /// Says which requests share a client.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Pool {
     Loopback,
     Plain,
     /// https to a host, which may have certificates of its own.
-    Host(String, Security),
+    Host(String, Security, Bulk),
 }
 
 impl Transport {
@@ -39,19 +57,25 @@ impl Transport {
         &self,
         authority: &str,
         security: Security,
+        bulk: Bulk,
     ) -> Result<reqwest::Client, ConfigError> {
         let pool = match security {
             Security::Plain if is_loopback(authority) => Pool::Loopback,
             Security::Plain => Pool::Plain,
-            _ => Pool::Host(authority.to_owned(), security),
+            _ => Pool::Host(authority.to_owned(), security, bulk),
         };
         let cell = self.clients.lock().entry(pool).or_default().clone();
-        let client = cell.get_or_try_init(|| self.make(authority, security)).await?;
+        let client = cell.get_or_try_init(|| self.make(authority, security, bulk)).await?;
         Ok(client.clone())
     }
 
-    async fn make(&self, authority: &str, security: Security) -> Result<reqwest::Client, ConfigError> {
-        let settings = if security == Security::Plain {
+    async fn make(
+        &self,
+        authority: &str,
+        security: Security,
+        bulk: Bulk,
+    ) -> Result<reqwest::Client, ConfigError> {
+        let mut settings = if security == Security::Plain {
             tls::settings(&RegistryConfig::default(), authority, security)?
         } else {
             let (config, authority) = (self.config.clone(), authority.to_owned());
@@ -59,6 +83,9 @@ impl Transport {
                 .await
                 .map_err(|error| ConfigError::Tls { reason: error.to_string() })??
         };
+        if bulk == Bulk::Upload {
+            settings.alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(settings)
             .redirect(reqwest::redirect::Policy::none())
@@ -66,6 +93,9 @@ impl Transport {
             .connect_timeout(Duration::from_secs(15))
             .tcp_keepalive(Duration::from_secs(60))
             .pool_idle_timeout(Duration::from_secs(60))
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_max_frame_size(FRAME)
             .referer(false);
         if is_loopback(authority) {
             builder = builder.no_proxy();

@@ -12,6 +12,7 @@ use crate::config::{Security, has_port, is_loopback};
 use crate::error::RegistryError;
 use crate::fault::{FaultKind, TransportFault};
 use crate::host::{Host, authority, origin};
+use crate::transport::Bulk;
 
 /// How long a peer may be silent before it counts as gone.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
@@ -106,37 +107,26 @@ impl Client {
         authorization: Option<&HeaderValue>,
     ) -> Result<Answer, Failure> {
         let (mut url, mut security) = (url, security);
+        let bulk = if matches!(call.body, Payload::Piece(_)) { Bulk::Upload } else { Bulk::Other };
         let mut headers = call.headers.clone();
         if let Some(value) = authorization {
             headers.insert(header::AUTHORIZATION, value.clone());
         }
-        let carries_secret = headers.contains_key(header::AUTHORIZATION) || call.is_form();
         for _ in 0..=MOST_REDIRECTS {
             let client =
-                self.shared.transport.client(&authority(&url), security).await.map_err(|source| {
+                self.shared.transport.client(&authority(&url), security, bulk).await.map_err(|source| {
                     Failure::Fatal(RegistryError::Config { host: authority(&url), source })
                 })?;
             let request = client.request(call.method.clone(), url.clone()).headers(headers.clone());
             let response = send(request, call, &url).await?;
-            let status = response.status();
-            let moved = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
-            let repeats = call.is_safe() || matches!(status.as_u16(), 307 | 308);
-            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-            let Some(next) = location.filter(|_| moved && repeats).and_then(|place| url.join(place).ok())
-            else {
+            let Some(next) = next_place(&response, call, &url) else {
                 return self.collect(response, url, call).await;
             };
-            if !matches!(next.scheme(), "http" | "https") {
-                return self.collect(response, url, call).await;
-            }
+            tracing::debug!(from = origin(&url), to = origin(&next), "redirected");
             if origin(&next) != origin(&url) {
-                if carries_secret && call.is_form() {
-                    return self.collect(response, url, call).await;
-                }
                 headers.remove(header::AUTHORIZATION);
                 security = self.security_of(host, &next);
             }
-            tracing::debug!(from = origin(&url), to = origin(&next), "redirected");
             url = next;
         }
         Err(Failure::Fatal(RegistryError::InvalidAnswer {
@@ -193,6 +183,21 @@ impl Call {
             && self.method == Method::POST
             && !matches!(self.body, Payload::Empty)
     }
+}
+
+/// Returns where `response` redirects to; nothing if it does not, or if it is not to be followed.
+fn next_place(response: &reqwest::Response, call: &Call, url: &Url) -> Option<Url> {
+    let followed = match response.status().as_u16() {
+        301..=303 => call.is_safe(),
+        307 | 308 => true,
+        _ => false,
+    };
+    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    let next =
+        url.join(location).ok().filter(|next| followed && matches!(next.scheme(), "http" | "https"))?;
+    // A header can be left behind, the body cannot.
+    let leaks = call.is_form() && origin(&next) != origin(url);
+    (!leaks).then_some(next)
 }
 
 async fn send(

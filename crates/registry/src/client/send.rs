@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode};
 
 use super::exchange::Failure;
-use super::{Answer, Call, Client, Target};
+use super::{Answer, Call, Client, Payload, Target};
 use crate::challenge::Demand;
 use crate::error::RegistryError;
 use crate::fault::{FaultKind, TransportFault};
@@ -72,7 +72,12 @@ impl Client {
                 .await
                 .map_err(Failure::Fatal)?;
             let value = authorization.as_ref().map(|authorization| &authorization.value);
-            let answer = self.exchange(host, call, value).await?;
+            let answer = {
+                // A piece of a blob has a permit for the whole transfer.
+                let is_piece = matches!(call.body, Payload::Piece(_));
+                let _permit = if is_piece { None } else { host.requests.acquire().await.ok() };
+                self.exchange(host, call, value).await?
+            };
             log(host, call, &answer);
             if answer.status != StatusCode::UNAUTHORIZED || round > MOST_LOGINS {
                 return Ok(answer);

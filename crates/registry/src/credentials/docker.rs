@@ -30,6 +30,8 @@ pub struct DockerCredentials {
 
 struct Shared {
     origin: Origin,
+    /// Where helpers are looked for, if not where the process looks for programs.
+    search_path: Option<OsString>,
     file: OnceCell<File>,
     found: parking_lot::Mutex<HashMap<String, Arc<OnceCell<Credential>>>>,
 }
@@ -66,22 +68,25 @@ impl DockerCredentials {
     /// Reads from where `DOCKER_AUTH_CONFIG`, `DOCKER_CONFIG` or `HOME` say; `variable` reads the environment.
     pub fn usual(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let set = |name| variable(name).filter(|value| !value.is_empty());
+        let search_path = set("PATH");
         if let Some(text) = set("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()) {
-            return Self::new(Origin::Text(Secret::new(text)));
+            return Self::new(Origin::Text(Secret::new(text)), search_path);
         }
         let directory = set("DOCKER_CONFIG")
             .map(PathBuf::from)
             .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".docker")));
-        Self::new(directory.map_or(Origin::Nowhere, |directory| Origin::Path(directory.join("config.json"))))
+        let file = directory.map(|directory| Origin::Path(directory.join("config.json")));
+        Self::new(file.unwrap_or(Origin::Nowhere), search_path)
     }
 
     /// Reads from the file at `path`, which need not exist.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
-        Self::new(Origin::Path(path.into()))
+        Self::new(Origin::Path(path.into()), None)
     }
 
-    fn new(origin: Origin) -> Self {
-        let shared = Shared { origin, file: OnceCell::new(), found: parking_lot::Mutex::default() };
+    fn new(origin: Origin, search_path: Option<OsString>) -> Self {
+        let shared =
+            Shared { origin, search_path, file: OnceCell::new(), found: parking_lot::Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -101,7 +106,7 @@ impl Shared {
         let named = file.cred_helpers.get(host).or_else(|| file.cred_helpers.get(server));
         let store = named.unwrap_or(&file.creds_store);
         if !store.is_empty()
-            && let Some(credential) = helper::get(store, server).await?
+            && let Some(credential) = helper::get(store, server, self.search_path.as_deref()).await?
         {
             return Ok(credential);
         }

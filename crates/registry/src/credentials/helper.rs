@@ -3,6 +3,7 @@
 //!
 //! [protocol]: https://github.com/docker/docker-credential-helpers
 
+use std::ffi::OsStr;
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
@@ -24,10 +25,14 @@ struct Answer {
     secret: String,
 }
 
-/// Asks the helper called `name` for the login at `server`; nothing if it knows none.
-pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>, CredentialError> {
+/// Asks the helper called `name`, found on `path`, for the login at `server`; nothing if it knows none.
+pub(super) async fn get(
+    name: &str,
+    server: &str,
+    path: Option<&OsStr>,
+) -> Result<Option<Credential>, CredentialError> {
     let program = format!("docker-credential-{name}");
-    let output = match tokio::time::timeout(LIMIT, run(&program, server)).await {
+    let output = match tokio::time::timeout(LIMIT, run(&program, server, path)).await {
         Ok(output) => output.map_err(|source| CredentialError::Start { program: program.clone(), source })?,
         Err(_) => return Err(CredentialError::TimedOut { program, seconds: LIMIT.as_secs() }),
     };
@@ -50,8 +55,12 @@ pub(super) async fn get(name: &str, server: &str) -> Result<Option<Credential>, 
     }))
 }
 
-async fn run(program: &str, server: &str) -> io::Result<std::process::Output> {
-    let mut child = tokio::process::Command::new(program)
+async fn run(program: &str, server: &str, path: Option<&OsStr>) -> io::Result<std::process::Output> {
+    let mut command = tokio::process::Command::new(program);
+    if let Some(path) = path {
+        command.env("PATH", path);
+    }
+    let mut child = command
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -63,4 +72,44 @@ async fn run(program: &str, server: &str) -> io::Result<std::process::Output> {
         let _ = stdin.write_all(server.as_bytes()).await;
     }
     child.wait_with_output().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `script` as the helper `test`.
+    async fn answer(script: &str) -> Result<Option<Credential>, CredentialError> {
+        let directory = tempfile::tempdir().unwrap();
+        let text = directory.path().join("text");
+        std::fs::write(&text, format!("#!/bin/sh\nread server\n{script}\n")).unwrap();
+        // Written by another process: a file that a fork of this one has open cannot be run.
+        let program = directory.path().join("docker-credential-test");
+        let copied = std::process::Command::new("install").arg("-m755").args([&text, &program]).status();
+        assert!(copied.unwrap().success());
+        let mut path = directory.path().as_os_str().to_owned();
+        path.push(":/usr/bin:/bin");
+        get("test", "https://index.docker.io/v1/", Some(&path)).await
+    }
+
+    #[tokio::test]
+    async fn answers_are_read() {
+        let script = r#"echo "{\"ServerURL\":\"$server\",\"Username\":\"$1\",\"Secret\":\"$server\"}""#;
+        let password = Secret::new("https://index.docker.io/v1/".to_owned());
+        let basic = Credential::Basic { username: "get".into(), password: password.clone() };
+        assert_eq!(answer(script).await.unwrap(), Some(basic));
+        let script = script.replace("$1", "<token>");
+        assert_eq!(answer(&script).await.unwrap(), Some(Credential::IdentityToken(password)));
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_apart() {
+        let unknown = "echo credentials not found in native keychain; exit 1";
+        assert_eq!(answer(unknown).await.unwrap(), None);
+        let error = answer("echo the key ring is locked; exit 1").await.unwrap_err();
+        assert!(error.to_string().ends_with("failed: the key ring is locked"), "{error}");
+        let error = answer("echo hunter22").await.unwrap_err();
+        assert!(matches!(error, CredentialError::Answer { .. }), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("hunter22"));
+    }
 }

@@ -29,9 +29,20 @@ impl Seen {
         self.headers.get(name).map(String::as_str)
     }
 
+    fn length(&self) -> usize {
+        self.header("content-length").map_or(0, |length| length.parse().unwrap())
+    }
+
     pub(crate) fn line(&self) -> String {
         format!("{} {}", self.method, self.target)
     }
+}
+
+/// Is what can be done instead of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Instead {
+    HangUp,
+    Wait,
 }
 
 /// Is what the server does with a request.
@@ -42,13 +53,13 @@ pub(crate) struct Reply {
     /// Sent as `Content-Length`, whatever the body's length is.
     declared: Option<usize>,
     chunked: bool,
-    /// Instead of an answer.
-    silent: bool,
+    /// What is done instead of an answer.
+    instead: Option<Instead>,
 }
 
 impl Reply {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), declared: None, chunked: false, silent: false }
+        Self { status, headers: Vec::new(), body: Vec::new(), declared: None, chunked: false, instead: None }
     }
 
     pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
@@ -62,7 +73,12 @@ impl Reply {
 
     /// Closes the connection without a word.
     pub(crate) fn hang_up() -> Self {
-        Self { silent: true, ..Self::status(0) }
+        Self { instead: Some(Instead::HangUp), ..Self::status(0) }
+    }
+
+    /// Says nothing until the client hangs up.
+    pub(crate) fn never() -> Self {
+        Self { instead: Some(Instead::Wait), ..Self::status(0) }
     }
 
     pub(crate) fn header(mut self, name: &str, value: impl ToString) -> Self {
@@ -92,6 +108,8 @@ struct Shared {
     tls: Option<Arc<rustls::ServerConfig>>,
     /// Up to which size a request's body is read before the connection is cut, and how often.
     cut: Mutex<Option<(usize, usize)>>,
+    /// Above which size a body is refused before it is read, as proxies do.
+    refused: AtomicUsize,
 }
 
 /// Is a running server; it ends with the value.
@@ -118,6 +136,7 @@ impl Fake {
             closing: AtomicBool::new(false),
             tls,
             cut: Mutex::default(),
+            refused: AtomicUsize::new(usize::MAX),
         });
         let accepting = shared.clone();
         thread::spawn(move || {
@@ -139,6 +158,11 @@ impl Fake {
     /// Cuts the connection once `size` bytes of a body have been read, for the next `times` bodies.
     pub(crate) fn cut_uploads_after(&self, size: usize, times: usize) {
         *self.shared.cut.lock() = Some((size, times));
+    }
+
+    /// Answers 413 to larger bodies without reading them first.
+    pub(crate) fn refuse_over(&self, size: usize) {
+        self.shared.refused.store(size, Ordering::SeqCst);
     }
 
     pub(crate) fn host(&self) -> String {
@@ -207,6 +231,11 @@ impl Write for Half {
 fn talk(shared: &Shared, mut reader: impl BufRead, mut writer: impl Write) -> io::Result<()> {
     loop {
         let Some(mut seen) = read_head(&mut reader, &mut writer)? else { return Ok(()) };
+        if seen.length() > shared.refused.load(Ordering::SeqCst) {
+            shared.log.lock().push(seen);
+            write_reply(&mut writer, &Reply::status(413).header("Connection", "close"), false)?;
+            return io::copy(&mut reader, &mut io::sink()).map(|_| ());
+        }
         if !read_body(shared, &mut reader, &mut seen)? {
             shared.log.lock().push(seen);
             return Ok(());
@@ -217,8 +246,10 @@ fn talk(shared: &Shared, mut reader: impl BufRead, mut writer: impl Write) -> io
             log.push(seen.clone());
         }
         let reply = (shared.handler)(&seen);
-        if reply.silent {
-            return Ok(());
+        match reply.instead {
+            None => {}
+            Some(Instead::HangUp) => return Ok(()),
+            Some(Instead::Wait) => return reader.fill_buf().map(|_| ()),
         }
         let broken = reply.declared.is_some_and(|declared| declared != reply.body.len());
         write_reply(&mut writer, &reply, seen.method == "HEAD")?;
@@ -255,7 +286,7 @@ fn read_head(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<O
 /// Reads the body; false if the connection is to be cut within it.
 fn read_body(shared: &Shared, reader: &mut impl BufRead, seen: &mut Seen) -> io::Result<bool> {
     assert!(!seen.headers.contains_key("transfer-encoding"), "registries want a length: {seen:?}");
-    let length: usize = seen.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let length = seen.length();
     let cut = {
         let mut cut = shared.cut.lock();
         match &mut *cut {

@@ -164,6 +164,16 @@ async fn a_registry_that_is_down_is_said_to_be() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_silent_registry_is_given_up() {
+    let fake = Fake::start(|_| Reply::never());
+    let (client, clock) = client();
+    let error = client.resolve(&reference(&fake, "a:1"), Access::Pull).await.unwrap_err();
+    let RegistryError::Unreachable { source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(source.kind(), FaultKind::TimedOut);
+    assert_eq!(clock.sleeps().len(), 1, "each try costs a minute");
+}
+
 #[tokio::test]
 async fn a_blob_is_streamed_and_read() {
     let content = content(300_000);

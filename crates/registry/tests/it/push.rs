@@ -233,7 +233,6 @@ async fn a_limit_of_size_is_met_with_pieces() {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let keeps = kept.clone();
     let fake = Fake::start(move |seen| match seen.method.as_str() {
-        _ if seen.body.len() > 40 << 20 => Reply::status(413),
         "POST" => session(1),
         "PATCH" => {
             let mut keeps = keeps.lock();
@@ -242,6 +241,7 @@ async fn a_limit_of_size_is_met_with_pieces() {
         }
         _ => Reply::status(201),
     });
+    fake.refuse_over(40 << 20);
     let content = Bytes::from(vec![7; 70 << 20]);
     let options = PushOptions { known_missing: true, ..options() };
     assert_eq!(push(&fake, &content, &options).await.unwrap(), Pushed::Uploaded);
@@ -361,4 +361,20 @@ async fn a_referrer_is_entered_where_the_registry_does_not() {
     let kinds: Vec<_> =
         client.referrers(&name, subject).await.unwrap().into_iter().filter_map(|d| d.artifact_type).collect();
     assert_eq!(kinds, ["sbom", "signature"]);
+}
+
+#[tokio::test]
+async fn requests_can_move_between_threads() {
+    fn can_move(_: impl Send) {}
+    let (client, _) = client();
+    let name: Reference = "r.example/a".parse().unwrap();
+    let (blob, options) = (layer(b"x"), options());
+    let source = BlobSource::Bytes(Bytes::from_static(b"x"));
+    can_move(client.push_blob(&name, &blob, &source, &options));
+    can_move(client.copy_blob(&name, &name, &blob, &options));
+    can_move(client.push_manifest(&name, Bytes::new(), MediaType::OCI_MANIFEST));
+    can_move(client.resolve(&name, slipway_registry::Access::Pull));
+    can_move(client.manifest(&name, &blob));
+    can_move(client.referrers(&name, blob.digest));
+    can_move(client.blob(&name, &blob, 0).verified());
 }

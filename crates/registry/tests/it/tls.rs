@@ -9,7 +9,7 @@ use slipway_model::Reference;
 use slipway_registry::config::{HostConfig, KeyPair};
 use slipway_registry::{Access, ConfigPaths, RegistryConfig, RegistryError};
 
-use crate::fake::{Fake, Reply};
+use crate::fake::{Fake, Reply, Seen};
 use crate::kit::*;
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
@@ -17,6 +17,10 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 }
 
 fn tls_server(wants_client: bool) -> Fake {
+    tls_server_with(wants_client, |_| manifest_reply())
+}
+
+fn tls_server_with(wants_client: bool, handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Fake {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -32,7 +36,7 @@ fn tls_server(wants_client: bool) -> Fake {
     let certificate = CertificateDer::from_pem_file(fixture("server.crt")).unwrap();
     let key = PrivateKeyDer::from_pem_file(fixture("server.key")).unwrap();
     let config = builder.with_single_cert(vec![certificate], key).unwrap();
-    Fake::start_with(Some(Arc::new(config)), |_| manifest_reply())
+    Fake::start_with(Some(Arc::new(config)), handler)
 }
 
 fn name(fake: &Fake) -> Reference {
@@ -139,4 +143,14 @@ async fn a_request_can_ask_for_less_security() {
     let secure = tls_server(false);
     let (client, _) = client_with(config(&secure, https()), Default::default());
     client.insecure(true).resolve(&name(&secure), Access::Pull).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_password_is_not_sent_without_encryption() {
+    let challenge = "Bearer realm=\"http://token.example/token\"";
+    let fake = tls_server_with(false, move |_| Reply::status(401).header("WWW-Authenticate", challenge));
+    let config = config(&fake, HostConfig { ca: vec![fixture("ca.crt")], ..https() });
+    let (client, _) = client_with(config, password());
+    let error = client.resolve(&name(&fake), Access::Pull).await.unwrap_err();
+    assert!(show(&error).contains("without encryption to `http://token.example`"), "{}", show(&error));
 }
