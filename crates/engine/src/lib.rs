@@ -1,3 +1,35 @@
 //! Joins the parts: sources, operations, exporters, sessions.
+//!
+//! [`Engine::solve`] is the one way to build: it takes a request and a sink for events, and gives what the
+//! outputs were. It prints nothing, and keeps nothing but what the [`slipway_store::Store`] keeps, so any
+//! number of engines in any number of processes may work on one state directory.
 
 #![forbid(unsafe_code)]
+
+mod blobs;
+mod cache;
+mod content;
+mod engine;
+mod error;
+mod exporters;
+mod graph;
+mod images;
+mod inspect;
+mod job;
+mod ops;
+mod platform_check;
+mod progress;
+mod run;
+mod sandbox;
+mod services;
+mod solve;
+mod sources;
+mod ssh;
+mod tree;
+
+pub use engine::{Engine, EngineOptions, default_root};
+pub use inspect::{Inspection, PlatformInspection};
+pub use run::{RunOptions, RunSource, Volume};
+pub use services::ImageSummary;
+pub use solve::{CallResult, SolveResponse};
+pub use {slipway_emulation as emulation, slipway_runtime as runtime, slipway_store as store};

@@ -55,6 +55,11 @@ impl ContextTree {
         Ok(Self { root, excludes, top, outside })
     }
 
+    /// Tells whether the ignore file takes something back (`!pattern`).
+    pub fn has_exceptions(&self) -> bool {
+        self.excludes.has_exceptions()
+    }
+
     /// Returns the pattern that keeps `path` out of the context, whether or not such a file exists.
     pub fn excluded_by(&self, path: &Path) -> Option<&Pattern> {
         let path = crate::patterns::clean_relative(path);

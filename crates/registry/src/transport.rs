@@ -8,6 +8,7 @@
 //! by HTTP/2 where it is offered, with windows of ours that are large enough.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,38 @@ impl Transport {
         Ok(client.clone())
     }
 
+    /// Makes a client for an address that is no registry's, `https` or not: it follows redirects.
+    pub(crate) async fn web(&self, https: bool) -> Result<reqwest::Client, ConfigError> {
+        let security = if https { Security::Verified } else { Security::Plain };
+        let make = move || tls::settings(&RegistryConfig::default(), "", security);
+        let settings = match https {
+            true => tokio::task::spawn_blocking(make)
+                .await
+                .map_err(|error| ConfigError::Tls { reason: error.to_string() })??,
+            // Nothing is read for plain http, so there is nothing to wait for.
+            false => make()?,
+        };
+        finish(
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(settings)
+                .user_agent(self.user_agent.as_str())
+                .connect_timeout(Duration::from_secs(15))
+                .referer(false),
+        )
+    }
+
+    /// Makes a client for a service behind a unix socket.
+    pub(crate) fn unix(&self, socket: &Path) -> Result<reqwest::Client, ConfigError> {
+        let settings = tls::settings(&RegistryConfig::default(), "", Security::Plain)?;
+        finish(
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(settings)
+                .user_agent(self.user_agent.as_str())
+                .unix_socket(socket)
+                .no_proxy(),
+        )
+    }
+
     async fn make(
         &self,
         authority: &str,
@@ -100,6 +133,10 @@ impl Transport {
         if is_loopback(authority) {
             builder = builder.no_proxy();
         }
-        builder.build().map_err(|error| ConfigError::Tls { reason: error.without_url().to_string() })
+        finish(builder)
     }
+}
+
+fn finish(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, ConfigError> {
+    builder.build().map_err(|error| ConfigError::Tls { reason: error.without_url().to_string() })
 }

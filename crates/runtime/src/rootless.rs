@@ -130,6 +130,12 @@ pub fn enter_if_needed() -> Result<Privilege, RootlessError> {
     Ok(Privilege::Rootless { uid, gid })
 }
 
+/// Tells whether ids mean here what they mean to the machine: all of them are mapped to themselves.
+pub fn is_initial_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// Returns the name of a user, or its number.
 fn user_name(uid: u32) -> String {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

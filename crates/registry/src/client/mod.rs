@@ -10,6 +10,7 @@ mod send;
 mod upload;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use slipway_model::Reference;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Mirror, RegistryConfig};
+use crate::config::{ConfigError, Mirror, RegistryConfig};
 use crate::credentials::{Anonymous, Credentials};
 use crate::host::{Host, HostKey};
 use crate::retry::RetryPolicy;
@@ -127,6 +128,16 @@ impl Client {
     #[must_use]
     pub fn without_mirrors(&self) -> Self {
         Self { view: View { mirrors: false, ..self.view }, ..self.clone() }
+    }
+
+    /// Makes an HTTP client for addresses that are no registry's, such as those of `ADD https://…`.
+    pub async fn web(&self, https: bool) -> Result<reqwest::Client, ConfigError> {
+        self.shared.transport.web(https).await
+    }
+
+    /// Makes an HTTP client for a service behind a unix socket, such as a container engine.
+    pub fn unix(&self, socket: &Path) -> Result<reqwest::Client, ConfigError> {
+        self.shared.transport.unix(socket)
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {

@@ -1,0 +1,318 @@
+//! Getting blobs: documents at once, layers when their bytes are needed.
+//!
+//! Every blob is remembered with the places it can be had from, across runs, so that a layer which was
+//! never downloaded can be fetched by a later build that needs it, and so that a push can ask the registry
+//! to mount it from its repository instead of sending it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, Reference};
+use slipway_registry::{Access, Client};
+use std::ops::ControlFlow;
+
+use slipway_store::{Lease, SnapshotId, Store, UnpackOptions};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Context as _, Explain as _, blocking};
+use crate::progress::Progress;
+use crate::sources::layout::Layout;
+
+/// The key-value namespace of the places of blobs.
+const SOURCES: &str = "blob-source";
+/// The key-value namespace of what names stood for, last time they were asked.
+const RESOLVED: &str = "resolved";
+/// The largest index, manifest or config that is read.
+const MAX_DOCUMENT: u64 = 8 << 20;
+/// How many places are remembered for one blob.
+const MAX_SOURCES: usize = 8;
+
+/// A place that has a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum BlobSource {
+    /// A repository; its reference has no tag.
+    Registry(Reference),
+    Layout(PathBuf),
+}
+
+type Slot = Arc<OnceCell<Result<(), Diagnostic>>>;
+
+/// Fetches blobs for one solve, each at most once.
+#[derive(Clone)]
+pub(crate) struct Blobs {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    store: Store,
+    lease: Lease,
+    progress: Progress,
+    cancel: CancellationToken,
+    fetching: Mutex<HashMap<Digest, Slot>>,
+}
+
+impl Blobs {
+    pub(crate) fn new(
+        client: Client,
+        store: Store,
+        lease: Lease,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { client, store, lease, progress, cancel, fetching: Mutex::default() }) }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    /// Finds what a reference stands for now; if nobody can be asked, what it stood for last time.
+    pub(crate) async fn resolve(&self, reference: &Reference) -> Result<Descriptor, Diagnostic> {
+        let values = self.inner.store.key_values();
+        let key = reference.to_string();
+        let known = || -> Option<Descriptor> {
+            let value = values.get(RESOLVED, key.as_bytes()).ok()??;
+            let descriptor: Descriptor = serde_json::from_slice(&value.value).ok()?;
+            let there = self.inner.store.content().contains(&descriptor.digest).ok()??;
+            (there == descriptor.size).then_some(descriptor)
+        };
+        // A digest stands for the same content for ever.
+        if let Some(pinned) = reference.digest().and_then(|digest| known().filter(|d| d.digest == digest)) {
+            return Ok(pinned);
+        }
+        match self.inner.client.resolve(reference, Access::default()).await {
+            Ok(descriptor) => {
+                let text = serde_json::to_vec(&descriptor).unwrap_or_default();
+                if known().as_ref() != Some(&descriptor) {
+                    let _ = values.put(RESOLVED, key.as_bytes(), &text);
+                }
+                Ok(descriptor)
+            }
+            Err(error) => {
+                let built = || {
+                    self.inner.store.images().get(&reference.with_default_tag().to_string()).ok().flatten()
+                };
+                if let Some(image) = built() {
+                    self.note(&format!("using {} from slipway's own images", reference.familiar()), &error);
+                    return Ok(image.descriptor);
+                }
+                match known().filter(|_| error.kind() == ErrorKind::Environment) {
+                    Some(descriptor) => {
+                        self.note(
+                            &format!("using {} as it was when last resolved", reference.familiar()),
+                            &error,
+                        );
+                        Ok(descriptor)
+                    }
+                    None => Err(error).context(|| {
+                        format!("failed to resolve source metadata for {}", reference.with_default_tag())
+                    }),
+                }
+            }
+        }
+    }
+
+    fn note(&self, text: &str, error: &dyn std::fmt::Display) {
+        let step = self.inner.progress.step(format!("{text} ({error})"));
+        step.done();
+    }
+
+    /// Returns an index, manifest or config, and keeps it.
+    pub(crate) async fn document(
+        &self,
+        descriptor: &Descriptor,
+        source: &BlobSource,
+    ) -> Result<Vec<u8>, Diagnostic> {
+        let content = self.inner.store.content();
+        if let Ok(bytes) = content.read(&descriptor.digest, MAX_DOCUMENT) {
+            self.inner.lease.hold_blobs(&[descriptor.digest]).diagnose()?;
+            return Ok(bytes);
+        }
+        let bytes = match source {
+            BlobSource::Layout(path) => {
+                let read = Layout::new(path.clone()).read(&descriptor.digest);
+                read.context(|| format!("cannot read the OCI layout `{}`", path.display()))?
+            }
+            BlobSource::Registry(repository) => {
+                let doing = || format!("cannot fetch {} from {repository}", descriptor.digest);
+                let is_manifest = slipway_model::MediaType::is_index(&descriptor.media_type)
+                    || slipway_model::MediaType::is_manifest(&descriptor.media_type);
+                if is_manifest {
+                    self.inner.client.manifest(repository, descriptor).await.context(doing)?.to_vec()
+                } else {
+                    self.inner
+                        .client
+                        .blob_bytes(repository, descriptor, MAX_DOCUMENT)
+                        .await
+                        .context(doing)?
+                        .to_vec()
+                }
+            }
+        };
+        content.put(&bytes, &self.inner.lease).diagnose()?;
+        Ok(bytes)
+    }
+
+    /// Notes that a blob can be had from a place.
+    pub(crate) fn remember(&self, digest: &Digest, source: &BlobSource) {
+        let mut sources = self.sources(digest);
+        if sources.first() == Some(source) {
+            return;
+        }
+        sources.retain(|known| known != source);
+        sources.insert(0, source.clone());
+        sources.truncate(MAX_SOURCES);
+        if let Ok(text) = serde_json::to_vec(&sources) {
+            let _ = self.inner.store.key_values().put(SOURCES, digest.as_bytes(), &text);
+        }
+    }
+
+    /// Lists the places a blob can be had from, the latest first.
+    pub(crate) fn sources(&self, digest: &Digest) -> Vec<BlobSource> {
+        let value = self.inner.store.key_values().get(SOURCES, digest.as_bytes()).ok().flatten();
+        value.and_then(|v| serde_json::from_slice(&v.value).ok()).unwrap_or_default()
+    }
+
+    /// Makes sure that blobs are in the store, fetching what is missing, several at once.
+    pub(crate) async fn ensure(&self, blobs: &[Descriptor], vertex: Digest) -> Result<(), Diagnostic> {
+        let mut fetches = FuturesUnordered::new();
+        for blob in blobs {
+            let slot = self.inner.fetching.lock().entry(blob.digest).or_default().clone();
+            fetches.push(async move { slot.get_or_init(|| self.fetch(blob, vertex)).await.clone() });
+        }
+        while let Some(fetched) = fetches.next().await {
+            fetched?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, blob: &Descriptor, vertex: Digest) -> Result<(), Diagnostic> {
+        if self.inner.store.content().contains(&blob.digest).diagnose()? == Some(blob.size) {
+            return self.inner.lease.hold_blobs(&[blob.digest]).diagnose();
+        }
+        let sources = self.sources(&blob.digest);
+        let mut failure =
+            Diagnostic::new(ErrorKind::Environment, format!("cannot fetch the layer {}", blob.digest))
+                .cause("it is not in the store, and nothing is known of where to get it")
+                .hint("build again with `--pull --no-cache`");
+        for source in &sources {
+            match self.fetch_from(blob, source, vertex).await {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn fetch_from(
+        &self,
+        blob: &Descriptor,
+        source: &BlobSource,
+        vertex: Digest,
+    ) -> Result<(), Diagnostic> {
+        let doing = || format!("cannot fetch the layer {}", blob.digest);
+        let content = self.inner.store.content();
+        let mut ingest = content.ingest(Some((blob.digest, blob.size)), &self.inner.lease).context(doing)?;
+        match source {
+            BlobSource::Layout(path) => {
+                let path = Layout::new(path.clone()).blob_path(&blob.digest);
+                blocking(move || {
+                    let mut file = std::fs::File::open(&path)
+                        .context(|| format!("cannot read the blob `{}`", path.display()))?;
+                    ingest.restart().diagnose()?;
+                    copy_into(&mut file, &mut ingest).diagnose()?;
+                    ingest.commit().diagnose().map(drop)
+                })
+                .await
+            }
+            BlobSource::Registry(repository) => {
+                let counter = self.inner.progress.counter(vertex, format!("{}", blob.digest), blob.size);
+                let mut stream = self.inner.client.blob(repository, blob, ingest.offset());
+                // Hashing and writing run beside the network, a few pieces behind it.
+                let (pieces, mut queue) = tokio::sync::mpsc::channel::<bytes::Bytes>(16);
+                let writer = tokio::task::spawn_blocking(move || -> Result<(), Diagnostic> {
+                    while let Some(piece) = queue.blocking_recv() {
+                        ingest.append(&piece).diagnose()?;
+                        counter.set(ingest.offset());
+                    }
+                    ingest.commit().diagnose().map(drop)
+                });
+                let mut broken = None;
+                while let Some(piece) = stream.next().await {
+                    match piece {
+                        Ok(piece) => {
+                            // The writer has failed, and says why below.
+                            if pieces.send(piece).await.is_err() {
+                                break;
+                            }
+                        }
+                        Err(error) => {
+                            broken = Some(error.explain());
+                            break;
+                        }
+                    }
+                }
+                drop(pieces);
+                let written = writer.await.map_err(|e| crate::error::internal(e.to_string()))?;
+                match broken {
+                    Some(error) => Err(error),
+                    None => written,
+                }
+                .map_err(|mut error| {
+                    error.causes.insert(0, std::mem::replace(&mut error.message, doing()));
+                    error
+                })
+            }
+        }
+    }
+
+    /// Makes a snapshot's files readable: fetches its lazy layers and unpacks them, in parallel.
+    pub(crate) async fn unpack(
+        &self,
+        id: SnapshotId,
+        vertex: Digest,
+        lease: &Lease,
+    ) -> Result<(), Diagnostic> {
+        let snapshots = self.inner.store.snapshots();
+        if snapshots.is_ready(id).diagnose()? {
+            return Ok(());
+        }
+        let needed = snapshots.needed_blobs(id).diagnose()?;
+        let blobs: Vec<Descriptor> = needed.into_iter().map(|(_, blob)| blob.descriptor).collect();
+        self.ensure(&blobs, vertex).await?;
+        let counter = self.inner.progress.counter(vertex, "unpacking", blobs.iter().map(|b| b.size).sum());
+        let (lease, cancel) = (lease.clone(), self.inner.cancel.clone());
+        blocking(move || {
+            let done = Mutex::new(HashMap::<Digest, u64>::new());
+            let progress = |at: slipway_store::UnpackProgress| {
+                let mut done = done.lock();
+                done.insert(at.layer, at.current);
+                counter.set(done.values().sum());
+                if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let options = UnpackOptions { progress: &progress, ..UnpackOptions::default() };
+            snapshots.unpack_chain(id, &options, &lease).context(|| "cannot unpack the base image".to_owned())
+        })
+        .await
+    }
+}
+
+/// Copies a file into the store, in pieces that are large enough to make the calls cheap.
+fn copy_into(file: &mut std::fs::File, ingest: &mut slipway_store::Ingest) -> std::io::Result<()> {
+    use std::io::Read as _;
+    let mut buffer = vec![0u8; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => ingest.append(&buffer[..read]).map_err(std::io::Error::other)?,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The engine: what all solves of a process share.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use slipway_emulation::{EmulationOptions, HostFacts};
+use slipway_model::Diagnostic;
+use slipway_registry::{Client, ClientOptions, ConfigPaths, DockerCredentials, RegistryConfig};
+use slipway_store::Store;
+
+use crate::error::Context as _;
+
+/// How to open an [`Engine`].
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// The state directory; [`default_root`] if not given.
+    pub root: Option<PathBuf>,
+    /// A `buildkitd.toml`, for registries and workers.
+    pub config: Option<PathBuf>,
+    /// Directories or files to look for emulators in, before the usual places.
+    pub emulators: Vec<PathBuf>,
+    /// How many steps run at once.
+    pub parallelism: Option<usize>,
+}
+
+/// Builds images. Cloning is cheap.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) client: Client,
+    pub(crate) parallelism: usize,
+    emulation: EmulationOptions,
+    facts: OnceLock<HostFacts>,
+    resolv_conf: OnceLock<String>,
+}
+
+impl Engine {
+    /// Opens the state directory. Nothing else is read or started until it is needed.
+    pub fn open(options: EngineOptions) -> Result<Self, Diagnostic> {
+        let root = options.root.unwrap_or_else(default_root);
+        let store =
+            Store::open(&root).context(|| format!("cannot open the state directory `{}`", root.display()))?;
+        let mut paths = ConfigPaths::usual(|name| std::env::var_os(name));
+        if let Some(config) = options.config {
+            paths.buildkit.insert(0, config);
+        }
+        let config =
+            RegistryConfig::load(&paths).context(|| "cannot use the registry configuration".to_owned())?;
+        let credentials = Arc::new(DockerCredentials::usual(|name| std::env::var_os(name)));
+        let client = Client::new(ClientOptions { config, credentials, ..ClientOptions::default() });
+        let parallelism = options
+            .parallelism
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(16, |n| (n.get() * 4).max(16)));
+        let mut emulation = EmulationOptions::from_env(|name| std::env::var_os(name));
+        emulation.directories.splice(0..0, options.emulators);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store,
+                client,
+                parallelism,
+                emulation,
+                facts: OnceLock::new(),
+                resolv_conf: OnceLock::new(),
+            }),
+        })
+    }
+
+    /// Returns the state directory.
+    pub fn root(&self) -> &Path {
+        self.inner.store.root()
+    }
+}
+
+impl Inner {
+    /// Looks at the machine, once.
+    pub(crate) fn facts(&self) -> &HostFacts {
+        self.facts.get_or_init(|| HostFacts::probe(&self.emulation))
+    }
+
+    /// Returns what steps see as `/etc/resolv.conf`: the host's, since they are in the host's network.
+    pub(crate) fn resolv_conf(&self) -> &str {
+        self.resolv_conf.get_or_init(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    }
+}
+
+/// Returns the state directory that is used when none is given: the system's for root, the user's otherwise.
+///
+/// Root in a user namespace is an ordinary user outside of it, whose directory it is.
+pub fn default_root() -> PathBuf {
+    let system = rustix::process::geteuid().is_root() && slipway_runtime::rootless::is_initial_namespace();
+    if system {
+        return PathBuf::from("/var/lib/slipway");
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into()));
+    data.unwrap_or_else(|| home().join(".local/share")).join("slipway")
+}

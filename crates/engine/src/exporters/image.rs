@@ -1,0 +1,185 @@
+//! Making an image in the store: every layer as a blob, the documents over them, a name.
+
+use std::sync::Arc;
+
+use slipway_model::oci::MediaType;
+use slipway_model::solve::ImageOptions;
+use slipway_model::{Descriptor, Diagnostic, Reference};
+use slipway_store::{DiffOptions, LayerFormat, SnapshotInfo};
+
+use super::assemble::{self, AssembleOptions, Image, Layer};
+use super::{Built, ExportContext, PlatformResult};
+use crate::error::{Context as _, blocking};
+use crate::job::Job;
+use crate::platform_check::{Checked, LayerCheck, Programs};
+use crate::tree::Tree;
+
+/// Makes the image of every platform, and the index over them.
+pub(super) async fn build(context: &ExportContext, options: &ImageOptions) -> Result<Built, Diagnostic> {
+    let job = &context.job;
+    let step = job.progress.step("exporting to image");
+    let assemble = AssembleOptions { image: options, epoch: context.epoch };
+    let mut images: Vec<Image> = Vec::with_capacity(context.results.len());
+    for result in &context.results {
+        let image = one(context, result, options, &assemble, &step).await;
+        match image {
+            Ok(image) => images.push(image),
+            Err(error) => {
+                step.failed(&error);
+                return Err(error);
+            }
+        }
+    }
+    let is_index = images.len() > 1 || context.force_index;
+    let root = match (is_index, images.first()) {
+        (false, Some(only)) => only.manifest.clone(),
+        _ => assemble::index(&images, &assemble),
+    };
+    let built = Built { images, root, is_index };
+    let content = job.engine.store.content();
+    let stored = built.documents().into_iter().try_for_each(|document| {
+        let there = content.contains(&document.descriptor.digest)? == Some(document.descriptor.size);
+        if there {
+            return job.lease.hold_blobs(&[document.descriptor.digest]);
+        }
+        content.put(&document.bytes, &job.lease).map(drop)
+    });
+    step.end(stored.context(|| "cannot keep the image".to_owned()))?;
+    Ok(built)
+}
+
+async fn one(
+    context: &ExportContext,
+    result: &PlatformResult,
+    options: &ImageOptions,
+    assemble: &AssembleOptions<'_>,
+    step: &crate::progress::Step,
+) -> Result<Image, Diagnostic> {
+    let job = &context.job;
+    let snapshots = job.engine.store.snapshots();
+    let top = match &result.tree {
+        Tree::Empty => None,
+        Tree::Snapshot(id) => Some(*id),
+        Tree::Local(_) => job.materialize(&result.tree, step.digest()).await?,
+    };
+    let chain = top.map(|id| snapshots.chain_info(id)).transpose().diagnose()?.unwrap_or_default();
+    if options.force_compression {
+        // To be compressed anew, what was never needed before is needed now.
+        let imported = chain.iter().filter(|info| info.imported);
+        let blobs =
+            imported.map(|info| snapshots.blobs(info.id)).collect::<Result<Vec<_>, _>>().diagnose()?;
+        let blobs: Vec<Descriptor> =
+            blobs.into_iter().filter_map(|b| Some(b.first()?.descriptor.clone())).collect();
+        job.blobs.ensure(&blobs, step.digest()).await?;
+    }
+    let format = LayerFormat {
+        compression: options.compression,
+        level: options.compression_level,
+        oci: assemble.oci(),
+        force: options.force_compression,
+        threads: None,
+    };
+    let clamp_mtime = context.epoch.filter(|_| options.rewrite_timestamp);
+    let export = LayerExport { job: job.clone(), format, clamp_mtime };
+    let (layers, programs) = blocking(move || export.all(&chain)).await?;
+    let mut check = Checked::new(context, result);
+    let new = layers.len() - result.layer_spans.len().min(layers.len());
+    for (position, programs) in programs.into_iter().enumerate() {
+        let span = position.checked_sub(new).and_then(|n| result.layer_spans.get(n)).cloned().flatten();
+        check.layer(programs, span);
+    }
+    check.finish(&result.config)?;
+    Ok(assemble::assemble(result.config.clone(), &result.base_history, layers, &result.platform, assemble))
+}
+
+/// Makes blobs of layers, where there are none yet.
+struct LayerExport {
+    job: Arc<Job>,
+    format: LayerFormat,
+    clamp_mtime: Option<i64>,
+}
+
+impl LayerExport {
+    fn all(&self, chain: &[SnapshotInfo]) -> Result<(Vec<Layer>, Vec<Programs>), Diagnostic> {
+        let mut layers = Vec::with_capacity(chain.len());
+        let mut programs = Vec::with_capacity(chain.len());
+        for info in chain {
+            let (layer, seen) = self.one(info)?;
+            layers.push(layer);
+            programs.push(seen);
+        }
+        Ok((layers, programs))
+    }
+
+    fn one(&self, info: &SnapshotInfo) -> Result<(Layer, Programs), Diagnostic> {
+        let store = &self.job.engine.store;
+        let observer = LayerCheck::default();
+        let diff = DiffOptions { clamp_mtime: self.clamp_mtime, observer: Some(&observer) };
+        let blob = store
+            .snapshots()
+            .export_layer(info.id, &self.format, &diff, &self.job.lease)
+            .context(|| "cannot make a layer of the image".to_owned())?;
+        let programs = observer.settle(store, info.id);
+        let mut descriptor = blob.descriptor;
+        descriptor.media_type = media_type(&descriptor.media_type, self.format.oci);
+        descriptor.annotations.clear();
+        let created = info.created_at;
+        let layer =
+            Layer { descriptor, diff_id: blob.diff_id, created, description: info.description.clone() };
+        Ok((layer, programs))
+    }
+}
+
+/// Names the same kind of layer as the other family of media types does.
+fn media_type(name: &str, oci: bool) -> String {
+    let pairs = [
+        (MediaType::OCI_LAYER, MediaType::DOCKER_LAYER),
+        (MediaType::OCI_LAYER_GZIP, MediaType::DOCKER_LAYER_GZIP),
+        (MediaType::OCI_LAYER_ZSTD, MediaType::DOCKER_LAYER_ZSTD),
+    ];
+    let found = pairs.iter().find(|(a, b)| name == *a || name == *b);
+    match (found, oci) {
+        (Some((oci, _)), true) => (*oci).to_owned(),
+        (Some((_, docker)), false) => (*docker).to_owned(),
+        (None, _) => name.to_owned(),
+    }
+}
+
+/// Gives the image its names in slipway's own store.
+pub(super) fn keep(context: &ExportContext, built: &Built, names: &[Reference]) -> Result<(), Diagnostic> {
+    let images = context.job.engine.store.images();
+    for name in names {
+        let name = name.with_default_tag().to_string();
+        let known = images.get(&name).diagnose()?;
+        if known.is_none_or(|known| known.descriptor != built.root.descriptor) {
+            images
+                .put(&name, &built.root.descriptor)
+                .context(|| format!("cannot keep the image `{name}`"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that all layers are in the store, for outputs that write them out.
+pub(super) async fn fetch_layers(job: &Arc<Job>, built: &Built) -> Result<(), Diagnostic> {
+    let layers: Vec<Descriptor> = built.layers().into_iter().cloned().collect();
+    let content = job.engine.store.content();
+    if layers.iter().all(|layer| matches!(content.contains(&layer.digest), Ok(Some(_)))) {
+        return Ok(());
+    }
+    let step = job.progress.step("fetching layers of the base image");
+    let fetched = job.blobs.ensure(&layers, step.digest()).await;
+    step.end(fetched)
+}
+
+/// Returns the time that an archive says the image was made.
+pub(super) fn created(context: &ExportContext, built: &Built) -> String {
+    match context.epoch {
+        Some(seconds) => assemble::rfc3339_seconds(seconds),
+        None => {
+            let layers = built.images.iter().flat_map(|image| &image.layers);
+            let newest = layers.map(|layer| layer.created).max();
+            assemble::rfc3339(newest.unwrap_or(std::time::SystemTime::UNIX_EPOCH))
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! From the trees and configs of a build to where they are wanted.
+//!
+//! An image is made once for each way of writing it (compression, media types), and every output that wants
+//! it that way shares it.
+
+pub(crate) mod assemble;
+mod engine_load;
+mod files;
+mod image;
+pub(crate) mod layout;
+pub(crate) mod push;
+mod tarball;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use serde_json::json;
+use slipway_model::image_config::History;
+use slipway_model::solve::{ImageOptions, OutputSpec};
+use slipway_model::{Descriptor, Diagnostic, Digest, ImageConfig, Platform, Reference, SourceSpan};
+
+use crate::error::{Context as _, blocking};
+use crate::job::Job;
+use crate::tree::Tree;
+use assemble::{Document, Image};
+
+/// What one platform's build gave.
+#[derive(Clone)]
+pub(crate) struct PlatformResult {
+    pub(crate) platform: Platform,
+    pub(crate) tree: Tree,
+    pub(crate) config: ImageConfig,
+    /// The history that came with the base image.
+    pub(crate) base_history: Vec<History>,
+    /// The instruction behind each layer that is not the base's, lowest first.
+    pub(crate) layer_spans: Vec<Option<SourceSpan>>,
+}
+
+/// An image that is complete in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    pub(crate) images: Vec<Image>,
+    /// The index, or the manifest where there is only one.
+    pub(crate) root: Document,
+    pub(crate) is_index: bool,
+}
+
+impl Built {
+    /// Lists all JSON documents, those that others refer to first.
+    pub(crate) fn documents(&self) -> Vec<&Document> {
+        let mut documents: Vec<&Document> =
+            self.images.iter().flat_map(|image| [&image.config, &image.manifest]).collect();
+        if self.is_index {
+            documents.push(&self.root);
+        }
+        let mut seen = HashSet::new();
+        documents.retain(|document| seen.insert(document.descriptor.digest));
+        documents
+    }
+
+    /// Lists all layers, each once.
+    pub(crate) fn layers(&self) -> Vec<&Descriptor> {
+        let mut seen = HashSet::new();
+        let layers = self.images.iter().flat_map(|image| image.layers.iter().map(|layer| &layer.descriptor));
+        layers.filter(|layer| seen.insert(layer.digest)).collect()
+    }
+
+    /// Returns the digest of the one image's config.
+    pub(crate) fn config_digest(&self) -> Option<Digest> {
+        match self.images.as_slice() {
+            [only] if !self.is_index => Some(only.config.descriptor.digest),
+            _ => None,
+        }
+    }
+}
+
+/// What outputs share.
+pub(crate) struct ExportContext {
+    pub(crate) job: Arc<Job>,
+    pub(crate) results: Vec<PlatformResult>,
+    pub(crate) epoch: Option<i64>,
+    /// An index even for a single platform.
+    pub(crate) force_index: bool,
+    pub(crate) platform_check: slipway_model::solve::PlatformCheck,
+}
+
+/// What the outputs say of themselves, for the metadata file and the terminal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Exported {
+    pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) config_digest: Option<Digest>,
+}
+
+/// Writes all outputs, one after the other.
+pub(crate) async fn export(context: &ExportContext, outputs: &[OutputSpec]) -> Result<Exported, Diagnostic> {
+    let mut exported = Exported::default();
+    let mut built: BTreeMap<String, Arc<Built>> = BTreeMap::new();
+    for output in outputs {
+        let (options, names): (&ImageOptions, &[Reference]) = match output {
+            OutputSpec::Image(image) => (&image.image, &image.names),
+            OutputSpec::Oci(archive) => (&archive.image, &archive.names),
+            OutputSpec::Docker(docker) => (&docker.image, &docker.names),
+            OutputSpec::Local(local) => {
+                files::local(context, local).await?;
+                continue;
+            }
+            OutputSpec::Tar(tar) => {
+                files::tar(context, tar).await?;
+                continue;
+            }
+            OutputSpec::CacheOnly => continue,
+        };
+        let key = format!("{options:?}");
+        let image = match built.get(&key) {
+            Some(image) => image.clone(),
+            None => {
+                let image = Arc::new(image::build(context, options).await?);
+                built.insert(key, image.clone());
+                image
+            }
+        };
+        write(context, output, &image).await?;
+        describe(&mut exported, &image, names);
+    }
+    Ok(exported)
+}
+
+async fn write(context: &ExportContext, output: &OutputSpec, built: &Arc<Built>) -> Result<(), Diagnostic> {
+    let job = &context.job;
+    match output {
+        OutputSpec::Image(image) => {
+            let unnamed = image.names.is_empty();
+            image::keep(context, built, &image.names)?;
+            if image.push && !unnamed {
+                for name in &image.names {
+                    push::push(job, built, name, image.push_by_digest, image.insecure).await?;
+                }
+            }
+            Ok(())
+        }
+        OutputSpec::Oci(archive) => {
+            image::fetch_layers(job, built).await?;
+            let step = job.progress.step("exporting to oci image format");
+            let options = layout::LayoutOptions {
+                names: archive.names.clone(),
+                docker: false,
+                created: image::created(context, built),
+            };
+            let (content, built, archive) = (job.engine.store.content(), built.clone(), archive.clone());
+            let counter = job.progress.counter(step.digest(), "sending tarball", total(&built));
+            let written = blocking(move || {
+                let progress = |bytes| counter.add(bytes);
+                match (&archive.destination, archive.tar) {
+                    (slipway_model::solve::Destination::Path(path), false) => {
+                        layout::write_directory(&content, &built, &options, path, &progress)
+                    }
+                    (destination, _) => layout::write_tar(&content, &built, &options, destination, &progress),
+                }
+            })
+            .await;
+            step.end(written)
+        }
+        OutputSpec::Docker(docker) => {
+            image::fetch_layers(job, built).await?;
+            match &docker.destination {
+                Some(destination) => {
+                    let step = job.progress.step("exporting to docker image format");
+                    let options = layout::LayoutOptions {
+                        names: docker.names.clone(),
+                        docker: true,
+                        created: image::created(context, built),
+                    };
+                    let (content, built, destination) =
+                        (job.engine.store.content(), built.clone(), destination.clone());
+                    let written = blocking(move || {
+                        layout::write_tar(&content, &built, &options, &destination, &|_| ())
+                    })
+                    .await;
+                    step.end(written)
+                }
+                None => engine_load::load(context, built, docker).await,
+            }
+        }
+        OutputSpec::Local(_) | OutputSpec::Tar(_) | OutputSpec::CacheOnly => Ok(()),
+    }
+}
+
+fn total(built: &Built) -> u64 {
+    built.layers().iter().map(|layer| layer.size).sum()
+}
+
+fn describe(exported: &mut Exported, built: &Built, names: &[Reference]) {
+    let digest = built.root.descriptor.digest;
+    exported.digest = Some(digest);
+    exported.config_digest = built.config_digest();
+    let metadata = &mut exported.metadata;
+    metadata.insert("containerimage.digest".to_owned(), json!(digest));
+    if let Some(config) = built.config_digest() {
+        metadata.insert("containerimage.config.digest".to_owned(), json!(config));
+    }
+    metadata.insert("containerimage.descriptor".to_owned(), json!(built.root.descriptor));
+    if !names.is_empty() {
+        let names: Vec<String> = names.iter().map(|name| name.with_default_tag().to_string()).collect();
+        metadata.insert("image.name".to_owned(), json!(names.join(",")));
+    }
+}

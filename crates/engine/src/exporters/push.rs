@@ -1,0 +1,167 @@
+//! Pushing an image: what is missing, in the order that never leaves a name pointing at nothing.
+//!
+//! Blobs first, then manifests by digest, the index, and the tag last. The questions come in the other order:
+//! a registry that has the index has everything below it, so pushing what was pushed before costs one request.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use slipway_model::{Descriptor, Diagnostic, MediaType, Reference};
+use slipway_registry::{Access, BlobSource as Body, Client, PushOptions, Pushed};
+
+use super::Built;
+use super::assemble::{Document, Image};
+use crate::blobs::BlobSource;
+use crate::error::Context as _;
+use crate::job::Job;
+use crate::progress::Step;
+
+/// Pushes to the repository of `name`, and gives the image that name.
+pub(crate) async fn push(
+    job: &Arc<Job>,
+    built: &Built,
+    name: &Reference,
+    by_digest: bool,
+    insecure: bool,
+) -> Result<(), Diagnostic> {
+    let digest = built.root.descriptor.digest;
+    let name = match by_digest {
+        true => name.without_tag().with_digest(digest),
+        false => name.with_default_tag(),
+    };
+    let step = job.progress.step(format!("pushing {name}"));
+    let pusher = Pusher { job, client: job.blobs.client().insecure(insecure), name, step: &step };
+    let pushed = pusher.push(built).await;
+    match pushed {
+        Ok(true) => step.done(),
+        Ok(false) => step.cached(),
+        Err(error) => {
+            step.failed(&error);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+struct Pusher<'a> {
+    job: &'a Arc<Job>,
+    client: Client,
+    name: Reference,
+    step: &'a Step,
+}
+
+impl Pusher<'_> {
+    /// Pushes what is missing; tells whether anything was.
+    async fn push(&self, built: &Built) -> Result<bool, Diagnostic> {
+        let root = &built.root;
+        // An error here is not the last word: a registry may refuse reading and allow writing.
+        if let Ok(there) = self.client.resolve(&self.name, Access::Push).await
+            && there.digest == root.descriptor.digest
+        {
+            return Ok(false);
+        }
+        let by_digest = self.name.without_tag().with_digest(root.descriptor.digest);
+        let tagged = self.name.tag().is_some();
+        let known = tagged && self.client.resolve(&by_digest, Access::Push).await.is_ok();
+        if !known {
+            let mut images: FuturesUnordered<_> =
+                built.images.iter().map(|image| self.image(image, built.is_index)).collect();
+            while let Some(done) = images.next().await {
+                done?;
+            }
+        }
+        self.manifest(&self.name, root).await?;
+        Ok(true)
+    }
+
+    async fn image(&self, image: &Image, is_index: bool) -> Result<(), Diagnostic> {
+        let by_digest = self.name.without_tag().with_digest(image.manifest.descriptor.digest);
+        if is_index && self.client.resolve(&by_digest, Access::Push).await.is_ok() {
+            return Ok(());
+        }
+        let mut blobs: FuturesUnordered<_> =
+            image.layers.iter().map(|layer| self.layer(&layer.descriptor)).collect();
+        let config = self.config(&image.config);
+        let layers = async {
+            while let Some(done) = blobs.next().await {
+                done?;
+            }
+            Ok::<(), Diagnostic>(())
+        };
+        let (config, layers) = futures_util::future::join(config, layers).await;
+        config?;
+        layers?;
+        if is_index {
+            self.manifest(&by_digest, &image.manifest).await?;
+        }
+        Ok(())
+    }
+
+    async fn layer(&self, layer: &Descriptor) -> Result<(), Diagnostic> {
+        let slot = self.job.pushed_slot(&self.name.repository(), &layer.digest);
+        slot.get_or_init(|| self.layer_once(layer)).await.clone()
+    }
+
+    async fn layer_once(&self, layer: &Descriptor) -> Result<(), Diagnostic> {
+        let doing = || format!("cannot push the layer {} to {}", layer.digest, self.name);
+        let repositories: Vec<Reference> = self
+            .job
+            .blobs
+            .sources(&layer.digest)
+            .into_iter()
+            .filter_map(|source| match source {
+                BlobSource::Registry(repository) => Some(repository),
+                BlobSource::Layout(_) => None,
+            })
+            .collect();
+        let counter = Arc::new(self.step.progress().counter(
+            self.step.digest(),
+            format!("pushing layer {}", layer.digest),
+            layer.size,
+        ));
+        let shown = counter.clone();
+        let options = PushOptions {
+            mount_from: repositories.clone(),
+            known_missing: false,
+            progress: Some(Arc::new(move |sent| shown.set(sent))),
+        };
+        let content = self.job.engine.store.content();
+        let here = content.contains(&layer.digest).diagnose()?.is_some();
+        let pushed = match repositories.first().filter(|_| !here) {
+            // A layer that was never downloaded goes from registry to registry, through us only if it must.
+            Some(from) => self.client.copy_blob(from, &self.name, layer, &options).await.context(doing)?,
+            None => {
+                self.job.blobs.ensure(std::slice::from_ref(layer), self.step.digest()).await?;
+                let body = Body::Path(content.path(&layer.digest));
+                self.client.push_blob(&self.name, layer, &body, &options).await.context(doing)?
+            }
+        };
+        if pushed != Pushed::Exists {
+            self.job.blobs.remember(&layer.digest, &BlobSource::Registry(self.name.without_tag()));
+        }
+        Ok(())
+    }
+
+    async fn config(&self, config: &Document) -> Result<(), Diagnostic> {
+        let body = Body::Bytes(Bytes::from(config.bytes.clone()));
+        self.client
+            .push_blob(&self.name, &config.descriptor, &body, &PushOptions::default())
+            .await
+            .context(|| format!("cannot push the config to {}", self.name))
+            .map(drop)
+    }
+
+    async fn manifest(&self, name: &Reference, document: &Document) -> Result<(), Diagnostic> {
+        let kind = match MediaType::is_index(&document.descriptor.media_type) {
+            true => "index",
+            false => "manifest",
+        };
+        self.client
+            .push_manifest(name, Bytes::from(document.bytes.clone()), &document.descriptor.media_type)
+            .await
+            .context(|| format!("cannot push the {kind} to {name}"))
+            .map(drop)
+    }
+}

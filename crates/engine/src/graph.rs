@@ -1,0 +1,125 @@
+//! Merging the definitions of all platforms into one graph of operations, and naming vertices for people.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use slipway_model::llb::{Definition, Edge, Vertex, pb};
+use slipway_model::{Diagnostic, Digest, ErrorKind, SourceSpan};
+use slipway_solver::{Graph, Input};
+
+use crate::job::Job;
+use crate::ops::VertexOperation;
+
+/// The merged graph, and what each definition's result is in it.
+pub(crate) struct Merged {
+    pub(crate) graph: Graph<VertexOperation>,
+    /// One for each definition, in order; `None` is the empty file system.
+    pub(crate) results: Vec<Option<Input>>,
+}
+
+/// Merges definitions; vertices that are equal become one, named as in the first that has them.
+pub(crate) fn merge(definitions: &[Definition], job: &Arc<Job>) -> Result<Merged, Diagnostic> {
+    let mut graph = Graph::new();
+    let mut results = Vec::with_capacity(definitions.len());
+    for definition in definitions {
+        for vertex in &definition.vertices {
+            check_indices(vertex)?;
+            let inputs = vertex
+                .inputs
+                .iter()
+                .map(|edge| resolve(&graph, edge))
+                .collect::<Result<Vec<Input>, Diagnostic>>()?;
+            let span = span_of(vertex, definition);
+            graph.add(vertex.digest, inputs, || VertexOperation::new(vertex.clone(), span, job.clone()));
+        }
+        results.push(definition.result.map(|edge| resolve(&graph, &edge)).transpose()?);
+    }
+    Ok(Merged { graph, results })
+}
+
+fn resolve(graph: &Graph<VertexOperation>, edge: &Edge) -> Result<Input, Diagnostic> {
+    let vertex = graph
+        .find(&edge.vertex)
+        .ok_or_else(|| invalid(format!("vertex {} is not in the graph", edge.vertex)))?;
+    Ok(Input { vertex, index: edge.index })
+}
+
+/// Checks what an operation says about its inputs, once, so that nothing later needs to.
+fn check_indices(vertex: &Vertex) -> Result<(), Diagnostic> {
+    let count = vertex.inputs.len() as i64;
+    let check = |index: i64, limit: i64| {
+        if (-1..limit).contains(&index) {
+            return Ok(());
+        }
+        Err(invalid(format!("input {index} of vertex {} is out of range", vertex.digest)))
+    };
+    match &vertex.op.op {
+        Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().try_for_each(|mount| check(mount.input, count)),
+        Some(pb::op::Op::File(file)) => file.actions.iter().enumerate().try_for_each(|(position, action)| {
+            let limit = count + position as i64;
+            check(action.input, limit)?;
+            check(action.secondary_input, limit)
+        }),
+        Some(pb::op::Op::Merge(merge)) => merge.inputs.iter().try_for_each(|input| check(input.input, count)),
+        Some(_) => Ok(()),
+        None => Err(invalid(format!("vertex {} has no operation", vertex.digest))),
+    }
+}
+
+fn invalid(cause: String) -> Diagnostic {
+    Diagnostic::new(ErrorKind::User, "invalid LLB definition").cause(cause)
+}
+
+fn span_of(vertex: &Vertex, definition: &Definition) -> Option<SourceSpan> {
+    let location = vertex.locations.first()?;
+    let source = definition.sources.get(usize::try_from(location.source_index).ok()?)?;
+    Some(SourceSpan { source: source.clone(), ranges: location.ranges.clone() })
+}
+
+/// Returns what a vertex is called on a screen.
+pub(crate) fn name_of(vertex: &Vertex) -> String {
+    if let Some(name) = vertex.custom_name() {
+        return name.to_owned();
+    }
+    match &vertex.op.op {
+        Some(pb::op::Op::Source(source)) => source.identifier.clone(),
+        Some(pb::op::Op::Exec(exec)) => exec.meta.as_ref().map(|m| m.args.join(" ")).unwrap_or_default(),
+        Some(pb::op::Op::File(file)) => file.actions.iter().map(action_name).collect::<Vec<_>>().join(", "),
+        Some(pb::op::Op::Merge(_)) => "merge".to_owned(),
+        Some(pb::op::Op::Diff(_)) => "diff".to_owned(),
+        Some(pb::op::Op::Build(_)) => "build".to_owned(),
+        Some(pb::op::Op::Passthrough(_)) => "passthrough".to_owned(),
+        None => vertex.digest.to_string(),
+    }
+}
+
+fn action_name(action: &pb::FileAction) -> String {
+    use pb::file_action::Action;
+    match &action.action {
+        Some(Action::Copy(copy)) => format!("copy {} {}", copy.src, copy.dest),
+        Some(Action::Mkfile(mkfile)) => format!("mkfile {}", mkfile.path),
+        Some(Action::Mkdir(mkdir)) => format!("mkdir {}", mkdir.path),
+        Some(Action::Rm(rm)) => format!("rm {}", rm.path),
+        Some(Action::Symlink(symlink)) => format!("symlink {} -> {}", symlink.newpath, symlink.oldpath),
+        None => "nothing".to_owned(),
+    }
+}
+
+/// Finds the vertices whose outputs are the layers of a result: down the root mount or the first input.
+pub(crate) fn layer_vertices(definition: &Definition) -> Vec<Digest> {
+    let by_digest: HashMap<Digest, &Arc<Vertex>> =
+        definition.vertices.iter().map(|v| (v.digest, v)).collect();
+    let mut found = Vec::new();
+    let mut next = definition.result;
+    while let Some(vertex) = next.and_then(|edge| by_digest.get(&edge.vertex)) {
+        found.push(vertex.digest);
+        let below = match &vertex.op.op {
+            Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().find(|m| m.dest == "/").map(|m| m.input),
+            Some(pb::op::Op::File(file)) => file.actions.first().map(|a| a.input),
+            Some(pb::op::Op::Merge(merge)) => merge.inputs.first().map(|i| i.input),
+            _ => None,
+        };
+        next = below.and_then(|index| vertex.inputs.get(usize::try_from(index).ok()?)).copied();
+    }
+    found
+}

@@ -1,0 +1,184 @@
+//! Base images: from a name and a platform to a pinned manifest, its config, and a chain of lazy layers.
+//!
+//! Owns the look-up order and what is remembered about where a blob can be had. Does not download layers:
+//! a layer is fetched when a step or an exporter needs its bytes (see [`crate::blobs`]).
+//!
+//! Every reference is resolved once for each solve, however many platforms and stages name it. A name is
+//! asked for at its registry; if that cannot be reached, the last answer is used and a warning says so, and
+//! an image of that name in slipway's own store serves too, so that building on what was just built works
+//! without a registry.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use slipway_dockerfile::{ImageOrigin, ImageResolver, ResolveRequest, ResolvedImage};
+use slipway_model::solve::LayoutSelector;
+use slipway_model::{
+    Descriptor, Diagnostic, Digest, ErrorKind, ImageConfig, ImageIndex, Manifest, MediaType, Platform,
+    Reference,
+};
+use tokio::sync::OnceCell;
+
+use crate::blobs::{BlobSource, Blobs};
+use crate::error::{Context as _, Explain as _};
+use crate::sources::layout::Layout;
+
+/// An image for one platform, pinned.
+#[derive(Clone, Debug)]
+pub(crate) struct Pinned {
+    /// What the name stands for: an index or a manifest.
+    pub(crate) root: Descriptor,
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_digest: Digest,
+    pub(crate) config: Arc<[u8]>,
+}
+
+type Slot<T> = Arc<OnceCell<Result<T, Diagnostic>>>;
+
+/// Resolves the images of one solve.
+pub(crate) struct Images {
+    blobs: Blobs,
+    layouts: HashMap<String, (Layout, LayoutSelector)>,
+    roots: parking_lot::Mutex<HashMap<String, Slot<Descriptor>>>,
+    pinned: parking_lot::Mutex<HashMap<(String, Platform), Slot<Pinned>>>,
+}
+
+impl Images {
+    pub(crate) fn new(blobs: Blobs, layouts: HashMap<String, (Layout, LayoutSelector)>) -> Self {
+        Self { blobs, layouts, roots: Default::default(), pinned: Default::default() }
+    }
+
+    /// Finds the named context that is an OCI layout.
+    pub(crate) fn layout(&self, name: &str) -> Option<&Layout> {
+        self.layouts.get(name).map(|(layout, _)| layout)
+    }
+
+    /// Resolves a registry's image for a platform.
+    pub(crate) async fn from_registry(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Pinned, Diagnostic> {
+        let source = BlobSource::Registry(reference.without_tag());
+        self.pin(reference.to_string(), platform, source, self.root_of(reference)).await
+    }
+
+    /// Resolves an image in a named OCI layout for a platform.
+    pub(crate) async fn from_layout(
+        &self,
+        name: &str,
+        digest: Option<Digest>,
+        platform: &Platform,
+    ) -> Result<Pinned, Diagnostic> {
+        let (layout, selector) = self.layouts.get(name).ok_or_else(|| {
+            Diagnostic::new(ErrorKind::User, format!("there is no OCI layout named `{name}`"))
+                .hint(format!("give one with `--build-context {name}=oci-layout://PATH`"))
+        })?;
+        let selector = digest.map(LayoutSelector::Digest).unwrap_or_else(|| selector.clone());
+        let source = BlobSource::Layout(layout.path().to_owned());
+        let key = format!("oci-layout:{name}@{selector:?}");
+        self.pin(key, platform, source, async move { layout.select(&selector) }).await
+    }
+
+    /// Takes an image of slipway's own store for a platform.
+    pub(crate) async fn from_store(
+        &self,
+        name: &Reference,
+        root: Descriptor,
+        platform: &Platform,
+    ) -> Result<Pinned, Diagnostic> {
+        let source = BlobSource::Registry(name.without_tag());
+        self.pin(format!("own:{name}"), platform, source, async { Ok(root) }).await
+    }
+
+    async fn root_of(&self, reference: &Reference) -> Result<Descriptor, Diagnostic> {
+        let slot = self.roots.lock().entry(reference.to_string()).or_default().clone();
+        slot.get_or_init(|| self.blobs.resolve(reference)).await.clone()
+    }
+
+    async fn pin(
+        &self,
+        name: String,
+        platform: &Platform,
+        source: BlobSource,
+        root: impl Future<Output = Result<Descriptor, Diagnostic>>,
+    ) -> Result<Pinned, Diagnostic> {
+        let slot = self.pinned.lock().entry((name.clone(), platform.clone())).or_default().clone();
+        slot.get_or_init(|| async { self.pin_once(&name, platform, &source, root.await?).await })
+            .await
+            .clone()
+    }
+
+    async fn pin_once(
+        &self,
+        name: &str,
+        platform: &Platform,
+        source: &BlobSource,
+        root: Descriptor,
+    ) -> Result<Pinned, Diagnostic> {
+        let document = self.blobs.document(&root, source).await?;
+        let (manifest_digest, manifest) = if MediaType::is_index(&root.media_type) {
+            let index: ImageIndex = parse(name, "image index", &document)?;
+            let chosen = index.select(platform).ok_or_else(|| missing_platform(name, platform, &index))?;
+            let document = self.blobs.document(chosen, source).await?;
+            (chosen.digest, parse::<Manifest>(name, "image manifest", &document)?)
+        } else {
+            (root.digest, parse::<Manifest>(name, "image manifest", &document)?)
+        };
+        let config = self.blobs.document(&manifest.config, source).await?;
+        for layer in &manifest.layers {
+            self.blobs.remember(&layer.digest, source);
+        }
+        Ok(Pinned { root, manifest, manifest_digest, config: config.into() })
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(name: &str, what: &str, bytes: &[u8]) -> Result<T, Diagnostic> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Diagnostic::new(ErrorKind::Environment, format!("cannot use `{name}`"))
+            .cause(format!("what was received is no {what}: {error}"))
+    })
+}
+
+fn missing_platform(name: &str, platform: &Platform, index: &ImageIndex) -> Diagnostic {
+    let has: Vec<String> = index.platforms().iter().map(ToString::to_string).collect();
+    let message = format!("{name}: no match for platform in manifest: not found");
+    let mut diagnostic = Diagnostic::new(ErrorKind::User, message)
+        .cause(format!("the image has no `{platform}`; it has {}", has.join(", ")))
+        .hint(format!(
+            "build for the platforms it has (`--platform {}`), or use another base image",
+            has.join(",")
+        ));
+    diagnostic.platform = Some(platform.clone());
+    diagnostic
+}
+
+impl Images {
+    /// Returns the blobs that images are made of.
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Resolves one image for one platform, wherever it comes from.
+    pub(crate) async fn find(&self, request: &ResolveRequest) -> Result<Pinned, Diagnostic> {
+        let found = match &request.origin {
+            ImageOrigin::Registry => self.from_registry(&request.reference, &request.platform).await,
+            ImageOrigin::OciLayout { context } => self.from_layout(context, None, &request.platform).await,
+        };
+        found.map_err(|diagnostic| diagnostic.at(request.span.clone()).on(Some(request.platform.clone())))
+    }
+}
+
+#[async_trait]
+impl ImageResolver for Images {
+    async fn resolve(&self, request: ResolveRequest) -> Result<ResolvedImage, Diagnostic> {
+        let pinned = self.find(&request).await?;
+        let config: ImageConfig = parse(&request.reference.to_string(), "image config", &pinned.config)?;
+        Ok(ResolvedImage {
+            digest: pinned.root.digest,
+            config,
+            config_digest: Some(pinned.manifest.config.digest),
+        })
+    }
+}

@@ -1,0 +1,242 @@
+//! What all operations of one solve share, and the services they need from it.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use slipway_model::llb::{Vertex, pb};
+use slipway_model::solve::{SshSpec, StepOptions};
+use slipway_model::{Diagnostic, Digest, Digester, ErrorKind, Platform, Secret};
+use slipway_runtime::Process;
+use slipway_store::{ActiveSnapshot, CommitInfo, Lease, SnapshotId};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::Blobs;
+use crate::engine::Inner;
+use crate::error::{Context as _, blocking};
+use crate::images::Images;
+use crate::ops::keys::Selection;
+use crate::progress::Progress;
+use crate::sandbox::Sandboxes;
+use crate::sources::local::LocalContext;
+use crate::ssh::AgentSocket;
+use crate::tree::Tree;
+
+/// The key-value namespace of content digests of snapshots.
+const CONTENT: &str = "content";
+
+/// One solve.
+pub(crate) struct Job {
+    pub(crate) engine: Arc<Inner>,
+    pub(crate) lease: Lease,
+    pub(crate) progress: Progress,
+    pub(crate) images: Images,
+    pub(crate) blobs: Blobs,
+    /// By LLB name: `context`, `context:NAME`.
+    pub(crate) contexts: HashMap<String, Arc<LocalContext>>,
+    pub(crate) options: StepOptions,
+    pub(crate) sandboxes: Sandboxes,
+    pub(crate) cancel: CancellationToken,
+    /// Unique to the solve.
+    pub(crate) nonce: Digest,
+    pub(crate) permits: Semaphore,
+    running: Arc<Mutex<HashMap<u64, Arc<Process>>>>,
+    ready: Mutex<HashMap<SnapshotId, Slot<()>>>,
+    /// Blobs that were pushed, by repository.
+    pushed: Mutex<HashMap<(String, Digest), Slot<()>>>,
+    /// Answers of web servers, by address.
+    http: Mutex<HashMap<String, Slot<Vec<u8>>>>,
+}
+
+/// Work that is done once, by whoever asks first.
+pub(crate) type Slot<T> = Arc<OnceCell<Result<T, Diagnostic>>>;
+
+/// What a [`Job`] is made of.
+pub(crate) struct JobParts {
+    pub(crate) engine: Arc<Inner>,
+    pub(crate) lease: Lease,
+    pub(crate) progress: Progress,
+    pub(crate) images: Images,
+    pub(crate) blobs: Blobs,
+    pub(crate) contexts: HashMap<String, Arc<LocalContext>>,
+    pub(crate) options: StepOptions,
+    pub(crate) sandboxes: Sandboxes,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) nonce: Digest,
+}
+
+impl Job {
+    pub(crate) fn new(parts: JobParts) -> Self {
+        Self {
+            permits: Semaphore::new(parts.engine.parallelism),
+            engine: parts.engine,
+            lease: parts.lease,
+            progress: parts.progress,
+            images: parts.images,
+            blobs: parts.blobs,
+            contexts: parts.contexts,
+            options: parts.options,
+            sandboxes: parts.sandboxes,
+            cancel: parts.cancel,
+            nonce: parts.nonce,
+            running: Arc::default(),
+            ready: Mutex::default(),
+            pushed: Mutex::default(),
+            http: Mutex::default(),
+        }
+    }
+
+    /// Adds to a vertex's name how it will run, where that is not natively.
+    pub(crate) fn display_name(&self, vertex: &Vertex, name: String) -> String {
+        let is_exec = matches!(vertex.op.op, Some(pb::op::Op::Exec(_)));
+        match self.sandboxes.describe(vertex.platform().as_ref()).filter(|_| is_exec) {
+            Some(emulator) => format!("{name} [{emulator}]"),
+            None => name,
+        }
+    }
+
+    /// Makes the files of a tree readable: fetches and unpacks what was never needed before.
+    ///
+    /// Returns the snapshot, `None` for the empty tree.
+    pub(crate) async fn materialize(
+        &self,
+        tree: &Tree,
+        vertex: Digest,
+    ) -> Result<Option<SnapshotId>, Diagnostic> {
+        match tree {
+            Tree::Empty => Ok(None),
+            Tree::Snapshot(id) => {
+                let slot = self.ready.lock().entry(*id).or_default().clone();
+                slot.get_or_init(|| self.blobs.unpack(*id, vertex, &self.lease)).await.clone()?;
+                Ok(Some(*id))
+            }
+            Tree::Local(context) => context.snapshot(self).await.map(Some),
+        }
+    }
+
+    /// Computes the digest of what is selected of a tree.
+    ///
+    /// A snapshot never changes, so its digests are kept between runs.
+    pub(crate) async fn content_digest(
+        &self,
+        tree: &Tree,
+        selections: Vec<Selection>,
+    ) -> Result<Digest, Diagnostic> {
+        if let Tree::Local(context) = tree {
+            let context = context.clone();
+            return blocking(move || context.content_digest(&selections)).await;
+        }
+        let mut digester = Digester::new();
+        digester.field(tree.snapshot().map(|id| id.to_string()).unwrap_or_default());
+        for selection in &selections {
+            selection.key(&mut digester);
+        }
+        let key = *digester.finish().as_bytes();
+        let values = self.engine.store.key_values();
+        let stored = values.get(CONTENT, &key).ok().flatten();
+        let known = stored.and_then(|stored| stored.value.try_into().ok()).map(Digest::from_sha256);
+        if let (Some(known), Some(_)) = (known, tree.snapshot()) {
+            return Ok(known);
+        }
+        let snapshot = self.materialize(tree, Digest::of("content")).await?;
+        let engine = self.engine.clone();
+        let digest =
+            blocking(move || crate::content::of_snapshot(&engine.store, snapshot, &selections)).await?;
+        if tree.snapshot().is_some() {
+            let _ = values.put(CONTENT, &key, digest.as_bytes());
+        }
+        Ok(digest)
+    }
+
+    /// Commits what an operation wrote, under the operation's name.
+    pub(crate) fn commit(&self, active: ActiveSnapshot, description: &str) -> Result<SnapshotId, Diagnostic> {
+        let info = CommitInfo { description: description.to_owned(), ..CommitInfo::default() };
+        active.commit(&info).context(|| "cannot keep the result of a step".to_owned())
+    }
+
+    /// Returns the place where a push of a blob to a repository is noted.
+    pub(crate) fn pushed_slot(&self, repository: &str, digest: &Digest) -> Slot<()> {
+        self.pushed.lock().entry((repository.to_owned(), *digest)).or_default().clone()
+    }
+
+    /// Returns the place where the answer of a web server is noted.
+    pub(crate) fn http_slot(&self, address: &str) -> Slot<Vec<u8>> {
+        self.http.lock().entry(address.to_owned()).or_default().clone()
+    }
+
+    /// Returns an empty directory, for a mount of nothing.
+    pub(crate) fn empty_directory(&self) -> Result<OwnedFd, Diagnostic> {
+        let active = self.engine.store.snapshots().prepare(None, &self.lease).diagnose()?;
+        Ok(active.mount().diagnose()?.into_fd())
+    }
+
+    /// Fills a new cache mount with what the Dockerfile says it starts from.
+    pub(crate) fn seed_directory(&self, snapshot: SnapshotId, directory: &Path) -> Result<(), Diagnostic> {
+        crate::content::copy_out(&self.engine.store, snapshot, directory)
+    }
+
+    /// Returns a secret's value; `None` if there is none and it is not required.
+    pub(crate) fn secret(&self, id: &str, required: bool) -> Result<Option<Secret<Vec<u8>>>, Diagnostic> {
+        let Some(spec) = self.options.secrets.iter().find(|s| s.id == id) else {
+            if !required {
+                return Ok(None);
+            }
+            return Err(Diagnostic::new(ErrorKind::User, format!("secret {id}: not found")).hint(format!(
+                "give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`"
+            )));
+        };
+        let value =
+            crate::ops::read_secret(&spec.source).context(|| format!("cannot read the secret `{id}`"))?;
+        Ok(Some(Secret::new(value)))
+    }
+
+    /// Makes a socket that leads to the person's ssh agent.
+    pub(crate) fn forward_agent(
+        &self,
+        spec: &SshSpec,
+        options: &pb::SshOpt,
+    ) -> Result<AgentSocket, Diagnostic> {
+        let directory = self.engine.store.temporary_directory(&self.lease).diagnose()?;
+        AgentSocket::listen(spec, options, &directory)
+    }
+
+    /// Notes a running process, so that [`Job::abort`] can kill it.
+    pub(crate) fn track(&self, process: Arc<Process>) -> Running {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.running.lock().insert(id, process.clone());
+        if self.cancel.is_cancelled() {
+            process.kill();
+        }
+        Running { id, running: self.running.clone() }
+    }
+
+    /// Kills every running step, and keeps new ones from starting.
+    pub(crate) fn abort(&self) {
+        self.cancel.cancel();
+        for process in self.running.lock().values() {
+            process.kill();
+        }
+    }
+
+    /// Returns the platform's name for messages.
+    pub(crate) fn platform_name(platform: Option<&Platform>) -> String {
+        platform.cloned().unwrap_or_else(Platform::host).to_string()
+    }
+}
+
+/// A process that [`Job::abort`] knows of; dropped when it has ended.
+pub(crate) struct Running {
+    id: u64,
+    running: Arc<Mutex<HashMap<u64, Arc<Process>>>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.id);
+    }
+}

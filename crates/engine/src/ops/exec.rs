@@ -1,0 +1,442 @@
+//! Running a step: from an LLB exec to a process in a sandbox, and from what it wrote to snapshots.
+//!
+//! A step works on snapshots of its own; they are committed when it succeeded and thrown away otherwise, so
+//! a step that fails, is killed or is retried leaves nothing. What a step may see besides its files (secrets,
+//! agent sockets, cache mounts) is mounted over them and is never part of the result.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use slipway_model::llb::pb;
+use slipway_model::solve::SecretSource;
+use slipway_model::{Diagnostic, Digest, ErrorKind};
+use slipway_runtime::{
+    FileContent, Mount, MountSource, Network, ProcessSettings, ResourceLimits, Rlimit, Security,
+};
+use slipway_store::{ActiveSnapshot, CacheMount, Sharing, SnapshotId};
+
+use super::VertexOperation;
+use super::keys::Selection;
+use super::process::{Outcome, StepProcess};
+use crate::error::{Context as _, blocking, internal};
+use crate::tree::Tree;
+
+/// What programs see as their search path when neither the image nor the Dockerfile says.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The host name inside a step, as BuildKit has it.
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// A mount whose content is known, before the kernel is asked.
+struct Planned {
+    mount: pb::Mount,
+    snapshot: Option<SnapshotId>,
+    /// Distinguishes cache mounts that start from different content.
+    seed: Option<Digest>,
+}
+
+/// Runs the step and returns one tree for each output.
+pub(super) async fn execute(
+    operation: &VertexOperation,
+    exec: &pb::ExecOp,
+    inputs: Vec<Tree>,
+) -> Result<Vec<Tree>, Diagnostic> {
+    let job = &operation.job;
+    let mut planned = Vec::with_capacity(exec.mounts.len());
+    for mount in &exec.mounts {
+        let tree = usize::try_from(mount.input).ok().and_then(|input| inputs.get(input));
+        let snapshot = match tree {
+            Some(tree) => job.materialize(tree, operation.digest()).await?,
+            None => None,
+        };
+        let is_cache = mount.mount_type == pb::MountType::Cache as i32;
+        let seed = match tree {
+            Some(tree) if is_cache => {
+                Some(job.content_digest(tree, vec![Selection::Path(mount.selector.clone())]).await?)
+            }
+            _ => None,
+        };
+        planned.push(Planned { mount: mount.clone(), snapshot, seed });
+    }
+    let _permit = job.permits.acquire().await.map_err(|_| internal("the step permits are closed"))?;
+    if job.cancel.is_cancelled() {
+        return Err(Diagnostic::new(ErrorKind::User, "canceled"));
+    }
+    let sandbox = job.sandboxes.for_platform(operation.vertex.platform().as_ref()).await?;
+    let (exec, job, digest, name) = (exec.clone(), job.clone(), operation.digest(), operation.name.clone());
+    let metadata = operation.vertex.metadata.clone();
+    blocking(move || {
+        let mut step = Prepared::new(&job, name, &exec, planned)?;
+        let mut settings = step.settings(&exec, &job, &metadata)?;
+        sandbox.adjust(&mut settings);
+        let mounts = std::mem::take(&mut step.mounts);
+        let root = step.root.try_clone().diagnose()?;
+        let outcome =
+            StepProcess { job: &job, vertex: digest, sandbox: &sandbox }.run(root, mounts, settings)?;
+        check(&exec, &sandbox, outcome)?;
+        step.commit()
+    })
+    .await
+}
+
+/// The snapshots and mounts of a step that is about to run.
+struct Prepared<'a> {
+    job: &'a Arc<crate::job::Job>,
+    name: String,
+    root: OwnedFd,
+    mounts: Vec<Mount>,
+    env: Vec<String>,
+    readonly_root: bool,
+    /// By output index; a negative one is nobody's, and kept until the step has ended.
+    outputs: Vec<(i64, Output)>,
+    /// Locks of cache mounts, held while the step runs.
+    _caches: Vec<CacheMount>,
+    _sockets: Vec<crate::ssh::AgentSocket>,
+}
+
+enum Output {
+    /// What the step writes is a result.
+    New(ActiveSnapshot),
+    /// What the step writes is thrown away; the result, if anyone asks, is what it started from.
+    Scratch {
+        _active: ActiveSnapshot,
+        original: Option<SnapshotId>,
+    },
+    Unchanged(Option<SnapshotId>),
+}
+
+impl<'a> Prepared<'a> {
+    fn new(
+        job: &'a Arc<crate::job::Job>,
+        name: String,
+        exec: &pb::ExecOp,
+        planned: Vec<Planned>,
+    ) -> Result<Self, Diagnostic> {
+        let mut root = None;
+        let mut this = PreparedMounts { job, ..PreparedMounts::new(job) };
+        for plan in planned {
+            if plan.mount.dest == "/" {
+                root = Some(this.root(&plan)?);
+            } else {
+                this.add(&plan)?;
+            }
+        }
+        let root = root.ok_or_else(|| internal("a step has no root file system"))?;
+        this.system_files(exec);
+        Ok(Self {
+            job,
+            name,
+            root,
+            mounts: this.mounts,
+            env: this.env,
+            readonly_root: this.readonly_root,
+            outputs: this.outputs,
+            _caches: this.caches,
+            _sockets: this.sockets,
+        })
+    }
+
+    fn settings(
+        &self,
+        exec: &pb::ExecOp,
+        job: &crate::job::Job,
+        metadata: &pb::OpMetadata,
+    ) -> Result<ProcessSettings, Diagnostic> {
+        let meta = exec.meta.clone().unwrap_or_default();
+        let mut env = meta.env.clone();
+        let has_path = env.iter().any(|e| e.starts_with("PATH="));
+        if !has_path {
+            env.push(DEFAULT_PATH.to_owned());
+        }
+        env.extend(meta.proxy_env.iter().flat_map(proxies));
+        env.extend(self.env.iter().cloned());
+        for secret in &exec.secretenv {
+            if let Some(value) = job.secret(&secret.id, !secret.optional)? {
+                let value = String::from_utf8_lossy(value.expose()).into_owned();
+                env.push(format!("{}={value}", secret.name));
+            }
+        }
+        let user = slipway_runtime::passwd::resolve(self.root.as_fd(), &meta.user).map_err(|error| {
+            // The reference reports it as a failure of the process, and scripts look for that.
+            Diagnostic::new(
+                ErrorKind::User,
+                format!("process {:?} did not complete successfully", meta.args.join(" ")),
+            )
+            .cause(error.to_string())
+            .hint("create the user in an earlier RUN, or name it by number")
+        })?;
+        Ok(ProcessSettings {
+            args: meta.args.clone(),
+            env,
+            cwd: meta.cwd.clone(),
+            user,
+            hostname: if meta.hostname.is_empty() { HOSTNAME.to_owned() } else { meta.hostname.clone() },
+            network: match pb::NetMode::try_from(exec.network) {
+                Ok(pb::NetMode::None) => Network::None,
+                _ => Network::Host,
+            },
+            security: match pb::SecurityMode::try_from(exec.security) {
+                Ok(pb::SecurityMode::Insecure) => Security::Insecure,
+                _ => Security::Sandbox,
+            },
+            readonly_root: self.readonly_root,
+            rlimits: meta.ulimit.iter().map(rlimit).collect(),
+            limits: limits(metadata.linux_resources.as_ref(), &meta.cgroup_parent),
+            ..ProcessSettings::default()
+        })
+    }
+
+    fn commit(self) -> Result<Vec<Tree>, Diagnostic> {
+        drop(self.root);
+        let mut outputs = self.outputs;
+        outputs.retain(|(index, _)| *index >= 0);
+        outputs.sort_by_key(|(index, _)| *index);
+        outputs
+            .into_iter()
+            .map(|(_, output)| match output {
+                Output::New(active) => self.job.commit(active, &self.name).map(Tree::Snapshot),
+                Output::Scratch { original, .. } | Output::Unchanged(original) => {
+                    Ok(original.map_or(Tree::Empty, Tree::Snapshot))
+                }
+            })
+            .collect()
+    }
+}
+
+struct PreparedMounts<'a> {
+    job: &'a Arc<crate::job::Job>,
+    mounts: Vec<Mount>,
+    env: Vec<String>,
+    readonly_root: bool,
+    outputs: Vec<(i64, Output)>,
+    caches: Vec<CacheMount>,
+    sockets: Vec<crate::ssh::AgentSocket>,
+}
+
+impl<'a> PreparedMounts<'a> {
+    fn new(job: &'a Arc<crate::job::Job>) -> Self {
+        Self {
+            job,
+            mounts: Vec::new(),
+            env: Vec::new(),
+            readonly_root: false,
+            outputs: Vec::new(),
+            caches: Vec::new(),
+            sockets: Vec::new(),
+        }
+    }
+
+    fn root(&mut self, plan: &Planned) -> Result<OwnedFd, Diagnostic> {
+        self.readonly_root = plan.mount.readonly;
+        self.files(plan)
+    }
+
+    /// Mounts the snapshot of a bind mount: a writable one of its own, unless it is only read.
+    fn files(&mut self, plan: &Planned) -> Result<OwnedFd, Diagnostic> {
+        let snapshots = self.job.engine.store.snapshots();
+        // A read-only root still needs mount points made in it, so it is a snapshot that is thrown away.
+        if plan.mount.readonly && plan.mount.dest != "/" {
+            let tree = match plan.snapshot {
+                Some(id) => snapshots.mount_view(id).diagnose()?.into_fd(),
+                None => self.job.empty_directory()?,
+            };
+            if plan.mount.output >= 0 {
+                self.outputs.push((plan.mount.output, Output::Unchanged(plan.snapshot)));
+            }
+            return Ok(tree);
+        }
+        let active = snapshots.prepare(plan.snapshot, &self.job.lease).diagnose()?;
+        let tree = active.mount().diagnose()?;
+        let output = match plan.mount.readonly || plan.mount.output < 0 {
+            true => Output::Scratch { _active: active, original: plan.snapshot },
+            false => Output::New(active),
+        };
+        self.outputs.push((plan.mount.output, output));
+        Ok(tree.into_fd())
+    }
+
+    fn add(&mut self, plan: &Planned) -> Result<(), Diagnostic> {
+        let mount = &plan.mount;
+        let failed = |errno: rustix::io::Errno| {
+            let path = if mount.selector.is_empty() { "/" } else { mount.selector.as_str() };
+            Diagnostic::new(ErrorKind::User, format!("cannot mount `{path}` on `{}`", mount.dest))
+                .cause(format!("{path}: {}", std::io::Error::from(errno)))
+                .hint("look for the path's spelling, and whether the stage or image has it")
+        };
+        let kind = pb::MountType::try_from(mount.mount_type).unwrap_or(pb::MountType::Bind);
+        let (source, readonly) = match kind {
+            pb::MountType::Bind => {
+                let files = self.files(plan)?;
+                let source = match mount.selector.trim_matches('/') {
+                    "" | "." => MountSource::Detached(files),
+                    selector => MountSource::beneath(&files, selector).map_err(failed)?,
+                };
+                (source, mount.readonly)
+            }
+            pb::MountType::Tmpfs => {
+                let size = mount.tmpfs_opt.as_ref().map(|t| t.size).filter(|size| *size > 0);
+                (
+                    MountSource::Tmpfs { size: size.and_then(|s| u64::try_from(s).ok()), mode: 0o1777 },
+                    mount.readonly,
+                )
+            }
+            pb::MountType::Cache => {
+                (self.cache(plan).map_err(|e| e.on(None))?.map_err(failed)?, mount.readonly)
+            }
+            pb::MountType::Secret => match self.secret(mount)? {
+                Some(source) => (source, true),
+                None => return Ok(()),
+            },
+            pb::MountType::Ssh => match self.ssh(mount)? {
+                Some(source) => (source, false),
+                None => return Ok(()),
+            },
+        };
+        self.mounts.push(Mount { destination: mount.dest.clone(), source, readonly });
+        Ok(())
+    }
+
+    fn cache(&mut self, plan: &Planned) -> Result<Result<MountSource, rustix::io::Errno>, Diagnostic> {
+        let options = plan.mount.cache_opt.clone().unwrap_or_default();
+        let sharing = match pb::CacheSharing::try_from(options.sharing) {
+            Ok(pb::CacheSharing::Private) => Sharing::Private,
+            Ok(pb::CacheSharing::Locked) => Sharing::Locked,
+            _ => Sharing::Shared,
+        };
+        let id = match &plan.seed {
+            Some(seed) => format!("{}:{}", options.id, seed.hex()),
+            None => options.id.clone(),
+        };
+        let cancel = self.job.cancel.clone();
+        // What the mount starts with; a failure to put it there goes around the store's own errors.
+        let failure = std::cell::RefCell::new(None);
+        let fill = |directory: &std::path::Path| match plan.snapshot {
+            Some(snapshot) => self.job.seed_directory(snapshot, directory).map_err(|error| {
+                failure.replace(Some(error));
+                slipway_store::StoreError::Cancelled
+            }),
+            None => Ok(()),
+        };
+        let mounts = self.job.engine.store.cache_mounts();
+        let acquired = mounts.acquire(&id, sharing, &self.job.lease, &fill, &|| cancel.is_cancelled());
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        let cache = acquired.diagnose()?;
+        let directory = std::fs::File::open(cache.path()).diagnose()?;
+        let source = MountSource::beneath(&directory, plan.mount.selector.trim_matches('/'));
+        self.caches.push(cache);
+        Ok(source)
+    }
+
+    fn secret(&self, mount: &pb::Mount) -> Result<Option<MountSource>, Diagnostic> {
+        let options = mount.secret_opt.clone().unwrap_or_default();
+        let Some(value) = self.job.secret(&options.id, !options.optional)? else { return Ok(None) };
+        Ok(Some(MountSource::File(FileContent {
+            content: value.expose().clone(),
+            mode: options.mode & 0o777,
+            uid: options.uid,
+            gid: options.gid,
+        })))
+    }
+
+    fn ssh(&mut self, mount: &pb::Mount) -> Result<Option<MountSource>, Diagnostic> {
+        let options = mount.ssh_opt.clone().unwrap_or_default();
+        let Some(spec) = self.job.options.ssh.iter().find(|s| s.id == options.id) else {
+            if options.optional {
+                return Ok(None);
+            }
+            return Err(Diagnostic::new(ErrorKind::User, format!("unset ssh forward key {}", options.id))
+                .hint(format!("forward your agent with `--ssh {}`", options.id)));
+        };
+        let socket = self.job.forward_agent(spec, &options)?;
+        let source = MountSource::host_path(socket.path()).map_err(std::io::Error::from).diagnose()?;
+        self.sockets.push(socket);
+        Ok(Some(source))
+    }
+
+    /// Adds `/etc/hosts` and `/etc/resolv.conf`, unless the step brings its own.
+    fn system_files(&mut self, exec: &pb::ExecOp) {
+        let meta = exec.meta.clone().unwrap_or_default();
+        let taken = |path: &str, mounts: &[Mount]| mounts.iter().any(|m| m.destination == path);
+        if !taken("/etc/hosts", &self.mounts) {
+            let name = if meta.hostname.is_empty() { HOSTNAME } else { &meta.hostname };
+            let mut text =
+                format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+            for host in &meta.extra_hosts {
+                text.push_str(&format!("{}\t{}\n", host.ip, host.host));
+            }
+            self.mounts.push(Mount::public_file("/etc/hosts", text));
+        }
+        if !taken("/etc/resolv.conf", &self.mounts) {
+            self.mounts.push(Mount::public_file("/etc/resolv.conf", self.job.engine.resolv_conf()));
+        }
+    }
+}
+
+/// Reads a secret's value where it comes from.
+pub(crate) fn read_secret(source: &SecretSource) -> std::io::Result<Vec<u8>> {
+    match source {
+        SecretSource::File(path) => std::fs::read(path),
+        SecretSource::Environment(name) => {
+            Ok(std::env::var_os(name).map(|v| v.into_encoded_bytes()).unwrap_or_default())
+        }
+    }
+}
+
+fn proxies(proxy: &pb::ProxyEnv) -> Vec<String> {
+    let both = |name: &str, value: &str| match value {
+        "" => Vec::new(),
+        _ => vec![format!("{}={value}", name.to_uppercase()), format!("{name}={value}")],
+    };
+    [
+        both("http_proxy", &proxy.http_proxy),
+        both("https_proxy", &proxy.https_proxy),
+        both("ftp_proxy", &proxy.ftp_proxy),
+        both("no_proxy", &proxy.no_proxy),
+        both("all_proxy", &proxy.all_proxy),
+    ]
+    .concat()
+}
+
+fn rlimit(limit: &pb::Ulimit) -> Rlimit {
+    let value = |v: i64| u64::try_from(v).ok();
+    Rlimit { name: limit.name.clone(), soft: value(limit.soft), hard: value(limit.hard) }
+}
+
+fn limits(resources: Option<&pb::LinuxResources>, parent: &str) -> Option<ResourceLimits> {
+    let text = |value: &str| Some(value.to_owned()).filter(|v| !v.is_empty());
+    let mut limits = ResourceLimits { parent: text(parent), ..ResourceLimits::default() };
+    if let Some(wanted) = resources {
+        limits.memory = Some(wanted.memory).filter(|v| *v != 0);
+        limits.memory_swap = Some(wanted.memory_swap).filter(|v| *v != 0);
+        limits.cpu_shares = Some(wanted.cpu_shares).filter(|v| *v != 0);
+        limits.cpu_period = Some(wanted.cpu_period).filter(|v| *v != 0);
+        limits.cpu_quota = Some(wanted.cpu_quota).filter(|v| *v != 0);
+        limits.cpuset_cpus = text(&wanted.cpuset_cpus);
+        limits.cpuset_mems = text(&wanted.cpuset_mems);
+    }
+    (!limits.is_empty()).then_some(limits)
+}
+
+/// Turns the end of a process into success or the error a person reads.
+fn check(exec: &pb::ExecOp, sandbox: &crate::sandbox::Sandbox, outcome: Outcome) -> Result<(), Diagnostic> {
+    let code = outcome.exit.status.code();
+    let valid = exec.meta.as_ref().map(|m| m.valid_exit_codes.as_slice()).unwrap_or_default();
+    if valid.contains(&code) || (valid.is_empty() && code == 0) {
+        return Ok(());
+    }
+    let args = exec.meta.as_ref().map(|m| m.args.join(" ")).unwrap_or_default();
+    let message = format!("process {args:?} did not complete successfully: exit code: {code}");
+    let mut diagnostic = Diagnostic::new(ErrorKind::User, message);
+    if outcome.exit.usage.out_of_memory {
+        diagnostic =
+            diagnostic.cause("the kernel killed a process because the step's memory limit was reached");
+        diagnostic.hint = Some("raise the limit with `--resource memory=…`".to_owned());
+    } else if let Some((cause, hint)) = sandbox.explain_exit(code, &outcome.tail) {
+        diagnostic = diagnostic.cause(cause);
+        diagnostic.hint = Some(hint);
+    }
+    diagnostic.log_tail = outcome.tail;
+    Err(diagnostic)
+}

@@ -1,0 +1,260 @@
+//! File operations: copies, directories, files, links and removals, on snapshots.
+//!
+//! The actions of one operation form a small graph of their own: an action's input is an input of the
+//! operation or the result of an earlier action. Actions that follow one another work on the same snapshot;
+//! one whose result is wanted twice is committed in between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use slipway_files::{CopyOptions, FileTree, MakeDir, MakeFile, MakeLink, ModeChange, Ownership, Root, Time};
+use slipway_model::llb::pb;
+use slipway_model::{Diagnostic, ErrorKind};
+use slipway_store::{ActiveSnapshot, SnapshotId};
+
+use super::VertexOperation;
+use crate::error::{Context as _, Explain as _, blocking, internal};
+use crate::job::Job;
+use crate::tree::Tree;
+
+/// An input of the operation, ready to be read.
+#[derive(Clone)]
+enum Input {
+    Tree(Option<SnapshotId>),
+    /// A directory that is copied from in place, without a snapshot of it.
+    Local(Arc<crate::sources::local::LocalContext>),
+}
+
+/// Performs the actions and returns one tree for each output.
+pub(super) async fn execute(
+    operation: &VertexOperation,
+    file: &pb::FileOp,
+    inputs: Vec<Tree>,
+) -> Result<Vec<Tree>, Diagnostic> {
+    let job = operation.job.clone();
+    let mut ready = Vec::with_capacity(inputs.len());
+    for (index, tree) in inputs.iter().enumerate() {
+        let copied_only = file.actions.iter().all(|action| action.input != index as i64);
+        ready.push(match tree {
+            Tree::Local(context) if copied_only => Input::Local(context.clone()),
+            other => Input::Tree(job.materialize(other, operation.digest()).await?),
+        });
+    }
+    let (file, name) = (file.clone(), operation.name.clone());
+    blocking(move || Work { job: &job, name: &name, inputs: ready, states: BTreeMap::new() }.run(&file)).await
+}
+
+/// What an action gave.
+enum State {
+    Active(ActiveSnapshot),
+    Committed(SnapshotId),
+}
+
+struct Work<'a> {
+    job: &'a Arc<Job>,
+    name: &'a str,
+    inputs: Vec<Input>,
+    /// By index: the operation's inputs come first, then one for each action.
+    states: BTreeMap<i64, State>,
+}
+
+impl Work<'_> {
+    fn run(mut self, file: &pb::FileOp) -> Result<Vec<Tree>, Diagnostic> {
+        let first = self.inputs.len() as i64;
+        let mut outputs = BTreeMap::new();
+        for (position, action) in file.actions.iter().enumerate() {
+            let index = first + position as i64;
+            let later = &file.actions[position + 1..];
+            let active = self.base(action.input, later.iter().any(|a| a.input == action.input))?;
+            self.perform(action, &active, later)?;
+            self.states.insert(index, State::Active(active));
+            if action.output >= 0 {
+                outputs.insert(action.output, index);
+            }
+        }
+        outputs.into_values().map(|index| self.commit(index).map(Tree::Snapshot)).collect()
+    }
+
+    /// Returns the snapshot an action works on: the one of the action before, or a new one.
+    fn base(&mut self, input: i64, used_again: bool) -> Result<ActiveSnapshot, Diagnostic> {
+        if !used_again && matches!(self.states.get(&input), Some(State::Active(_))) {
+            if let Some(State::Active(active)) = self.states.remove(&input) {
+                return Ok(active);
+            }
+        }
+        let parent = self.snapshot(input)?;
+        self.job.engine.store.snapshots().prepare(parent, &self.job.lease).diagnose()
+    }
+
+    fn snapshot(&mut self, index: i64) -> Result<Option<SnapshotId>, Diagnostic> {
+        if index < 0 {
+            return Ok(None);
+        }
+        match self.inputs.get(index as usize) {
+            Some(Input::Tree(snapshot)) => Ok(*snapshot),
+            Some(Input::Local(_)) => Err(internal("a local directory was taken as a base")),
+            None => self.commit(index).map(Some),
+        }
+    }
+
+    fn commit(&mut self, index: i64) -> Result<SnapshotId, Diagnostic> {
+        let state =
+            self.states.remove(&index).ok_or_else(|| internal(format!("action {index} has no result")))?;
+        let id = match state {
+            State::Committed(id) => id,
+            State::Active(active) => self.job.commit(active, self.name)?,
+        };
+        self.states.insert(index, State::Committed(id));
+        Ok(id)
+    }
+
+    fn perform(
+        &mut self,
+        action: &pb::FileAction,
+        active: &ActiveSnapshot,
+        _later: &[pb::FileAction],
+    ) -> Result<(), Diagnostic> {
+        use pb::file_action::Action;
+        let dest = Root::from(active.mount().diagnose()?.into_fd());
+        match &action.action {
+            Some(Action::Copy(copy)) => self.copy(action.secondary_input, copy, &dest),
+            Some(Action::Mkdir(mkdir)) => {
+                let make = MakeDir {
+                    mode: (mkdir.mode & 0o7777) as u32,
+                    make_parents: mkdir.make_parents,
+                    owner: self.owner(mkdir.owner.as_ref())?,
+                    time: time(mkdir.timestamp),
+                };
+                slipway_files::mkdir(&dest, &mkdir.path, &make).diagnose()
+            }
+            Some(Action::Mkfile(mkfile)) => {
+                let make = MakeFile {
+                    mode: (mkfile.mode & 0o7777) as u32,
+                    data: &mkfile.data,
+                    owner: self.owner(mkfile.owner.as_ref())?,
+                    time: time(mkfile.timestamp),
+                };
+                slipway_files::mkfile(&dest, &mkfile.path, &make).diagnose()
+            }
+            Some(Action::Symlink(link)) => {
+                let make = MakeLink {
+                    target: link.oldpath.as_ref(),
+                    owner: self.owner(link.owner.as_ref())?,
+                    time: time(link.timestamp),
+                };
+                slipway_files::symlink(&dest, &link.newpath, &make).diagnose()
+            }
+            Some(Action::Rm(rm)) => {
+                slipway_files::rm(&dest, &rm.path, rm.allow_wildcard, rm.allow_not_found).diagnose()
+            }
+            None => Err(internal("a file action of an unknown kind")),
+        }
+    }
+
+    fn copy(&mut self, from: i64, copy: &pb::FileActionCopy, dest: &Root) -> Result<(), Diagnostic> {
+        let mode = match copy.mode_str.as_str() {
+            "" if copy.mode < 0 => None,
+            "" => Some(ModeChange::Exact((copy.mode & 0o7777) as u32)),
+            text => Some(text.parse().map_err(|error: slipway_files::ParseModeError| {
+                Diagnostic::new(ErrorKind::User, format!("invalid syntax: {error}"))
+            })?),
+        };
+        let ownership = match self.owner(copy.owner.as_ref())? {
+            Some((uid, gid)) => Ownership::Fixed { uid, gid },
+            None => Ownership::Source,
+        };
+        let options = CopyOptions {
+            dir_copy_contents: copy.dir_copy_contents,
+            create_dest_path: copy.create_dest_path,
+            allow_wildcard: copy.allow_wildcard,
+            allow_empty_wildcard: copy.allow_empty_wildcard,
+            follow_symlink: copy.follow_symlink,
+            attempt_unpack: copy.attempt_unpack,
+            include: copy.include_patterns.clone(),
+            exclude: copy.exclude_patterns.clone(),
+            always_replace: copy.always_replace_existing_dest_paths,
+            ownership,
+            mode,
+            time: time(copy.timestamp),
+        };
+        let local =
+            usize::try_from(from).ok().and_then(|i| self.inputs.get(i)).and_then(|input| match input {
+                Input::Local(context) => Some(context.clone()),
+                Input::Tree(_) => None,
+            });
+        if let Some(context) = local {
+            let copied = slipway_files::copy(
+                &context.tree,
+                &copy.src,
+                dest,
+                &copy.dest,
+                &options,
+                Some(&context.digests),
+            );
+            return copied.map(drop).map_err(|error| context.explain(crate::content::explain_missing(error)));
+        }
+        let Some(snapshot) = self.snapshot(from)? else {
+            let error = format!("\"{}\": not found", copy.src);
+            return Err(Diagnostic::new(ErrorKind::User, error).cause("the stage it is copied from is empty"));
+        };
+        let view = self.job.engine.store.snapshots().mount_view(snapshot).diagnose()?;
+        let source = Root::from(view.into_fd());
+        let source: &dyn FileTree = &source;
+        slipway_files::copy(source, &copy.src, dest, &copy.dest, &options, None)
+            .map(drop)
+            .map_err(|e| e.explain())
+    }
+
+    /// Resolves `--chown`: numbers as they are, names by the passwd and group files of the input they name.
+    fn owner(&mut self, owner: Option<&pb::ChownOpt>) -> Result<Option<(u32, u32)>, Diagnostic> {
+        use pb::user_opt::User;
+        let Some(owner) = owner else { return Ok(None) };
+        let part = |option: &Option<pb::UserOpt>| option.as_ref().and_then(|o| o.user.clone());
+        let (user, group) = (part(&owner.user), part(&owner.group));
+        let text = |user: &User| match user {
+            User::ById(id) => id.to_string(),
+            User::ByName(named) => named.name.clone(),
+        };
+        let input = [&user, &group].into_iter().flatten().find_map(|user| match user {
+            User::ByName(named) => Some(named.input),
+            User::ById(_) => None,
+        });
+        let spec = match (&user, &group) {
+            (None, None) => return Ok(None),
+            (Some(user), None) => text(user),
+            (None, Some(group)) => format!("0:{}", text(group)),
+            (Some(user), Some(group)) => format!("{}:{}", text(user), text(group)),
+        };
+        let found = match input {
+            None => slipway_runtime::passwd::lookup(&spec, "", ""),
+            Some(index) => match self.snapshot(index)? {
+                None => {
+                    return Err(Diagnostic::new(ErrorKind::User, format!("invalid user index: {index}"))
+                        .cause(format!(
+                            "`{spec}` is a name, and an empty image has no /etc/passwd to look it up in"
+                        ))
+                        .hint("give the numbers: `--chown=UID:GID`"));
+                }
+                Some(snapshot) => {
+                    let view = self.job.engine.store.snapshots().mount_view(snapshot).diagnose()?;
+                    slipway_runtime::passwd::resolve(view.into_fd(), &spec)
+                }
+            },
+        };
+        let found = found.map_err(|error| {
+            Diagnostic::new(ErrorKind::User, error.to_string())
+                .hint("name an existing user, or give its number")
+        })?;
+        // A user given by number alone stands for the group of the same number.
+        let gid = match (&user, &group) {
+            (Some(User::ById(uid)), None) => *uid,
+            _ => found.gid,
+        };
+        Ok(Some((found.uid, gid)))
+    }
+}
+
+/// Reads a time in nanoseconds since 1970; a negative one means the present, or the source's.
+fn time(nanoseconds: i64) -> Option<Time> {
+    (nanoseconds >= 0).then(|| Time::from_nanoseconds(nanoseconds))
+}

@@ -1,0 +1,129 @@
+//! What vertices do: the engine's implementation of the solver's [`Operation`].
+//!
+//! One file for each kind of LLB operation. Here is only what they share: choosing by kind, and adding the
+//! Dockerfile line and the platform to every error on its way out.
+
+mod exec;
+mod file;
+mod graft;
+pub(crate) mod keys;
+mod process;
+
+pub(crate) use exec::read_secret;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use prost::Message as _;
+use slipway_model::llb::{Vertex, pb};
+use slipway_model::{Diagnostic, Digest, ErrorKind, SourceSpan};
+use slipway_solver::{CacheMap, Operation};
+
+use crate::graph::name_of;
+use crate::job::Job;
+use crate::tree::Tree;
+use keys::Selection;
+
+/// A vertex that can run.
+pub(crate) struct VertexOperation {
+    pub(crate) vertex: Arc<Vertex>,
+    pub(crate) span: Option<SourceSpan>,
+    pub(crate) name: String,
+    pub(crate) job: Arc<Job>,
+    started: std::sync::OnceLock<std::time::SystemTime>,
+}
+
+impl VertexOperation {
+    pub(crate) fn new(vertex: Arc<Vertex>, span: Option<SourceSpan>, job: Arc<Job>) -> Self {
+        let name = job.display_name(&vertex, name_of(&vertex));
+        Self { vertex, span, name, job, started: std::sync::OnceLock::new() }
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        self.vertex.digest
+    }
+
+    /// Notes when the vertex began to execute.
+    pub(crate) fn mark_started(&self, at: std::time::SystemTime) {
+        let _ = self.started.set(at);
+    }
+
+    /// Returns when the vertex began to execute.
+    pub(crate) fn started(&self) -> Option<std::time::SystemTime> {
+        self.started.get().copied()
+    }
+
+    fn place(&self, diagnostic: Diagnostic) -> Diagnostic {
+        diagnostic.at(self.span.clone()).on(self.vertex.platform())
+    }
+
+    /// Unique to this solve where the vertex must not be taken from the cache.
+    fn no_cache(&self) -> Option<Digest> {
+        self.vertex.metadata.ignore_cache.then_some(self.job.nonce)
+    }
+
+    async fn map(&self) -> Result<CacheMap, Diagnostic> {
+        let no_cache = self.no_cache();
+        Ok(match self.op()? {
+            pb::op::Op::Source(source) => crate::sources::cache_map(self, source).await?,
+            pb::op::Op::Exec(exec) => keys::exec(&self.vertex, exec, no_cache),
+            pb::op::Op::File(file) => keys::file(&self.vertex, file, no_cache),
+            pb::op::Op::Merge(merge) => keys::whole(&self.vertex, "merge", &merge.encode_to_vec(), no_cache),
+            pb::op::Op::Diff(diff) => keys::whole(&self.vertex, "diff", &diff.encode_to_vec(), no_cache),
+            pb::op::Op::Passthrough(pass) => {
+                keys::whole(&self.vertex, "passthrough", &pass.encode_to_vec(), no_cache)
+            }
+            pb::op::Op::Build(_) => return Err(unsupported("a nested build")),
+        })
+    }
+
+    async fn content(&self, input: usize, output: &Tree) -> Result<Option<Digest>, Diagnostic> {
+        let selections: Option<Vec<Selection>> = match self.op()? {
+            pb::op::Op::Exec(exec) => keys::exec_selection(exec, input),
+            pb::op::Op::File(file) => keys::file_selection(file, input),
+            _ => None,
+        };
+        match selections {
+            Some(selections) => self.job.content_digest(output, selections).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn run(&self, inputs: Vec<Tree>) -> Result<Vec<Tree>, Diagnostic> {
+        match self.op()? {
+            pb::op::Op::Source(source) => crate::sources::execute(self, source).await.map(|tree| vec![tree]),
+            pb::op::Op::Exec(exec) => exec::execute(self, exec, inputs).await,
+            pb::op::Op::File(file) => file::execute(self, file, inputs).await,
+            pb::op::Op::Merge(merge) => graft::merge(self, merge, inputs).await.map(|tree| vec![tree]),
+            pb::op::Op::Diff(diff) => graft::diff(self, diff, inputs).await.map(|tree| vec![tree]),
+            pb::op::Op::Passthrough(_) => Ok(inputs),
+            pb::op::Op::Build(_) => Err(unsupported("a nested build")),
+        }
+    }
+
+    fn op(&self) -> Result<&pb::op::Op, Diagnostic> {
+        self.vertex.op.op.as_ref().ok_or_else(|| unsupported("a vertex without an operation"))
+    }
+}
+
+fn unsupported(what: &str) -> Diagnostic {
+    Diagnostic::new(ErrorKind::User, format!("{what} is not supported"))
+}
+
+#[async_trait]
+impl Operation for VertexOperation {
+    type Output = Tree;
+    type Error = Diagnostic;
+
+    async fn cache_map(&self) -> Result<CacheMap, Diagnostic> {
+        self.map().await.map_err(|e| self.place(e))
+    }
+
+    async fn content_key(&self, input: usize, output: &Tree) -> Result<Option<Digest>, Diagnostic> {
+        self.content(input, output).await.map_err(|e| self.place(e))
+    }
+
+    async fn execute(&self, inputs: Vec<Tree>) -> Result<Vec<Tree>, Diagnostic> {
+        self.run(inputs).await.map_err(|e| self.place(e))
+    }
+}

@@ -1,0 +1,354 @@
+//! Running a program in an image of any platform, to try what was built.
+//!
+//! The program works on a snapshot of its own that is thrown away when it ends. It is a build step's sandbox
+//! with the terminal attached, not a container engine: there is no network of its own, and nothing stays.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::termios::{self, OptionalActions};
+use slipway_model::progress::EventSink;
+use slipway_model::solve::{LayoutSelector, NetworkMode};
+use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
+use slipway_runtime::{Mount, MountSource, Network, ProcessSettings, ProcessSpec, Stdio};
+use slipway_store::{CommitInfo, LayerBlob};
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::Blobs;
+use crate::engine::Engine;
+use crate::error::{Context as _, Explain as _, blocking};
+use crate::images::{Images, Pinned};
+use crate::progress::Progress;
+use crate::sandbox::{Sandbox, Sandboxes};
+use crate::sources::layout::Layout;
+
+/// The name under which a layout to run from is known.
+const LAYOUT: &str = "run";
+
+/// Where the image is.
+#[derive(Clone, Debug)]
+pub enum RunSource {
+    /// In slipway's own store under this name, or else in its registry.
+    Named(Reference),
+    Layout {
+        path: PathBuf,
+        selector: LayoutSelector,
+    },
+}
+
+/// A directory or file of the host that the program sees.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    pub source: PathBuf,
+    pub target: String,
+    pub readonly: bool,
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    pub source: RunSource,
+    pub platform: Platform,
+    /// Replaces the image's command; empty keeps it.
+    pub command: Vec<String>,
+    pub entrypoint: Option<String>,
+    pub environment: Vec<(String, String)>,
+    pub volumes: Vec<Volume>,
+    pub workdir: Option<String>,
+    pub user: Option<String>,
+    pub network: NetworkMode,
+    /// Keep standard input open.
+    pub interactive: bool,
+    /// Give the program a terminal.
+    pub terminal: bool,
+    /// Ask the registry even if the store has the image.
+    pub pull: bool,
+}
+
+impl Engine {
+    /// Runs a program, with this process's standard streams; returns its exit code.
+    pub async fn run(
+        &self,
+        options: RunOptions,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<u8, Diagnostic> {
+        let inner = self.inner.clone();
+        let lease = inner.store.lease().diagnose()?;
+        let progress = Progress::new(events);
+        let blobs = Blobs::new(
+            inner.client.clone(),
+            inner.store.clone(),
+            lease.clone(),
+            progress.clone(),
+            cancel.clone(),
+        );
+        let step = progress.step("preparing the image");
+        let pinned = self.pin(&options, &blobs).await?;
+        let config: ImageConfig = serde_json::from_slice(&pinned.config).map_err(|e| {
+            Diagnostic::new(ErrorKind::Environment, "cannot use the image's config").cause(e.to_string())
+        })?;
+        let layers: Vec<(LayerBlob, CommitInfo)> = pinned
+            .manifest
+            .layers
+            .iter()
+            .zip(&config.rootfs.diff_ids)
+            .map(|(layer, id)| (LayerBlob { descriptor: layer.clone(), diff_id: *id }, CommitInfo::default()))
+            .collect();
+        let top = inner.store.snapshots().add_image(&layers, &lease).diagnose()?.last().copied();
+        if let Some(top) = top {
+            blobs.unpack(top, step.digest(), &lease).await?;
+        }
+        // An image for a compatible platform runs as what it is.
+        let platform = config.platform();
+        let sandboxes = Sandboxes::decide(|| inner.facts(), [platform.clone()]).map_err(|mut refused| {
+            refused.pop().unwrap_or_else(|| crate::error::internal("refused without a reason"))
+        })?;
+        let sandbox = sandboxes.for_platform(Some(&platform)).await?;
+        step.done();
+        blocking(move || {
+            let active = inner.store.snapshots().prepare(top, &lease).diagnose()?;
+            let root: OwnedFd = active.mount().diagnose()?.into_fd();
+            let mut settings = settings(&options, &config, &root)?;
+            sandbox.adjust(&mut settings);
+            let mounts = mounts(&options, inner.resolv_conf())?;
+            let code = Attached { sandbox: &sandbox, options: &options, cancel: &cancel }
+                .run(root, mounts, settings)?;
+            drop(active);
+            Ok(code)
+        })
+        .await
+    }
+
+    async fn pin(&self, options: &RunOptions, blobs: &Blobs) -> Result<Pinned, Diagnostic> {
+        match &options.source {
+            RunSource::Layout { path, selector } => {
+                let layouts = HashMap::from([(LAYOUT.to_owned(), (Layout::new(path), selector.clone()))]);
+                Images::new(blobs.clone(), layouts).from_layout(LAYOUT, None, &options.platform).await
+            }
+            RunSource::Named(name) => {
+                let name = name.with_default_tag();
+                let images = Images::new(blobs.clone(), HashMap::new());
+                let own = self.inner.store.images().get(&name.to_string()).diagnose()?;
+                match own.filter(|_| !options.pull) {
+                    Some(own) => images.from_store(&name, own.descriptor, &options.platform).await,
+                    None => images.from_registry(&name, &options.platform).await,
+                }
+            }
+        }
+    }
+}
+
+fn settings(
+    options: &RunOptions,
+    config: &ImageConfig,
+    root: &OwnedFd,
+) -> Result<ProcessSettings, Diagnostic> {
+    let run = &config.config;
+    let mut args: Vec<String> = match &options.entrypoint {
+        Some(entrypoint) => vec![entrypoint.clone()],
+        None => run.entrypoint.clone().unwrap_or_default(),
+    };
+    match options.command.is_empty() {
+        false => args.extend(options.command.iter().cloned()),
+        true if options.entrypoint.is_none() => args.extend(run.cmd.clone().unwrap_or_default()),
+        true => {}
+    }
+    if args.is_empty() {
+        return Err(Diagnostic::new(ErrorKind::User, "the image does not say what to run")
+            .hint("name a program after the image: `slipway run IMAGE PROGRAM`"));
+    }
+    let mut env = run.env.clone();
+    for (name, value) in &options.environment {
+        env.retain(|e| e.split('=').next() != Some(name));
+        env.push(format!("{name}={value}"));
+    }
+    if !env.iter().any(|e| e.starts_with("PATH=")) {
+        env.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    }
+    if options.terminal && !env.iter().any(|e| e.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+    }
+    let user = options.user.as_deref().unwrap_or(&run.user);
+    let user = slipway_runtime::passwd::resolve(root.as_fd(), user)
+        .map_err(|e| Diagnostic::new(ErrorKind::User, e.to_string()))?;
+    let cwd = options.workdir.clone().unwrap_or_else(|| run.working_dir.clone());
+    Ok(ProcessSettings {
+        args,
+        env,
+        cwd: if cwd.is_empty() { "/".to_owned() } else { cwd },
+        user,
+        network: match options.network {
+            NetworkMode::None => Network::None,
+            NetworkMode::Default | NetworkMode::Host => Network::Host,
+        },
+        ..ProcessSettings::default()
+    })
+}
+
+fn mounts(options: &RunOptions, resolv_conf: &str) -> Result<Vec<Mount>, Diagnostic> {
+    let mut mounts = vec![
+        Mount::public_file("/etc/resolv.conf", resolv_conf),
+        Mount::public_file(
+            "/etc/hosts",
+            "127.0.0.1\tlocalhost slipway\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        ),
+    ];
+    for volume in &options.volumes {
+        let source = MountSource::host_path(&volume.source)
+            .map_err(std::io::Error::from)
+            .context(|| format!("cannot mount `{}`", volume.source.display()))?;
+        mounts.push(Mount { destination: volume.target.clone(), source, readonly: volume.readonly });
+    }
+    Ok(mounts)
+}
+
+/// A program with this process's streams.
+struct Attached<'a> {
+    sandbox: &'a Sandbox,
+    options: &'a RunOptions,
+    cancel: &'a CancellationToken,
+}
+
+impl Attached<'_> {
+    fn run(&self, root: OwnedFd, mounts: Vec<Mount>, settings: ProcessSettings) -> Result<u8, Diagnostic> {
+        let terminal = match self.options.terminal {
+            true => Some(Terminal::open().context(|| "cannot make a terminal for the program".to_owned())?),
+            false => None,
+        };
+        let stdio = match &terminal {
+            Some(terminal) => Stdio::Terminal(terminal.slave.try_clone().diagnose()?),
+            None => self.streams()?,
+        };
+        let program = settings.args.first().cloned().unwrap_or_default();
+        let process = self
+            .sandbox
+            .server()
+            .spawn(ProcessSpec { root, mounts, stdio, settings })
+            .map_err(|error| error.explain())?;
+        let killer = process.killer();
+        let watch = Watch::start(self.cancel.clone(), move || killer.kill());
+        let relay = terminal.map(Terminal::relay).transpose().diagnose()?;
+        let exit = process.wait().context(|| format!("cannot run `{program}`"));
+        drop(watch);
+        drop(relay);
+        Ok(u8::try_from(exit?.status.code() & 0xff).unwrap_or(1))
+    }
+
+    fn streams(&self) -> Result<Stdio, Diagnostic> {
+        let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().diagnose();
+        let stdin = match self.options.interactive {
+            true => copy(std::io::stdin().as_fd())?,
+            false => std::fs::File::open("/dev/null").diagnose()?.into(),
+        };
+        Ok(Stdio::Streams {
+            stdin,
+            stdout: copy(std::io::stdout().as_fd())?,
+            stderr: copy(std::io::stderr().as_fd())?,
+        })
+    }
+}
+
+/// Calls something when a token is cancelled, until dropped.
+struct Watch {
+    stop: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Watch {
+    fn start(cancel: CancellationToken, then: impl FnOnce() + Send + 'static) -> Self {
+        let stop = CancellationToken::new();
+        let ended = stop.clone();
+        let handle = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
+            let cancelled = handle.block_on(async {
+                tokio::select! {
+                    () = cancel.cancelled() => true,
+                    () = ended.cancelled() => false,
+                }
+            });
+            if cancelled {
+                then();
+            }
+        });
+        Self { stop, thread: thread.ok() }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A pseudo-terminal for the program, with ours behind it.
+struct Terminal {
+    master: OwnedFd,
+    slave: OwnedFd,
+}
+
+/// Puts our terminal back as it was when the program has ended.
+struct Relay {
+    original: Option<termios::Termios>,
+    output: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Terminal {
+    fn open() -> std::io::Result<Self> {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        grantpt(&master)?;
+        unlockpt(&master)?;
+        let name = ptsname(&master, Vec::new())?;
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+        let slave = rustix::fs::open(name, flags, rustix::fs::Mode::empty())?;
+        if let Ok(size) = termios::tcgetwinsize(std::io::stdout()) {
+            termios::tcsetwinsize(&master, size)?;
+        }
+        Ok(Self { master, slave })
+    }
+
+    /// Passes bytes both ways on threads, with our own terminal in raw mode.
+    fn relay(self) -> std::io::Result<Relay> {
+        drop(self.slave);
+        let original = termios::tcgetattr(std::io::stdin()).ok();
+        if let Some(original) = &original {
+            let mut raw = original.clone();
+            raw.make_raw();
+            termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &raw)?;
+        }
+        let mut to_program = std::fs::File::from(self.master.try_clone()?);
+        let mut from_program = std::fs::File::from(self.master);
+        std::thread::Builder::new().name("terminal-in".to_owned()).spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut to_program);
+        })?;
+        let output = std::thread::Builder::new().name("terminal-out".to_owned()).spawn(move || {
+            let mut buffer = [0u8; 8192];
+            // Reading fails when the program's side is closed, which is its end.
+            while let Ok(read @ 1..) = from_program.read(&mut buffer) {
+                let mut out = std::io::stdout().lock();
+                if out.write_all(&buffer[..read]).and_then(|()| out.flush()).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Relay { original, output: Some(output) })
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(output) = self.output.take() {
+            let _ = output.join();
+        }
+        if let Some(original) = &self.original {
+            let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, original);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What is asked of an engine besides building: what a Dockerfile has to say, what is in the store.
+
+use std::time::SystemTime;
+
+use slipway_dockerfile::{ConvertOptions, ImageResolver, SourceFile};
+use slipway_model::solve::Call;
+use slipway_model::{Descriptor, Diagnostic, ErrorKind, ImageIndex, MediaType, Platform, Reference};
+use slipway_store::{PruneOptions, UsageItem};
+
+use crate::engine::Engine;
+use crate::error::Context as _;
+use crate::solve::CallResult;
+
+/// The largest document of the store that is read.
+const MAX_DOCUMENT: u64 = 8 << 20;
+
+/// An image in slipway's own store.
+#[derive(Clone, Debug)]
+pub struct ImageSummary {
+    pub name: String,
+    pub descriptor: Descriptor,
+    pub platforms: Vec<Platform>,
+    /// Bytes of all layers, compressed, of all platforms; shared ones once.
+    pub size: u64,
+    pub created: SystemTime,
+}
+
+impl Engine {
+    /// Lists the images that have a name.
+    pub fn images(&self) -> Result<Vec<ImageSummary>, Diagnostic> {
+        let images = self.inner.store.images().list().diagnose()?;
+        Ok(images.into_iter().map(|image| self.summarize(image)).collect())
+    }
+
+    fn summarize(&self, image: slipway_store::NamedImage) -> ImageSummary {
+        let content = self.inner.store.content();
+        let read = |descriptor: &Descriptor| content.read(&descriptor.digest, MAX_DOCUMENT).ok();
+        let manifests: Vec<Descriptor> = match MediaType::is_index(&image.descriptor.media_type) {
+            true => read(&image.descriptor)
+                .and_then(|text| serde_json::from_slice::<ImageIndex>(&text).ok())
+                .map(|index| index.manifests)
+                .unwrap_or_default(),
+            false => vec![image.descriptor.clone()],
+        };
+        let mut platforms = Vec::new();
+        let mut layers = std::collections::BTreeMap::new();
+        for descriptor in &manifests {
+            let Some(manifest) = read(descriptor)
+                .and_then(|text| serde_json::from_slice::<slipway_model::Manifest>(&text).ok())
+            else {
+                continue;
+            };
+            layers.extend(manifest.layers.iter().map(|layer| (layer.digest, layer.size)));
+            let stated = descriptor.platform.clone();
+            let platform = stated.or_else(|| {
+                let config: slipway_model::ImageConfig =
+                    serde_json::from_slice(&read(&manifest.config)?).ok()?;
+                Some(config.platform())
+            });
+            platforms.extend(platform);
+        }
+        ImageSummary {
+            name: image.name,
+            descriptor: image.descriptor,
+            platforms,
+            size: layers.values().sum(),
+            created: image.updated_at,
+        }
+    }
+
+    /// Takes an image's name away; what only it needed is freed by the next collection.
+    pub fn remove_image(&self, name: &Reference) -> Result<(), Diagnostic> {
+        let name = name.with_default_tag().to_string();
+        match self.inner.store.images().remove(&name).diagnose()? {
+            true => Ok(()),
+            false => Err(Diagnostic::new(ErrorKind::User, format!("there is no image `{name}`"))
+                .hint("`slipway images` lists those there are")),
+        }
+    }
+
+    /// Lists what takes up space.
+    pub fn usage(&self) -> Result<Vec<UsageItem>, Diagnostic> {
+        self.inner.store.usage().diagnose()
+    }
+
+    /// Frees space; what a running build needs stays.
+    pub fn prune(&self, options: &PruneOptions<'_>) -> Result<Vec<UsageItem>, Diagnostic> {
+        self.inner.store.prune(options).diagnose()
+    }
+}
+
+/// Answers a call that looks at the Dockerfile only.
+pub(crate) async fn call(
+    call: Call,
+    source: &SourceFile,
+    options: &ConvertOptions,
+    resolver: &dyn ImageResolver,
+) -> Result<CallResult, Vec<Diagnostic>> {
+    match call {
+        Call::Build => Err(vec![crate::error::internal("a build is not a call")]),
+        Call::Check => {
+            let results = slipway_dockerfile::check(source, options, resolver).await;
+            Ok(CallResult { failed: !results.is_clean(), text: results.to_text(), json: results.to_json() })
+        }
+        Call::Outline => {
+            let outline = slipway_dockerfile::outline(source, options, resolver)
+                .await
+                .map_err(|failure| failure.diagnostics)?;
+            Ok(CallResult { failed: false, text: outline.to_text(), json: outline.to_json() })
+        }
+        Call::Targets => {
+            let targets = slipway_dockerfile::targets(source)?;
+            Ok(CallResult { failed: false, text: targets.to_text(), json: targets.to_json() })
+        }
+    }
+}

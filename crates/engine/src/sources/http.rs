@@ -1,0 +1,219 @@
+//! Files at an address, for `ADD https://…`.
+//!
+//! The key of such a file is its content. So that an unchanged file is not downloaded again, the entity tag of
+//! the last answer is kept and sent along; a server that says `304 Not Modified` is believed.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use slipway_files::{MakeFile, Root, Time};
+use slipway_model::llb::pb;
+use slipway_model::{Diagnostic, Digest, ErrorKind};
+use slipway_solver::CacheMap;
+use slipway_store::CommitInfo;
+
+use crate::error::{Context as _, blocking};
+use crate::ops::{VertexOperation, keys};
+use crate::tree::Tree;
+
+/// The key-value namespace of answers, by address.
+const ANSWERS: &str = "http";
+
+/// What a server said of an address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Answer {
+    digest: Digest,
+    size: u64,
+    etag: Option<String>,
+    last_modified: Option<String>,
+    /// From `Content-Disposition`.
+    filename: Option<String>,
+}
+
+/// Asks the server what is at the address now.
+pub(super) async fn cache_map(
+    operation: &VertexOperation,
+    source: &pb::SourceOp,
+) -> Result<CacheMap, Diagnostic> {
+    let answer = fetch(operation, source).await?;
+    let mut data = format!("{}\0{}\0", answer.digest, file_name(source, &answer));
+    for name in ["http.perm", "http.uid", "http.gid"] {
+        data.push_str(source.attrs.get(name).map(String::as_str).unwrap_or_default());
+        data.push('\0');
+    }
+    data.push_str(answer.last_modified.as_deref().unwrap_or_default());
+    Ok(keys::source("http", None, data.as_bytes(), None))
+}
+
+/// Makes a snapshot with the file alone in it.
+pub(super) async fn execute(operation: &VertexOperation, source: &pb::SourceOp) -> Result<Tree, Diagnostic> {
+    let answer = fetch(operation, source).await?;
+    let job = operation.job.clone();
+    let name = file_name(source, &answer);
+    let octal = source
+        .attrs
+        .get("http.perm")
+        .and_then(|mode| i64::from_str_radix(mode.trim_start_matches("0o"), 8).ok());
+    let mode = octal.or_else(|| source.attrs.get("http.perm")?.parse().ok()).unwrap_or(0o600) as u32;
+    let id = |name: &str| source.attrs.get(name).and_then(|id| id.parse().ok()).unwrap_or(0);
+    let owner = (id("http.uid"), id("http.gid"));
+    let modified = answer.last_modified.as_deref().and_then(parse_http_date);
+    blocking(move || {
+        let active = job.engine.store.snapshots().prepare(None, &job.lease).diagnose()?;
+        let root = Root::from(active.mount().diagnose()?.into_fd());
+        let content = job.engine.store.content().open(&answer.digest).diagnose()?;
+        let mut content = content;
+        let mut data = Vec::new();
+        std::io::Read::read_to_end(&mut content, &mut data).diagnose()?;
+        let time = Some(Time { seconds: modified.unwrap_or(0), nanoseconds: 0 });
+        let file = MakeFile { mode, data: &data, owner: Some(owner), time };
+        slipway_files::mkfile(&root, &name, &file).diagnose()?;
+        drop(root);
+        active
+            .commit(&CommitInfo { description: format!("http {name}"), ..CommitInfo::default() })
+            .diagnose()
+            .map(Tree::Snapshot)
+    })
+    .await
+}
+
+/// Names the file as the operation asks, the server says, or the address ends.
+fn file_name(source: &pb::SourceOp, answer: &Answer) -> String {
+    if let Some(name) = source.attrs.get("http.filename").filter(|name| !name.is_empty()) {
+        return name.clone();
+    }
+    let plain = |name: &str| Path::new(name).file_name().map(|n| n.to_string_lossy().into_owned());
+    let from_server = answer.filename.as_deref().and_then(plain);
+    let address = source.identifier.split(['?', '#']).next().unwrap_or_default();
+    let path =
+        address.split_once("://").map(|(_, rest)| rest).and_then(|rest| rest.split_once('/')).map(|(_, p)| p);
+    from_server.or_else(|| path.and_then(plain)).unwrap_or_else(|| "download".to_owned())
+}
+
+async fn fetch(operation: &VertexOperation, source: &pb::SourceOp) -> Result<Answer, Diagnostic> {
+    let slot = operation.job.http_slot(&source.identifier);
+    let answer = slot
+        .get_or_init(|| async {
+            let answer = request(operation, &source.identifier).await?;
+            Ok(answer).map(|answer| serde_json::to_vec(&answer).unwrap_or_default())
+        })
+        .await
+        .clone()?;
+    let answer: Answer =
+        serde_json::from_slice(&answer).map_err(|e| crate::error::internal(e.to_string()))?;
+    if let Some(expected) = source.attrs.get("http.checksum")
+        && *expected != answer.digest.to_string()
+    {
+        return Err(Diagnostic::new(
+            ErrorKind::User,
+            format!("digest mismatch {}: {expected}", answer.digest),
+        )
+        .cause(format!("the content of {} is not what the Dockerfile expects", redact(&source.identifier)))
+        .hint("check where the file comes from; if it is right, put its digest into `--checksum`"));
+    }
+    Ok(answer)
+}
+
+async fn request(operation: &VertexOperation, address: &str) -> Result<Answer, Diagnostic> {
+    let job = &operation.job;
+    let values = job.engine.store.key_values();
+    let content = job.engine.store.content();
+    let known: Option<Answer> = values
+        .get(ANSWERS, address.as_bytes())
+        .ok()
+        .flatten()
+        .and_then(|value| serde_json::from_slice(&value.value).ok())
+        .filter(|answer: &Answer| matches!(content.contains(&answer.digest), Ok(Some(size)) if size == answer.size));
+    let shown = redact(address);
+    let failed = |error: reqwest::Error| {
+        Diagnostic::new(ErrorKind::Environment, format!("cannot download {shown}"))
+            .cause(error.without_url().to_string())
+    };
+    let https = address.starts_with("https:");
+    let client = job.blobs.client().web(https).await.context(|| format!("cannot download {shown}"))?;
+    let mut get = client.get(address);
+    if let Some(etag) = known.as_ref().and_then(|answer| answer.etag.as_ref()) {
+        get = get.header("if-none-match", etag);
+    }
+    let mut response = get.send().await.map_err(failed)?;
+    if let (304, Some(known)) = (response.status().as_u16(), known) {
+        job.lease.hold_blobs(&[known.digest]).diagnose()?;
+        return Ok(known);
+    }
+    if !response.status().is_success() {
+        let status = response.status().as_u16();
+        return Err(Diagnostic::new(ErrorKind::User, format!("invalid response status {status}"))
+            .cause(format!("that is what the server says to a request for {shown}")));
+    }
+    let header = |name: &str| -> Option<String> {
+        response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
+    let (etag, last_modified) = (header("etag"), header("last-modified"));
+    let filename = header("content-disposition").and_then(|text| disposition(&text));
+    let counter =
+        job.progress.counter(operation.digest(), shown.clone(), response.content_length().unwrap_or(0));
+    let mut ingest = content.ingest(None, &job.lease).diagnose()?;
+    let mut size = 0;
+    while let Some(piece) = response.chunk().await.map_err(failed)? {
+        size += piece.len() as u64;
+        counter.set(size);
+        ingest = blocking(move || ingest.append(&piece).diagnose().map(|()| ingest)).await?;
+    }
+    let digest = blocking(move || ingest.commit().diagnose()).await?;
+    let answer = Answer { digest, size, etag, last_modified, filename };
+    if let Ok(text) = serde_json::to_vec(&answer) {
+        let _ = values.put(ANSWERS, address.as_bytes(), &text);
+    }
+    Ok(answer)
+}
+
+/// Takes user names, passwords and query strings out of an address.
+fn redact(address: &str) -> String {
+    let Ok(mut url) = url::Url::parse(address) else { return "the address".to_owned() };
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.to_string()
+}
+
+/// Reads the file name of a `Content-Disposition` header.
+fn disposition(text: &str) -> Option<String> {
+    let name = text.split(';').find_map(|part| part.trim().strip_prefix("filename="))?;
+    Some(name.trim_matches('"').to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Reads `Sun, 06 Nov 1994 08:49:37 GMT` as seconds since 1970.
+fn parse_http_date(text: &str) -> Option<i64> {
+    jiff::fmt::rfc2822::parse(text).ok().map(|time| time.timestamp().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_the_server_or_the_address() {
+        let answer = |filename: Option<&str>| Answer {
+            digest: Digest::of(""),
+            size: 0,
+            etag: None,
+            last_modified: None,
+            filename: filename.map(str::to_owned),
+        };
+        let source = |address: &str| pb::SourceOp { identifier: address.to_owned(), ..Default::default() };
+        assert_eq!(file_name(&source("https://h/a/b.tar?x=1"), &answer(None)), "b.tar");
+        assert_eq!(file_name(&source("https://h/"), &answer(None)), "download");
+        assert_eq!(file_name(&source("https://h/x"), &answer(Some("../../etc/passwd"))), "passwd");
+        assert_eq!(disposition("attachment; filename=\"a b.txt\"").as_deref(), Some("a b.txt"));
+    }
+
+    #[test]
+    fn dates_are_read() {
+        assert_eq!(parse_http_date("Thu, 01 Apr 2021 10:20:30 GMT"), Some(1_617_272_430));
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        assert_eq!(redact("https://u:p@h/x?token=1"), "https://h/x");
+    }
+}
