@@ -20,6 +20,8 @@ use rustix::io::Errno;
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 const LIST_BUFFER: usize = 32 << 10;
+/// How many levels of directories are open at the same time while a tree is removed.
+const MAX_OPEN: usize = 128;
 
 /// Tells whether this is overlayfs's mark that a name is gone.
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {
@@ -70,75 +72,93 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 
 /// Removes what `name` is in `parent`; missing is fine.
 ///
-/// However deep, it takes no more than a few descriptors: a directory below the second level is first
-/// moved up, and then removed like the others.
+/// However deep, it takes no more than [`MAX_OPEN`] descriptors: a directory below that is moved up first.
 pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
-    let name = CString::new(name)?;
-    let top = match open_directory(parent, &name) {
-        Err(Errno::ACCESS) => {
-            rustix::fs::chmodat(parent, &*name, Mode::from_raw_mode(0o700), AtFlags::empty())?;
-            open_directory(parent, &name)?
-        }
-        Err(Errno::NOENT) => return Ok(()),
-        opened => opened?,
-    };
-    let mut serial = 0u64;
-    let mut queue = empty(top.as_fd(), top.as_fd(), &mut serial)?;
-    while let Some(child) = queue.pop() {
-        let directory = open_removable(top.as_fd(), &child)?;
-        queue.extend(empty(directory.as_fd(), top.as_fd(), &mut serial)?);
-        rustix::fs::unlinkat(&top, &*child, AtFlags::REMOVEDIR)?;
+    let mut queue = vec![CString::new(name)?];
+    let mut serial = 0;
+    while let Some(name) = queue.pop() {
+        remove_directory(parent, name, &mut queue, &mut serial)?;
     }
-    rustix::fs::unlinkat(parent, &*name, AtFlags::REMOVEDIR)?;
     Ok(())
 }
 
-/// Removes the files in `directory` and moves its directories to `top`; returns their names there.
-fn empty(directory: BorrowedFd<'_>, top: BorrowedFd<'_>, serial: &mut u64) -> io::Result<Vec<CString>> {
-    let mut moved = Vec::new();
-    for (name, kind) in list(directory)? {
-        if kind != FileType::Directory {
-            match rustix::fs::unlinkat(directory, &*name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::ISDIR | Errno::PERM) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        match rustix::fs::unlinkat(directory, &*name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => continue,
-            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        loop {
-            *serial += 1;
-            let target = CString::new(format!(".removed-{serial}"))?;
-            let flags = rustix::fs::RenameFlags::NOREPLACE;
-            match rustix::fs::renameat_with(directory, &*name, top, &*target, flags) {
-                Ok(()) => {
-                    moved.push(target);
-                    break;
-                }
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    Ok(moved)
+/// A directory that is being emptied.
+struct Emptied {
+    fd: OwnedFd,
+    name: CString,
+    left: Vec<(CString, FileType)>,
 }
 
-fn open_removable(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
-    match open_directory(parent, name) {
-        Err(Errno::ACCESS) => {
-            rustix::fs::chmodat(parent, name, Mode::from_raw_mode(0o700), AtFlags::empty())?;
-            Ok(open_directory(parent, name)?)
-        }
-        opened => Ok(opened?),
+impl Emptied {
+    fn open(parent: BorrowedFd<'_>, name: CString) -> io::Result<Option<Self>> {
+        let fd = match open_directory(parent, &name) {
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::ACCESS) => {
+                rustix::fs::chmodat(parent, &*name, Mode::from_raw_mode(0o700), AtFlags::empty())?;
+                open_directory(parent, &name)?
+            }
+            opened => opened?,
+        };
+        let left = list(&fd)?;
+        Ok(Some(Self { fd, name, left }))
     }
+}
+
+/// Removes a directory; what is too deep is moved to `top` and put into `queue`.
+fn remove_directory(
+    top: BorrowedFd<'_>,
+    name: CString,
+    queue: &mut Vec<CString>,
+    serial: &mut u64,
+) -> io::Result<()> {
+    let mut stack: Vec<Emptied> = Emptied::open(top, name)?.into_iter().collect();
+    while let Some(index) = stack.len().checked_sub(1) {
+        let here = &mut stack[index];
+        let Some((name, kind)) = here.left.pop() else {
+            let parent = index.checked_sub(1).map_or(top, |above| stack[above].fd.as_fd());
+            ignore_missing(rustix::fs::unlinkat(parent, &*stack[index].name, AtFlags::REMOVEDIR))?;
+            stack.pop();
+            continue;
+        };
+        if kind != FileType::Directory {
+            match rustix::fs::unlinkat(&here.fd, &*name, AtFlags::empty()) {
+                // The file system did not tell the type.
+                Err(Errno::ISDIR | Errno::PERM) => {}
+                done => {
+                    ignore_missing(done)?;
+                    continue;
+                }
+            }
+        }
+        if index + 1 < MAX_OPEN {
+            let child = Emptied::open(here.fd.as_fd(), name)?;
+            stack.extend(child);
+        } else {
+            queue.push(move_up(here.fd.as_fd(), &name, top, serial)?);
+        }
+    }
+    Ok(())
+}
+
+fn move_up(from: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, serial: &mut u64) -> io::Result<CString> {
+    loop {
+        *serial += 1;
+        let target = CString::new(format!(".removed-{}-{serial}", std::process::id()))?;
+        match rustix::fs::renameat_with(from, name, top, &*target, rustix::fs::RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(target),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn ignore_missing(result: Result<(), Errno>) -> Result<(), Errno> {
+    if result == Err(Errno::NOENT) { Ok(()) } else { result }
 }
 
 /// Counts the bytes that a tree takes on the disk; what has several links counts once.
@@ -234,7 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut fd = rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let top = rustix::io::dup(&fd).unwrap();
-        for _ in 0..5000 {
+        for _ in 0..1000 {
             rustix::fs::mkdirat(&fd, "d", Mode::from_raw_mode(0o700)).unwrap();
             fd = open_directory(&fd, c"d").unwrap();
         }

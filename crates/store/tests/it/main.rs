@@ -1,0 +1,15 @@
+//! The store with real parts: overlayfs, GNU tar, gzip, other processes.
+//!
+//! Most of this needs root, or a user namespace with a mount namespace; without, it is skipped loudly.
+
+mod cache;
+mod collection;
+mod content;
+mod diff;
+mod full_disk;
+mod hostile;
+mod merge;
+mod processes;
+mod round_trip;
+mod support;
+mod unpack;
