@@ -2,6 +2,12 @@
 //!
 //! Most of this needs root, or a user namespace with a mount namespace; without, it is skipped loudly.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test ends by a panic, and says what it skips"
+)]
+
 mod cache;
 mod collection;
 mod content;
