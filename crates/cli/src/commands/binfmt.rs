@@ -1,13 +1,98 @@
 //! `binfmt`: emulators of foreign platforms for everybody on the host, as tonistiigi/binfmt registers them.
 //!
-//! Builds do not need it: each has a table of its own.
+//! Builds do not need it: each has a table of its own. Without a flag it changes nothing.
+
+use slipway_emulation::host_table::{self, Status, TableError};
+use slipway_emulation::{EmulationOptions, Guest, HostFacts};
+use slipway_model::{Diagnostic, ErrorKind, Platform};
 
 use crate::app::Context;
-use crate::args::binfmt::BinfmtArgs;
+use crate::args::binfmt::{BinfmtArgs, StatusFormat};
 use crate::error::Failure;
-use crate::settings::SettingsError;
+use crate::output;
+use crate::ui::format::table;
 
 /// Runs `binfmt`.
-pub(crate) fn run(_args: &BinfmtArgs, _context: &Context) -> Result<(), Failure> {
-    Err(SettingsError::unsupported("`binfmt`").into())
+pub(crate) fn run(args: &BinfmtArgs, context: &Context) -> Result<(), Failure> {
+    let options = EmulationOptions::from_env(|name| context.around.variable(name).map(Into::into));
+    let facts = HostFacts::probe(&options);
+    let mut failures = Vec::new();
+    for list in &args.uninstall {
+        match host_table::uninstall(&args.mount, list) {
+            Ok(names) => names.iter().for_each(|name| tell("uninstalled", name)),
+            Err(error) => failures.push(diagnostic(&error)),
+        }
+    }
+    for list in &args.install {
+        match host_table::parse_list(list, &facts) {
+            Ok(guests) => {
+                failures.extend(guests.into_iter().filter_map(|guest| install(guest, args, &facts)))
+            }
+            Err(error) => failures.push(diagnostic(&error)),
+        }
+    }
+    if !failures.is_empty() {
+        return Err(failures.into());
+    }
+    let status = host_table::status(&args.mount, &facts).map_err(|error| diagnostic(&error))?;
+    match args.format {
+        StatusFormat::Json => {
+            let json = serde_json::to_string_pretty(&status)
+                .map_err(|error| Failure::from_error(ErrorKind::Internal, &error))?;
+            output::text(&(json + "\n"))
+        }
+        StatusFormat::Table => output::text(&as_table(&status, &facts.native_platforms())),
+    }
+}
+
+/// Registers one emulator; returns what went wrong, so that the others are registered still.
+fn install(guest: &'static Guest, args: &BinfmtArgs, facts: &HostFacts) -> Option<Diagnostic> {
+    let emulator = facts.emulator(guest).ok_or(TableError::NoEmulator(guest.architecture));
+    match emulator.and_then(|qemu| host_table::install(&args.mount, qemu)) {
+        Ok(()) => {
+            tell("installed", guest.architecture);
+            None
+        }
+        Err(error) => Some(diagnostic(&error)),
+    }
+}
+
+fn tell(what: &str, name: &str) {
+    output::text_to_stderr(&format!("{what}: {name}\n"));
+}
+
+fn diagnostic(error: &TableError) -> Diagnostic {
+    let mut diagnostic = Diagnostic::from_error(error.kind(), error);
+    diagnostic.hint = error.hint();
+    diagnostic
+}
+
+/// Says how each platform runs.
+fn as_table(status: &Status, native: &[Platform]) -> String {
+    let how = |name: &str| match name.parse::<Platform>() {
+        Ok(platform) if native.contains(&platform) => "native".to_owned(),
+        Ok(platform) => Guest::of(&platform.architecture).map(Guest::entry_name).unwrap_or_default(),
+        Err(_) => String::new(),
+    };
+    let head = ["PLATFORM", "RUNS BY"].map(str::to_owned).to_vec();
+    let rows = status.supported.iter().map(|name| vec![name.clone(), how(name)]);
+    table(&std::iter::once(head).chain(rows).collect::<Vec<_>>(), 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_how_platforms_run() {
+        let status = Status {
+            supported: ["linux/amd64", "linux/386", "linux/arm64"].map(str::to_owned).to_vec(),
+            emulators: vec!["qemu-aarch64".to_owned()],
+        };
+        let native = ["linux/amd64", "linux/386"].map(|name| name.parse().unwrap());
+        assert_eq!(
+            as_table(&status, &native),
+            "PLATFORM      RUNS BY\nlinux/amd64   native\nlinux/386     native\nlinux/arm64   qemu-aarch64\n"
+        );
+    }
 }

@@ -126,3 +126,27 @@ fn functions_of_the_frontend_are_listed() {
     assert_eq!(code, Some(0));
     assert!(out.starts_with("NAME                 VERSION DESCRIPTION\noutline "), "{out}");
 }
+
+#[test]
+fn binfmt_writes_to_the_table_it_is_shown() {
+    let directory = directory();
+    let table = directory.path().join("table");
+    std::fs::create_dir(&table).expect("it can be made");
+    let mount = table.to_str().expect("the path is text");
+    let (code, _, errors) = shown(&slipway(directory.path(), &["binfmt", "--mount", mount]));
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("no binfmt_misc table at") && errors.contains("hint: "), "{errors}");
+
+    std::fs::write(table.join("register"), "").expect("it can be written");
+    let (code, out, _) = shown(&slipway(directory.path(), &["binfmt", "--mount", mount]));
+    assert_eq!(code, Some(0));
+    assert!(
+        out.starts_with("{\n  \"supported\": [\n    \"linux/") && out.contains("\"emulators\": []"),
+        "{out}"
+    );
+
+    let unknown = slipway(directory.path(), &["binfmt", "--mount", mount, "--install", "vax"]);
+    let (code, _, errors) = shown(&unknown);
+    assert_eq!(code, Some(1));
+    assert!(errors.starts_with("error: unknown architecture `vax`\nhint: known are"), "{errors}");
+}
