@@ -94,6 +94,10 @@ impl SandboxServer {
                     detached.push(fd);
                     SourceRequest::Detached
                 }
+                MountSource::Subtree { mount, path } => {
+                    detached.push(mount);
+                    SourceRequest::Subtree { path }
+                }
                 MountSource::Tmpfs { size, mode } => SourceRequest::Tmpfs { size, mode },
                 MountSource::File(file) => {
                     let length = file.content.len();

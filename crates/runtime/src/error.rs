@@ -137,6 +137,8 @@ impl std::fmt::Display for ExecFailure {
 pub enum MountFailure {
     /// The path goes through something that is no directory, or through too many links.
     BadDestination(i32),
+    /// The path inside the source names nothing, or cannot be reached.
+    BadSource { path: String, errno: i32 },
     /// The mount point is missing and cannot be made.
     CannotCreate(i32),
     /// `/proc`, `/sys` and `/dev` have to be what they say, or the masks over them would miss.
@@ -151,6 +153,7 @@ impl std::fmt::Display for MountFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::BadDestination(errno) => write!(f, "cannot resolve the path: {}", Text(*errno)),
+            Self::BadSource { path, errno } => write!(f, "source `{path}`: {}", Text(*errno)),
             Self::CannotCreate(errno) => write!(f, "cannot create the mount point: {}", Text(*errno)),
             Self::SymbolicLink => f.write_str("has to be a directory, not a symbolic link"),
             Self::WrongType { source_is_directory: true } => {

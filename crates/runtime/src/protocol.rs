@@ -25,7 +25,7 @@ use crate::spec::ProcessSettings;
 pub(crate) const MAX_MOUNT_FDS: usize = 240;
 
 /// The longest text message; requests proper are in memory files.
-pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
+pub(crate) const MAX_MESSAGE: usize = 128 * 1024;
 
 /// The first message of the engine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,6 +66,10 @@ pub(crate) struct MountRequest {
 pub(crate) enum SourceRequest {
     /// The next detached mount.
     Detached,
+    /// A path inside the next detached mount.
+    Subtree {
+        path: String,
+    },
     Tmpfs {
         size: Option<u64>,
         mode: u32,

@@ -10,8 +10,6 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::sys::mount;
-
 /// Describes one process to run and everything it sees.
 #[derive(Debug)]
 pub struct ProcessSpec {
@@ -165,6 +163,8 @@ pub enum MountSource {
     ///
     /// It is consumed: one per process, since `readonly` is set on it.
     Detached(OwnedFd),
+    /// The directory or file at `path` inside a detached mount; links in it cannot lead outside.
+    Subtree { mount: OwnedFd, path: String },
     /// A fresh tmpfs; the size is in bytes, no size is the kernel's default (half the memory).
     Tmpfs { size: Option<u64>, mode: u32 },
     /// A regular file with this content, kept in memory: secrets, `/etc/hosts`, `/etc/resolv.conf`.
@@ -208,14 +208,5 @@ impl MountSource {
             | OpenTreeFlags::AT_RECURSIVE
             | OpenTreeFlags::AT_NO_AUTOMOUNT;
         rustix::mount::open_tree(rustix::fs::CWD, path, flags).map(Self::Detached)
-    }
-
-    /// Clones the subtree at `path` (no symbolic link followed outside) of a detached mount or directory.
-    ///
-    /// The kernel clones from mounts of the caller's own mount namespace and, from Linux 6.15 on, from
-    /// detached ones.
-    pub fn beneath(directory: impl std::os::fd::AsFd, path: &str) -> Result<Self, Errno> {
-        let target = mount::open_in_root(directory, path)?;
-        mount::clone_tree(&target, "", true).map(Self::Detached)
     }
 }

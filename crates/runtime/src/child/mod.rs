@@ -78,8 +78,12 @@ fn set_up(
     }
 
     let stubs = mounts::build(&root, &settings, request.mounts, mounts, files, place)?;
-    // Also tells a dead server: then there is nobody to run for.
-    protocol::send(report, &Report::Stubs(stubs)).map_err(at("report"))?;
+    // A few at a time: paths are long, messages are not. One at least, which also tells a dead server:
+    // then there is nobody to run for.
+    for some in stubs.chunks(4) {
+        protocol::send(report, &Report::Stubs(some.to_vec())).map_err(at("report"))?;
+    }
+    protocol::send(report, &Report::Stubs(Vec::new())).map_err(at("report"))?;
     make_working_directory(&root, &settings)?;
     if settings.readonly_root {
         enter(&read_only(&root).map_err(at("read-only root"))?)?;

@@ -142,19 +142,44 @@ impl Builder<'_> {
         let shelf = Shelf::new(&requests, files)?;
         for (index, request) in requests.iter().enumerate() {
             let refused = refused(&request.destination);
-            let source = match request.source {
+            let next = |detached: &mut std::vec::IntoIter<OwnedFd>| detached.next().ok_or(Errno::BADMSG);
+            let source = match &request.source {
                 SourceRequest::Detached => {
-                    detached.next().ok_or(Errno::BADMSG).and_then(|mount| self.without_devices(mount))
+                    next(&mut detached).and_then(|mount| self.without_devices(mount)).map_err(&refused)
                 }
-                SourceRequest::Tmpfs { size, mode } => new_tmpfs(size, mode, request.readonly),
-                SourceRequest::File { .. } => shelf.take(index, request.readonly),
-            };
-            let source = source.map_err(&refused)?;
+                SourceRequest::Subtree { path } => {
+                    let mount = next(&mut detached).map_err(&refused)?;
+                    self.subtree(&mount, path, request)
+                }
+                SourceRequest::Tmpfs { size, mode } => {
+                    new_tmpfs(*size, *mode, request.readonly).map_err(&refused)
+                }
+                SourceRequest::File { .. } => shelf.take(index, request.readonly).map_err(&refused),
+            }?;
             let kind = Kind::of(&rustix::fs::fstat(&source).map_err(&refused)?);
             let keep = if self.settings.remove_stub_parents { Keep::Nothing } else { Keep::Parents };
             self.attach(&source, &request.destination, kind, keep)?;
         }
         Ok(())
+    }
+
+    /// Clones what is at a path inside a detached mount.
+    ///
+    /// Only a mount that is attached can be cloned from (before Linux 6.15): it goes on the stage, which
+    /// this process leaves behind with the rest of the server's root.
+    fn subtree(&self, mount: &OwnedFd, path: &str, request: &MountRequest) -> Result<OwnedFd, ProcessError> {
+        let refused = refused(&request.destination);
+        let stage = rustix::fs::open("/stage", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        stage.and_then(|stage| mount::attach(mount, stage)).map_err(&refused)?;
+        let found = mount::open_in_root(mount, path).map_err(|errno| ProcessError::Mount {
+            destination: request.destination.clone(),
+            reason: MountFailure::BadSource { path: path.to_owned(), errno: errno.raw_os_error() },
+        })?;
+        let clone = mount::clone_tree(found, "", true).map_err(&refused)?;
+        if request.readonly {
+            mount::set_readonly(&clone, true).map_err(&refused)?;
+        }
+        self.without_devices(clone).map_err(refused)
     }
 
     fn without_devices(&self, source: OwnedFd) -> Result<OwnedFd, Errno> {

@@ -18,6 +18,11 @@ pub(super) fn execute(settings: &ProcessSettings) -> ProcessError {
         return ProcessError::WorkingDirectory { path: settings.cwd.clone(), errno: errno.raw_os_error() };
     }
     let program = settings.args.first().map(String::as_str).unwrap_or_default();
+    if program.len() > libc::PATH_MAX as usize {
+        let program = program.chars().take(100).collect();
+        let reason = ExecFailure::Other(Errno::NAMETOOLONG.raw_os_error());
+        return ProcessError::CannotExecute { program, reason };
+    }
     let path = match find(program, search_path(&settings.env)) {
         Ok(path) => path,
         Err(error) => return error,

@@ -9,6 +9,7 @@
 //! /dev/null...  the device nodes of every step
 //! /rootfs       where a step attaches its root
 //! /files        where a step attaches the tmpfs of its small files
+//! /stage        where a step attaches a mount of which it shows a part
 //! /empty        covers masked directories
 //! /binfmt       the server's own binfmt_misc table; it lives as long as this mount
 //! ```
@@ -105,7 +106,7 @@ fn enter_root(table: Option<OwnedFd>) -> Result<(), Failed> {
     let carrier =
         rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at("/proc"))?;
     mount::attach(&root, &carrier).map_err(at("attach"))?;
-    for name in ["proc", "sys", "dev", "rootfs", "files", "empty", "binfmt"] {
+    for name in ["proc", "sys", "dev", "rootfs", "files", "stage", "empty", "binfmt"] {
         rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755)).map_err(at("mkdir"))?;
     }
     let place = |mount: &OwnedFd, name: &str| {

@@ -19,7 +19,7 @@ use crate::sys::process;
 /// What a child tells the server before it executes its program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The set-up is done; these mount points were made.
+    /// These mount points were made.
     Stubs(Vec<Stub>),
     /// The program was not executed.
     Failed(ProcessError),
@@ -35,7 +35,8 @@ pub(super) struct Step {
     control: Option<OwnedFd>,
     /// Open until the child executes its program.
     report: Option<OwnedFd>,
-    root: OwnedFd,
+    /// Kept to remove the mount points that were made.
+    root: Option<OwnedFd>,
     stubs: Vec<Stub>,
     failure: Option<ProcessError>,
     group: Option<Group>,
@@ -89,7 +90,7 @@ impl Step {
                 pidfd,
                 control: Some(control),
                 report: Some(report),
-                root,
+                root: Some(root),
                 stubs: Vec::new(),
                 failure: None,
                 group,
@@ -142,7 +143,7 @@ impl Step {
     pub(super) fn read_report(&mut self) {
         let Some(report) = &self.report else { return };
         match protocol::receive::<Report>(report) {
-            Ok(Some(Report::Stubs(stubs))) => self.stubs = stubs,
+            Ok(Some(Report::Stubs(stubs))) => self.stubs.extend(stubs),
             Ok(Some(Report::Failed(error))) => self.failure = Some(error),
             Ok(None) | Err(_) => self.report = None,
         }
@@ -161,7 +162,10 @@ impl Step {
                 return;
             }
         };
-        child::remove_stubs(&self.root, &self.stubs);
+        // Closed before the engine hears of the end: it may want to mount the same layers again.
+        if let Some(root) = self.root.take() {
+            child::remove_stubs(&root, &self.stubs);
+        }
         if let Some(group) = &self.group {
             usage.out_of_memory = group.ran_out_of_memory();
             group.remove();

@@ -148,6 +148,50 @@ fn mounts_nest_and_later_ones_cover() {
 }
 
 #[test]
+fn a_part_of_a_mount_can_be_shown() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let stage = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(stage.path().join("a/b")).unwrap();
+    std::fs::write(stage.path().join("a/b/f"), "deep").unwrap();
+    symlink("/a/b/f", stage.path().join("link")).unwrap();
+    symlink("../../../../../../../etc/passwd", stage.path().join("escape")).unwrap();
+    let part = |path: &str| {
+        let MountSource::Detached(mount) = bind(stage.path()) else { panic!() };
+        MountSource::Subtree { mount, path: path.into() }
+    };
+    let run = Run::shell("cat /d/f /f; touch /d/x 2>/dev/null || echo refused; touch /rw/x")
+        .mount("/d", part("a/b"), true)
+        .mount("/f", part("/link"), true)
+        .mount("/rw", part("a"), false);
+    assert_eq!(run.output(&root), "deepdeeprefused");
+    assert!(stage.path().join("a/x").exists());
+    for path in ["escape", "missing"] {
+        let error = Run::args(&["true"]).mount("/p", part(path), true).error(&root);
+        assert_eq!(
+            error.to_string(),
+            format!("cannot mount `/p`: source `{path}`: No such file or directory")
+        );
+    }
+}
+
+#[test]
+fn many_mount_points_are_all_taken_away() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let run = (0..200).fold(Run::args(&["true"]), |run, number| {
+        let name = format!("/{}/{number}", "long".repeat(50));
+        run.mount(&name, MountSource::Tmpfs { size: None, mode: 0o755 }, false)
+    });
+    run.output(&root);
+    assert_eq!(root.files(), ["dev", "proc", "sys"]);
+}
+
+#[test]
 fn wrong_destinations_are_errors_with_the_path() {
     if !able() {
         return;
