@@ -2,14 +2,17 @@
 //!
 //! Commands know only this module; what is behind it may become a daemon or a remote builder.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
+use slipway_engine::store::{self, UsageItem, UsageKind};
+use slipway_engine::{Engine, EngineOptions, RunOptions, RunSource, Volume};
+use slipway_engine::store::{PruneOptions as StorePruneOptions, UsageItem};
+use slipway_engine::{Engine, EngineOptions, SolveResponse, runtime};
+pub(crate) use slipway_engine::{RunOptions, RunSource, Volume};
 use slipway_model::progress::EventSink;
-use slipway_model::solve::{LayoutSelector, NetworkMode};
-use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, Platform, Reference, SolveRequest};
+use slipway_model::{Descriptor, Diagnostic, Digest, Platform, Reference, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalArgs;
@@ -18,8 +21,7 @@ use crate::settings::filter::Filter;
 
 /// A builder with its state.
 pub(crate) struct Builder {
-    _root: Option<PathBuf>,
-    _config: Option<PathBuf>,
+    engine: Engine,
 }
 
 /// What a build has made.
@@ -36,7 +38,7 @@ pub(crate) struct BuildOutcome {
 pub(crate) struct CallAnswer {
     /// For people.
     pub(crate) text: String,
-    pub(crate) json: Value,
+    pub(crate) json: String,
     /// Something should be mended.
     pub(crate) failed: bool,
 }
@@ -67,7 +69,7 @@ pub(crate) struct StoredImage {
     pub(crate) digest: Digest,
     pub(crate) platforms: Vec<Platform>,
     pub(crate) size: u64,
-    pub(crate) created: Option<SystemTime>,
+    pub(crate) created: SystemTime,
 }
 
 /// Something that takes space in the state.
@@ -96,42 +98,10 @@ pub(crate) struct PruneOptions {
     pub(crate) min_free_space: Option<u64>,
 }
 
-/// What `run` runs, and how.
-#[derive(Debug)]
-pub(crate) struct RunSettings {
-    pub(crate) image: RunImage,
-    pub(crate) platform: Platform,
-    pub(crate) command: Vec<String>,
-    pub(crate) entrypoint: Option<String>,
-    pub(crate) environment: Vec<(String, String)>,
-    pub(crate) volumes: Vec<RunVolume>,
-    pub(crate) workdir: Option<String>,
-    pub(crate) user: Option<String>,
-    pub(crate) network: NetworkMode,
-    pub(crate) interactive: bool,
-    pub(crate) terminal: bool,
-    pub(crate) pull: bool,
-}
-
-/// Where an image to run is.
-#[derive(Debug)]
-pub(crate) enum RunImage {
-    Named(Reference),
-    Layout { path: PathBuf, selector: LayoutSelector },
-}
-
-/// A directory or file of the host that the program sees.
-#[derive(Debug)]
-pub(crate) struct RunVolume {
-    pub(crate) source: PathBuf,
-    pub(crate) target: PathBuf,
-    pub(crate) read_only: bool,
-}
-
 impl Builder {
     /// Opens the state, with the powers that steps and their files need; call it before any thread.
     pub(crate) fn open(global: &GlobalArgs) -> Result<Self, Failure> {
-        slipway_runtime::rootless::enter_if_needed().map_err(|error| {
+        runtime::rootless::enter_if_needed().map_err(|error| {
             let mut diagnostic = Diagnostic::from_error(error.kind(), &error);
             diagnostic.hint = error.hint();
             diagnostic
@@ -141,61 +111,102 @@ impl Builder {
 
     /// Opens the state for what reads and asks only.
     pub(crate) fn open_unprivileged(global: &GlobalArgs) -> Result<Self, Failure> {
-        Ok(Self { _root: global.root.clone(), _config: global.config.clone() })
+        let options = EngineOptions {
+            root: global.root.clone(),
+            config: global.config.clone(),
+            ..EngineOptions::default()
+        };
+        Ok(Self { engine: Engine::open(options)? })
     }
 
     /// Builds.
     pub(crate) async fn build(
         &self,
-        _request: SolveRequest,
-        _events: Arc<dyn EventSink>,
-        _cancel: CancellationToken,
+        request: SolveRequest,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
-        Err(vec![Diagnostic::new(ErrorKind::Internal, "`build` is not connected to the engine")])
+        self.engine.solve(request, events, cancel).await.map(BuildOutcome::from)
     }
 
     /// Asks a registry for an image; its configs too if `configs`.
-    pub(crate) async fn inspect(&self, _name: &Reference, _configs: bool) -> Result<Inspected, Failure> {
-        Err(unconnected("imagetools inspect"))
+    pub(crate) async fn inspect(&self, name: &Reference, configs: bool) -> Result<Inspected, Failure> {
+        let found = self.engine.inspect(name).await?;
+        let images = if configs { self.engine.inspect_platforms(&found).await? } else { Vec::new() };
+        Ok(Inspected {
+            reference: found.reference,
+            descriptor: found.descriptor,
+            raw: found.raw,
+            images: images.into_iter().map(|image| (image.platform, image.config)).collect(),
+        })
     }
 
     /// Lists the images in the store.
     pub(crate) fn images(&self) -> Result<Vec<StoredImage>, Failure> {
-        Err(unconnected("images"))
+        let images = self.engine.images()?.into_iter().map(|image| StoredImage {
+            name: image.name.parse().ok(),
+            digest: image.descriptor.digest,
+            platforms: image.platforms,
+            size: image.size,
+            created: image.created,
+        });
+        Ok(images.collect())
     }
 
     /// Lists what takes space.
     pub(crate) fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure> {
-        Err(unconnected("du"))
+        Ok(self.engine.usage()?.iter().map(UsageRecord::from).collect())
     }
 
     /// Removes what nothing uses; returns it.
-    pub(crate) fn prune(&self, _options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure> {
-        Err(unconnected("prune"))
-    }
-
-    /// Pushes an image of the store; returns its digest.
-    pub(crate) async fn push(
-        &self,
-        _image: &Reference,
-        _target: &Reference,
-        _events: Arc<dyn EventSink>,
-        _cancel: CancellationToken,
-    ) -> Result<Digest, Failure> {
-        Err(unconnected("push"))
+    pub(crate) fn prune(&self, options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure> {
+        let now = SystemTime::now();
+        let wanted = |item: &UsageItem| options.filter.matches(&UsageRecord::from(item), now);
+        let removed = self.engine.prune(&StorePruneOptions {
+            all: options.all,
+            keep_duration: options.filter.until,
+            filter: Some(&wanted),
+            max_used: options.max_used_space.unwrap_or(0),
+            reserved: options.reserved_space.unwrap_or(0),
+            min_free: options.min_free_space.unwrap_or(0),
+            dry_run: false,
+        })?;
+        Ok(removed.iter().map(UsageRecord::from).collect())
     }
 
     /// Runs a program in an image; returns its exit code.
     pub(crate) async fn run(
         &self,
-        _settings: RunSettings,
-        _events: Arc<dyn EventSink>,
-        _cancel: CancellationToken,
+        options: RunOptions,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
     ) -> Result<u8, Failure> {
-        Err(unconnected("run"))
+        Ok(self.engine.run(options, events, cancel).await?)
     }
 }
 
-fn unconnected(what: &str) -> Failure {
-    Diagnostic::new(ErrorKind::Internal, format!("`{what}` is not connected to the engine")).into()
+impl From<SolveResponse> for BuildOutcome {
+    fn from(response: SolveResponse) -> Self {
+        let answer = response.call.map(|call| CallAnswer { text: call.text, json: call.json, failed: call.failed });
+        Self { metadata: response.metadata, answer }
+    }
+}
+
+impl From<&UsageItem> for UsageRecord {
+    fn from(item: &UsageItem) -> Self {
+        Self {
+            id: item.id.to_string(),
+            parents: item.parents.iter().map(ToString::to_string).collect(),
+            kind: item.kind.name().to_owned(),
+            description: item.description.clone(),
+            size: item.size,
+            // Only cache mounts are written to.
+            mutable: item.kind == slipway_engine::store::UsageKind::CacheMount,
+            in_use: item.in_use,
+            shared: item.shared,
+            usage_count: item.use_count,
+            created: item.created_at,
+            last_used: Some(item.last_used_at),
+        }
+    }
 }

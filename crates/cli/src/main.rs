@@ -18,6 +18,6 @@ mod ui;
 
 fn main() -> std::process::ExitCode {
     // Takes over if the engine has started this program as a sandbox server: before anything else.
-    slipway_runtime::dispatch();
+    slipway_engine::runtime::dispatch();
     app::main()
 }

@@ -21,7 +21,6 @@ use slipway_model::{
 use tokio::sync::OnceCell;
 
 use crate::blobs::{BlobSource, Blobs};
-use crate::error::{Context as _, Explain as _};
 use crate::sources::layout::Layout;
 
 /// An image for one platform, pinned.

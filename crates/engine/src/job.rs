@@ -90,6 +90,29 @@ impl Job {
         }
     }
 
+    /// Makes a job that only moves blobs.
+    pub(crate) fn for_push(
+        engine: &Arc<Inner>,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<Self, Diagnostic> {
+        let lease = engine.store.lease().diagnose()?;
+        let blobs =
+            Blobs::new(engine.client.clone(), engine.store.clone(), lease.clone(), progress.clone(), cancel.clone());
+        Ok(Self::new(JobParts {
+            engine: engine.clone(),
+            lease,
+            progress,
+            images: Images::new(blobs.clone(), HashMap::new()),
+            blobs,
+            contexts: HashMap::new(),
+            options: StepOptions::default(),
+            sandboxes: Sandboxes::none(),
+            cancel,
+            nonce: Digest::of("push"),
+        }))
+    }
+
     /// Adds to a vertex's name how it will run, where that is not natively.
     pub(crate) fn display_name(&self, vertex: &Vertex, name: String) -> String {
         let is_exec = matches!(vertex.op.op, Some(pb::op::Op::Exec(_)));

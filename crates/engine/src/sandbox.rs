@@ -25,6 +25,17 @@ pub(crate) struct Sandboxes {
 }
 
 impl Sandboxes {
+    /// Runs nothing.
+    pub(crate) fn none() -> Self {
+        Self {
+            host: Platform::host(),
+            decisions: BTreeMap::new(),
+            linux32: BTreeSet::new(),
+            native: OnceCell::new(),
+            emulating: OnceCell::new(),
+        }
+    }
+
     /// Decides for every platform that has steps; refuses those that cannot run here.
     pub(crate) fn decide<'f>(
         facts: impl Fn() -> &'f HostFacts,

@@ -1,14 +1,21 @@
 //! What is asked of an engine besides building: what a Dockerfile has to say, what is in the store.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use slipway_dockerfile::{ConvertOptions, ImageResolver, SourceFile};
+use slipway_model::progress::EventSink;
 use slipway_model::solve::Call;
-use slipway_model::{Descriptor, Diagnostic, ErrorKind, ImageIndex, MediaType, Platform, Reference};
+use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, ImageIndex, MediaType, Platform, Reference};
 use slipway_store::{PruneOptions, UsageItem};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::error::Context as _;
+use crate::exporters::{self, Built};
+use crate::job::Job;
+use crate::progress::Progress;
 use crate::solve::CallResult;
 
 /// The largest document of the store that is read.
@@ -76,6 +83,25 @@ impl Engine {
             false => Err(Diagnostic::new(ErrorKind::User, format!("there is no image `{name}`"))
                 .hint("`slipway images` lists those there are")),
         }
+    }
+
+    /// Pushes an image of the store to a repository; returns the digest of what has the name now.
+    pub async fn push(
+        &self,
+        image: &Reference,
+        target: &Reference,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<Digest, Diagnostic> {
+        let name = image.with_default_tag().to_string();
+        let stored = self.inner.store.images().get(&name).diagnose()?.ok_or_else(|| {
+            Diagnostic::new(ErrorKind::User, format!("there is no image `{name}`"))
+                .hint("`slipway images` lists those there are")
+        })?;
+        let built = Built::read(&self.inner.store, &stored.descriptor)?;
+        let job = Arc::new(Job::for_push(&self.inner, Progress::new(events), cancel)?);
+        exporters::push::push(&job, &built, target, false, false).await?;
+        Ok(built.root.descriptor.digest)
     }
 
     /// Lists what takes up space.

@@ -3,7 +3,7 @@
 //! The order is chosen so that what can fail early does: the Dockerfile is read and parsed, every base image
 //! of every platform is resolved, and how each platform's steps will run is decided, before the first step.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -31,7 +31,7 @@ use crate::ops::VertexOperation;
 use crate::progress::Progress;
 use crate::sandbox::Sandboxes;
 use crate::sources::layout::Layout;
-use crate::sources::local::{LocalContext, LocalContexts};
+use crate::sources::local::LocalContexts;
 use crate::tree::Tree;
 
 /// What a build gave.
@@ -268,10 +268,43 @@ impl<'a> Solve<'a> {
     ) -> Result<Vec<Converted>, Vec<Diagnostic>> {
         let conversions = options.iter().map(|options| slipway_dockerfile::convert(source, options, images));
         let mut converted = Vec::with_capacity(options.len());
+        let mut failures = Vec::new();
+        let mut told = BTreeSet::new();
         for conversion in join_all(conversions).await {
-            converted.push(conversion.map_err(|failure| failure.diagnostics)?);
+            match conversion {
+                Ok(one) => {
+                    self.warn(&one.warnings, &one.source, &mut told);
+                    converted.push(one);
+                }
+                Err(failure) => failures.push(failure),
+            }
         }
-        Ok(converted)
+        // The same mistake is found once for each platform; told once, it is for all of them.
+        match failures.into_iter().next() {
+            None => Ok(converted),
+            Some(failure) => {
+                self.warn(&failure.warnings, &source.info(), &mut told);
+                Err(failure.diagnostics)
+            }
+        }
+    }
+
+    /// Passes on what the checks found, each finding once.
+    fn warn(&self, warnings: &[LintWarning], source: &Arc<pb::SourceInfo>, told: &mut BTreeSet<String>) {
+        for warning in warnings {
+            if !told.insert(format!("{:?} {}", warning.lines, warning.short())) {
+                continue;
+            }
+            self.progress.warn(progress::Warning {
+                vertex: Digest::of(&source.data),
+                level: 1,
+                short: warning.short(),
+                detail: vec![warning.rule.description.to_owned()],
+                url: Some(warning.rule.url.to_owned()).filter(|url| !url.is_empty()),
+                source: Some(source.clone()),
+                ranges: warning.lines.ranges(),
+            });
+        }
     }
 
     /// Decides how the steps of each platform run.
@@ -441,6 +474,3 @@ impl Observer<VertexOperation> for Narrator<'_> {
         });
     }
 }
-
-/// The named contexts of a request that are directories, by LLB name.
-pub(crate) type ContextMap = HashMap<String, Arc<LocalContext>>;

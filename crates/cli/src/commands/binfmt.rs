@@ -2,8 +2,8 @@
 //!
 //! Builds do not need it: each has a table of its own. Without a flag it changes nothing.
 
-use slipway_emulation::host_table::{self, Status, TableError};
-use slipway_emulation::{EmulationOptions, Guest, HostFacts};
+use slipway_engine::emulation::host_table::{self, Status, TableError};
+use slipway_engine::emulation::{EmulationOptions, Guest, HostFacts};
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 
 use crate::app::Context;

@@ -133,7 +133,7 @@ fn metadata(
 fn show_answer(settings: CallSettings, built: &BuildOutcome, context: &Context) -> Result<(), Failure> {
     let Some(answer) = &built.answer else { return Ok(()) };
     if settings.json {
-        output::text(&format!("{:#}\n", answer.json))?;
+        output::text(&format!("{}\n", answer.json.trim_end()))?;
     } else {
         output::text(&answer.text)?;
         if let Some(error) = call::build_error(&answer.json) {

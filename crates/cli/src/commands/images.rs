@@ -63,10 +63,7 @@ fn platforms(image: &StoredImage) -> String {
 }
 
 fn created(image: &StoredImage, now: SystemTime) -> String {
-    match image.created {
-        Some(at) => format!("{} ago", human_duration(now.duration_since(at).unwrap_or_default())),
-        None => "N/A".to_owned(),
-    }
+    format!("{} ago", human_duration(now.duration_since(image.created).unwrap_or_default()))
 }
 
 /// Makes what JSON and templates see of an image.
@@ -80,7 +77,7 @@ fn data(image: &StoredImage, now: SystemTime) -> Value {
         "ID": image.digest.to_string(),
         "Platforms": image.platforms.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "Size": human_size(image.size),
-        "CreatedAt": image.created.map(rfc3339),
+        "CreatedAt": rfc3339(image.created),
         "CreatedSince": created(image, now),
     })
 }
@@ -98,7 +95,7 @@ mod tests {
             digest: Digest::of("x"),
             platforms: vec!["linux/amd64".parse().unwrap(), "linux/arm64".parse().unwrap()],
             size: 1_234_000,
-            created: Some(UNIX_EPOCH),
+            created: UNIX_EPOCH,
         };
         let now = UNIX_EPOCH + Duration::from_secs(7200);
         let mut args = ImagesArgs { name: None, format: "table".into(), quiet: false, no_trunc: false };

@@ -1,13 +1,11 @@
 //! `run`: try an image of any platform.
 
-use std::path::PathBuf;
-
 use slipway_model::{Platform, Reference};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Context;
 use crate::args::run::RunArgs;
-use crate::builder::{Builder, RunImage, RunSettings, RunVolume};
+use crate::builder::{Builder, RunOptions, RunSource, Volume};
 use crate::error::Failure;
 use crate::interrupt::{self, Watch};
 use crate::settings::{SettingsError, Surroundings, build_context, network, parse_platforms};
@@ -32,13 +30,13 @@ pub(crate) fn run(args: &RunArgs, context: &Context) -> Result<(), Failure> {
     }
 }
 
-fn settings(args: &RunArgs, around: &Surroundings) -> Result<RunSettings, SettingsError> {
+fn settings(args: &RunArgs, around: &Surroundings) -> Result<RunOptions, SettingsError> {
     let platform = match &args.platform {
         None => None,
         Some(text) => parse_platforms(std::slice::from_ref(text))?.into_iter().next(),
     };
-    Ok(RunSettings {
-        image: image(&args.image, around)?,
+    Ok(RunOptions {
+        source: source(&args.image, around)?,
         platform: platform.unwrap_or_else(Platform::host),
         command: args.command.clone(),
         entrypoint: args.entrypoint.clone(),
@@ -53,17 +51,17 @@ fn settings(args: &RunArgs, around: &Surroundings) -> Result<RunSettings, Settin
     })
 }
 
-fn image(text: &str, around: &Surroundings) -> Result<RunImage, SettingsError> {
+fn source(text: &str, around: &Surroundings) -> Result<RunSource, SettingsError> {
     if text.starts_with("oci-layout://") {
         return match build_context("image", text, around)? {
             slipway_model::solve::NamedContextSource::OciLayout { path, selector } => {
-                Ok(RunImage::Layout { path, selector })
+                Ok(RunSource::Layout { path, selector })
             }
             _ => Err(SettingsError::flag(format!("`{text}` is no image"))),
         };
     }
     let reference: Result<Reference, _> = text.parse();
-    reference.map(|name| RunImage::Named(name.with_default_tag())).map_err(|error| {
+    reference.map(|name| RunSource::Named(name.with_default_tag())).map_err(|error| {
         SettingsError::flag(format!("invalid image name `{text}`: {error}"))
             .hint("write `slipway run NAME[:TAG] COMMAND` or `slipway run oci-layout://PATH COMMAND`")
     })
@@ -84,7 +82,7 @@ fn environment(values: &[String], around: &Surroundings) -> Result<Vec<(String, 
     Ok(list)
 }
 
-fn volume(text: &str, around: &Surroundings) -> Result<RunVolume, SettingsError> {
+fn volume(text: &str, around: &Surroundings) -> Result<Volume, SettingsError> {
     let invalid = |why: &str| {
         SettingsError::flag(format!("invalid value `{text}` for `--volume`: {why}"))
             .hint("write `--volume /on/host:/in/image[:ro]`")
@@ -97,7 +95,7 @@ fn volume(text: &str, around: &Surroundings) -> Result<RunVolume, SettingsError>
     if !target.starts_with('/') {
         return Err(invalid("the target is no absolute path"));
     }
-    let read_only = match mode {
+    let readonly = match mode {
         None | Some("rw") => false,
         Some("ro") => true,
         Some(_) => return Err(invalid("the only modes are `ro` and `rw`")),
@@ -106,7 +104,7 @@ fn volume(text: &str, around: &Surroundings) -> Result<RunVolume, SettingsError>
     if !source.exists() {
         return Err(SettingsError::input(format!("there is no `{}` to mount", source.display())));
     }
-    Ok(RunVolume { source, target: PathBuf::from(target), read_only })
+    Ok(Volume { source, target: target.to_owned(), readonly })
 }
 
 #[cfg(test)]
@@ -114,7 +112,7 @@ mod tests {
     use super::*;
     use clap::Parser as _;
 
-    fn of(line: &str, directory: &std::path::Path) -> Result<RunSettings, String> {
+    fn of(line: &str, directory: &std::path::Path) -> Result<RunOptions, String> {
         let root = crate::args::Root::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
         let crate::args::Command::Run(args) = root.command else { return Err("another command".into()) };
         let around = Surroundings::fixed(directory, &[("HOME", "/root")], b"");
@@ -132,8 +130,8 @@ mod tests {
         assert_eq!(got.platform.to_string(), "linux/arm64");
         assert_eq!(got.command, ["ls", "-l", "--platform", "x"]);
         assert_eq!(got.environment, [("A".into(), "1".into()), ("HOME".into(), "/root".into())]);
-        assert!(got.interactive && got.terminal && got.volumes[0].read_only);
-        assert!(matches!(got.image, RunImage::Named(name) if name.familiar() == "app:latest"));
+        assert!(got.interactive && got.terminal && got.volumes[0].readonly);
+        assert!(matches!(got.source, RunSource::Named(name) if name.familiar() == "app:latest"));
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub(crate) fn describe(as_json: bool) -> String {
 }
 
 /// Formats the error that a check met, with its place, from the check's JSON.
-pub(crate) fn build_error(result: &Value) -> Option<String> {
+pub(crate) fn build_error(json: &str) -> Option<String> {
+    let result: &Value = &serde_json::from_str(json).ok()?;
     let error = result.get("buildError").filter(|error| !error.is_null())?;
     let (source, ranges) = location(result, error.get("location")?);
     let snippet = source.and_then(|source| source::snippet(&source, &ranges)).unwrap_or_default();
@@ -79,11 +80,11 @@ mod tests {
             },
         });
         assert_eq!(
-            build_error(&result).unwrap(),
+            build_error(&result.to_string()).unwrap(),
             "unknown instruction: FRO\nDockerfile:1\n--------------------\n   1 | >>> FRO busybox\n   2 |\n\
              --------------------\n"
         );
-        assert_eq!(build_error(&json!({"warnings": [], "buildError": null})), None);
+        assert_eq!(build_error(r#"{"warnings": [], "buildError": null}"#), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! destination is never half an archive. A directory gets its blobs first and `index.json` last.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read as _, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;

@@ -17,12 +17,18 @@ use std::sync::Arc;
 use serde_json::json;
 use slipway_model::image_config::History;
 use slipway_model::solve::{ImageOptions, OutputSpec};
-use slipway_model::{Descriptor, Diagnostic, Digest, ImageConfig, Platform, Reference, SourceSpan};
+use slipway_model::{
+    Descriptor, Diagnostic, Digest, ImageConfig, ImageIndex, Manifest, MediaType, Platform, Reference, SourceSpan,
+};
+use slipway_store::Store;
 
 use crate::error::{Context as _, blocking};
 use crate::job::Job;
 use crate::tree::Tree;
-use assemble::{Document, Image};
+use assemble::{Document, Image, Layer};
+
+/// The largest document of the store that is read.
+const MAX_DOCUMENT: u64 = 8 << 20;
 
 /// What one platform's build gave.
 #[derive(Clone)]
@@ -46,6 +52,39 @@ pub(crate) struct Built {
 }
 
 impl Built {
+    /// Reads an image of the store.
+    pub(crate) fn read(store: &Store, descriptor: &Descriptor) -> Result<Self, Diagnostic> {
+        let content = store.content();
+        let read = |descriptor: &Descriptor| -> Result<Document, Diagnostic> {
+            let bytes = content.read(&descriptor.digest, MAX_DOCUMENT).diagnose()?;
+            Ok(Document { descriptor: descriptor.clone(), bytes })
+        };
+        let root = read(descriptor)?;
+        let invalid = |error: serde_json::Error| crate::error::internal(format!("an image of the store is damaged: {error}"));
+        let is_index = MediaType::is_index(&descriptor.media_type);
+        let manifests: Vec<Descriptor> = match is_index {
+            true => serde_json::from_slice::<ImageIndex>(&root.bytes).map_err(invalid)?.manifests,
+            false => vec![descriptor.clone()],
+        };
+        let mut images = Vec::with_capacity(manifests.len());
+        for entry in manifests {
+            let manifest = read(&entry)?;
+            let parsed: Manifest = serde_json::from_slice(&manifest.bytes).map_err(invalid)?;
+            let config = read(&parsed.config)?;
+            let stated: ImageConfig = serde_json::from_slice(&config.bytes).map_err(invalid)?;
+            let ids = stated.rootfs.diff_ids.iter().copied();
+            let layers = parsed.layers.into_iter().zip(ids).map(|(descriptor, diff_id)| Layer {
+                descriptor,
+                diff_id,
+                created: std::time::SystemTime::UNIX_EPOCH,
+                description: String::new(),
+            });
+            let platform = entry.platform.clone().unwrap_or_else(|| stated.platform());
+            images.push(Image { platform, config, manifest, layers: layers.collect() });
+        }
+        Ok(Self { images, root, is_index })
+    }
+
     /// Lists all JSON documents, those that others refer to first.
     pub(crate) fn documents(&self) -> Vec<&Document> {
         let mut documents: Vec<&Document> =

@@ -257,21 +257,11 @@ impl<'a> PreparedMounts<'a> {
 
     fn add(&mut self, plan: &Planned) -> Result<(), Diagnostic> {
         let mount = &plan.mount;
-        let failed = |errno: rustix::io::Errno| {
-            let path = if mount.selector.is_empty() { "/" } else { mount.selector.as_str() };
-            Diagnostic::new(ErrorKind::User, format!("cannot mount `{path}` on `{}`", mount.dest))
-                .cause(format!("{path}: {}", std::io::Error::from(errno)))
-                .hint("look for the path's spelling, and whether the stage or image has it")
-        };
         let kind = pb::MountType::try_from(mount.mount_type).unwrap_or(pb::MountType::Bind);
         let (source, readonly) = match kind {
             pb::MountType::Bind => {
                 let files = self.files(plan)?;
-                let source = match mount.selector.trim_matches('/') {
-                    "" | "." => MountSource::Detached(files),
-                    selector => MountSource::beneath(&files, selector).map_err(failed)?,
-                };
-                (source, mount.readonly)
+                (part(files, &mount.selector), mount.readonly)
             }
             pb::MountType::Tmpfs => {
                 let size = mount.tmpfs_opt.as_ref().map(|t| t.size).filter(|size| *size > 0);
@@ -281,7 +271,7 @@ impl<'a> PreparedMounts<'a> {
                 )
             }
             pb::MountType::Cache => {
-                (self.cache(plan).map_err(|e| e.on(None))?.map_err(failed)?, mount.readonly)
+                (self.cache(plan)?, mount.readonly)
             }
             pb::MountType::Secret => match self.secret(mount)? {
                 Some(source) => (source, true),
@@ -296,7 +286,7 @@ impl<'a> PreparedMounts<'a> {
         Ok(())
     }
 
-    fn cache(&mut self, plan: &Planned) -> Result<Result<MountSource, rustix::io::Errno>, Diagnostic> {
+    fn cache(&mut self, plan: &Planned) -> Result<MountSource, Diagnostic> {
         let options = plan.mount.cache_opt.clone().unwrap_or_default();
         let sharing = match pb::CacheSharing::try_from(options.sharing) {
             Ok(pb::CacheSharing::Private) => Sharing::Private,
@@ -323,8 +313,10 @@ impl<'a> PreparedMounts<'a> {
             return Err(error);
         }
         let cache = acquired.diagnose()?;
-        let directory = std::fs::File::open(cache.path()).diagnose()?;
-        let source = MountSource::beneath(&directory, plan.mount.selector.trim_matches('/'));
+        let source = match MountSource::host_path(cache.path()).map_err(std::io::Error::from).diagnose()? {
+            MountSource::Detached(mount) => part(mount, &plan.mount.selector),
+            other => other,
+        };
         self.caches.push(cache);
         Ok(source)
     }
@@ -371,6 +363,14 @@ impl<'a> PreparedMounts<'a> {
         if !taken("/etc/resolv.conf", &self.mounts) {
             self.mounts.push(Mount::public_file("/etc/resolv.conf", self.job.engine.resolv_conf()));
         }
+    }
+}
+
+/// Returns the part of a mount that is asked for.
+fn part(mount: OwnedFd, selector: &str) -> MountSource {
+    match selector.trim_matches('/') {
+        "" | "." => MountSource::Detached(mount),
+        path => MountSource::Subtree { mount, path: path.to_owned() },
     }
 }
 
