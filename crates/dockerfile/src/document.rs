@@ -7,7 +7,7 @@ use std::fmt;
 
 use slipway_model::Diagnostic;
 
-use crate::instruction::{Instruction, InstructionKind, parse_node};
+use crate::instruction::{INSTRUCTIONS, Instruction, InstructionKind, parse_node};
 use crate::parser::{self, Directive, Node, Parsed, parse_directive_text, strip_continuation};
 use crate::problem::Problem;
 use crate::{Lines, SourceFile};
@@ -59,18 +59,26 @@ pub(crate) fn read(source: &SourceFile) -> Reading {
     let mut sound = Vec::new();
     let mut document =
         Dockerfile { directives, escape, empty_continuations, nodes: Vec::new(), ..Dockerfile::default() };
+    let mut after_unknown = false;
     for node in &nodes {
+        let is_known = INSTRUCTIONS.iter().any(|name| name.eq_ignore_ascii_case(&node.name));
+        // What follows an unknown instruction is often the rest of it, with a `\\` missing.
+        if !is_known && std::mem::replace(&mut after_unknown, true) {
+            continue;
+        }
+        after_unknown = !is_known;
         let lines = node.lines;
-        let placed = parse_node(node)
-            .map_err(|problem| {
-                problem.context(format_args!("dockerfile parse error on line {}", lines.start))
-            })
-            .and_then(|instruction| {
-                if problems.is_empty() {
-                    sound.push((instruction.clone(), node.arguments.clone()));
-                }
-                document.place(instruction)
-            });
+        let typed = parse_node(node).map_err(|problem| {
+            problem.context(format_args!("dockerfile parse error on line {}", lines.start))
+        });
+        let placed = typed.and_then(|instruction| {
+            if problems.is_empty() {
+                sound.push((instruction.clone(), node.arguments.clone()));
+            }
+            let placed = document.place(instruction);
+            // After another mistake it may be the FROM that is missing.
+            if problems.is_empty() { placed } else { Ok(()) }
+        });
         if let Err(problem) = placed {
             problems.push(problem.at(lines));
         }
@@ -190,6 +198,13 @@ mod tests {
             ]
         );
         assert_eq!(errors("RUN x"), ["no build stage in current context"]);
+        assert_eq!(
+            errors("FRM a\nRUN b\n&& c\n&& d\n"),
+            [
+                "dockerfile parse error on line 1: unknown instruction: FRM (did you mean FROM?)",
+                "dockerfile parse error on line 3: unknown instruction: &&",
+            ]
+        );
         assert_eq!(errors("ARG x"), ["dockerfile contains no stages to build"]);
     }
 

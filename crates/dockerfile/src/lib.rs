@@ -40,7 +40,7 @@ pub use instruction::{
     ArgDefinition, CacheSharing, CommandLine, Copy, From, INSTRUCTIONS, InlineFile, Instruction,
     InstructionKind, KeyValue, Mount, MountSpec, MountType, Run, RunNetwork, Security,
 };
-pub use lint::{LintConfig, LintWarning, RULES, Rule};
+pub use lint::{IDENTICAL_LAYERS_ACROSS_PLATFORMS, LintConfig, LintWarning, RULES, Rule};
 pub use location::{Lines, SourceFile};
 pub use options::{
     ConvertOptions, FrontendChoice, Ignored, ImageOrigin, ImageResolver, MainContext, ResolveMode,

@@ -14,7 +14,7 @@ use crate::Lines;
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
     /// Has no span; `lines` and `token` become it.
-    diagnostic: Diagnostic,
+    diagnostic: Box<Diagnostic>,
     pub(crate) lines: Option<Lines>,
     token: Option<String>,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Problem {
 impl Problem {
     /// Starts a problem that the author of the Dockerfile can mend.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { diagnostic: Diagnostic::new(ErrorKind::User, message), lines: None, token: None }
+        Diagnostic::new(ErrorKind::User, message).into()
     }
 
     /// Adds `(did you mean …?)` to the message if one of `options` is close to `word`.
@@ -83,6 +83,6 @@ impl Problem {
 
 impl From<Diagnostic> for Problem {
     fn from(diagnostic: Diagnostic) -> Self {
-        Self { diagnostic, lines: None, token: None }
+        Self { diagnostic: Box::new(diagnostic), lines: None, token: None }
     }
 }

@@ -310,6 +310,7 @@ impl Converter<'_> {
         };
         mounts.secrets.push(pb::Mount {
             input: -1,
+            output: -1,
             dest,
             mount_type: pb::MountType::Secret as i32,
             secret_opt: Some(secret),
@@ -344,6 +345,7 @@ impl Converter<'_> {
         };
         mounts.ssh.push(pb::Mount {
             input: -1,
+            output: -1,
             dest,
             mount_type: pb::MountType::Ssh as i32,
             ssh_opt: Some(agent),

@@ -53,6 +53,8 @@ pub struct Converted {
     /// The image that the target is based on, if it is.
     pub base: Option<BaseInfo>,
     pub warnings: Vec<LintWarning>,
+    /// Which checks apply, for those that the engine makes itself.
+    pub lint: LintConfig,
     pub contexts: ContextUse,
     /// The file that locations point into.
     pub source: Arc<pb::SourceInfo>,
@@ -279,6 +281,7 @@ impl<'a> Converter<'a> {
             definition,
             image,
             base: stage.base_info,
+            lint: linter.config.clone(),
             warnings: linter.into_warnings(),
             contexts,
             source,

@@ -58,9 +58,7 @@ fn declared_target(base: &Platform, environment: &dyn Environment) -> Option<Pla
         return Some(platform);
     }
     let [os, architecture, variant] = ["TARGETOS", "TARGETARCH", "TARGETVARIANT"].map(|n| environment.get(n));
-    if os.or(architecture).or(variant).is_none() {
-        return None;
-    }
+    os.or(architecture).or(variant)?;
     let given = |value: Option<&str>, otherwise: &str| {
         value.filter(|value| !value.is_empty()).unwrap_or(otherwise).to_owned()
     };

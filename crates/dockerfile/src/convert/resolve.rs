@@ -139,8 +139,9 @@ impl Converter<'_> {
         let stage = &self.stages[index];
         stage.base_name.parse().map_err(|error| {
             let cause = match &error {
-                ParseReferenceError::Uppercase(_) => {
-                    "invalid reference format: repository name must be lowercase".to_owned()
+                ParseReferenceError::Uppercase(name) => {
+                    let repository = repository(name);
+                    format!("invalid reference format: repository name ({repository}) must be lowercase")
                 }
                 ParseReferenceError::Malformed(_) => "invalid reference format".to_owned(),
                 other => other.to_string(),
@@ -347,6 +348,14 @@ impl Converter<'_> {
         stage.commands = commands;
         Ok(new_needs)
     }
+}
+
+/// Returns the part of a reference between the registry and the tag.
+fn repository(name: &str) -> &str {
+    let is_domain =
+        |part: &str| part.contains(['.', ':']) || part != part.to_lowercase() || part == "localhost";
+    let rest = name.split_once('/').filter(|(first, _)| is_domain(first)).map_or(name, |(_, rest)| rest);
+    rest.split([':', '@']).next().unwrap_or(rest)
 }
 
 /// Picks the platform of a build that did not ask for one.

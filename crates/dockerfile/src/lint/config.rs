@@ -64,8 +64,8 @@ impl LintConfig {
         Ok(config)
     }
 
-    pub(super) fn allows(&self, rule: &Rule) -> bool {
-        // A rule that is off can be switched on by a comment, so it is looked at later.
+    /// Tells whether a rule applies to the file; one that is off by default may be switched on by a comment.
+    pub fn allows(&self, rule: &Rule) -> bool {
         rule.experimental || !self.skip.has(rule)
     }
 }

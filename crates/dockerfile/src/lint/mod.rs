@@ -15,7 +15,7 @@ pub(crate) use file::{
     check_casing, check_default_arguments, check_definition_description, check_from_keywords,
     check_stage_names,
 };
-pub use rules::{RULES, Rule};
+pub use rules::{IDENTICAL_LAYERS_ACROSS_PLATFORMS, RULES, Rule};
 
 use crate::Lines;
 use crate::problem::Problem;
@@ -39,7 +39,7 @@ impl LintWarning {
 /// Collects warnings that are not skipped.
 #[derive(Debug, Default)]
 pub(crate) struct Linter {
-    config: LintConfig,
+    pub(crate) config: LintConfig,
     warnings: RefCell<Vec<LintWarning>>,
 }
 

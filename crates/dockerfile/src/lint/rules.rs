@@ -170,8 +170,14 @@ pub(crate) static FINAL_STAGE_BUILD_PLATFORM: Rule = Rule::own(
     "The final stage should not be pinned to the build platform (a check of slipway)",
 );
 
+/// An ELF-bearing layer is the same on several platforms; the engine reports it, since it has the layers.
+pub static IDENTICAL_LAYERS_ACROSS_PLATFORMS: Rule = Rule::own(
+    "IdenticalLayersAcrossPlatforms",
+    "A layer with programs should not be the same on several platforms (a check of slipway)",
+);
+
 /// Lists every rule.
-pub static RULES: [&Rule; 24] = [
+pub static RULES: [&Rule; 25] = [
     &STAGE_NAME_CASING,
     &FROM_AS_CASING,
     &NO_EMPTY_CONTINUATION,
@@ -196,4 +202,5 @@ pub static RULES: [&Rule; 24] = [
     &INVALID_DEFINITION_DESCRIPTION,
     &TARGET_ARG_DEFAULT,
     &FINAL_STAGE_BUILD_PLATFORM,
+    &IDENTICAL_LAYERS_ACROSS_PLATFORMS,
 ];
