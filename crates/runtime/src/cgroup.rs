@@ -77,35 +77,40 @@ impl Hierarchies {
     fn fill(&self, limits: &ResourceLimits, group: &mut Group) -> Result<(), ProcessError> {
         let mut unset = limit_names(limits);
         for hierarchy in &self.list {
-            let settings = settings(limits, &hierarchy.version);
-            if settings.is_empty() && !(limits.parent.is_some() && hierarchy.version == Version::Unified) {
-                continue;
-            }
             let fail = |what: &str| {
                 let what = what.to_owned();
                 move |errno: Errno| ProcessError::Cgroup { what, errno: errno.raw_os_error() }
             };
-            let parent = hierarchy.open_parent(limits.parent.as_deref()).map_err(fail("parent cgroup"))?;
-            remove_stale(&parent);
-            if hierarchy.version == Version::Unified
-                && write(&parent, "cgroup.subtree_control", "+memory +cpu +cpuset +pids").is_err()
-            {
-                // One controller that is missing must not keep the others from being enabled.
-                for controller in ["+memory", "+cpu", "+cpuset", "+pids"] {
-                    let _ = write(&parent, "cgroup.subtree_control", controller);
-                }
+            let unified = hierarchy.version == Version::Unified;
+            let mut settings = settings(limits, &hierarchy.version);
+            if settings.is_empty() && !(limits.parent.is_some() && unified) {
+                continue;
             }
+            let parent = hierarchy.open_parent(limits.parent.as_deref()).map_err(fail("parent cgroup"))?;
+            if unified {
+                // On a machine with both versions, v1 has taken some or all controllers.
+                let controllers = read(&parent, "cgroup.controllers").unwrap_or_default();
+                settings.retain(|(file, _)| {
+                    controllers.split_ascii_whitespace().any(|name| controls(name, file))
+                });
+                if settings.is_empty() && limits.parent.is_none() {
+                    continue;
+                }
+                enable_controllers(&parent, &settings);
+            }
+            remove_stale(&parent);
             rustix::fs::mkdirat(&parent, &group.name, Mode::from_raw_mode(0o755)).map_err(fail("mkdir"))?;
             let directory = open_directory(&parent, &group.name).map_err(fail("open"))?;
             if matches!(&hierarchy.version, Version::Legacy(c) if c.iter().any(|c| c == "cpuset")) {
                 inherit_cpuset(&parent, &directory);
             }
-            group.places.push(PlaceInGroup { parent, directory });
-            let directory = &group.places[group.places.len() - 1].directory;
-            for (file, value) in settings {
-                write(directory, file, &value).map_err(fail(file))?;
-                unset.retain(|(_, files)| !files.contains(&file));
-            }
+            let place = PlaceInGroup { parent, directory };
+            let written = settings.iter().try_for_each(|(file, value)| {
+                unset.retain(|(_, files)| !files.contains(file));
+                write(&place.directory, file, value).map_err(fail(file))
+            });
+            group.places.push(place);
+            written?;
         }
         match unset.first() {
             None => Ok(()),
@@ -178,6 +183,23 @@ impl Group {
         for place in &self.places {
             // What cannot be removed now is removed as stale by a later server.
             let _ = rustix::fs::unlinkat(&place.parent, &self.name, AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+/// Tells whether a file of a cgroup belongs to a controller.
+fn controls(controller: &str, file: &str) -> bool {
+    file.strip_prefix(controller).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Lets the groups below `parent` use the controllers that the settings need.
+///
+/// One at a time: a controller that cannot be enabled must not keep the others from being so, and its
+/// setting fails in a moment with a better message.
+fn enable_controllers(parent: &OwnedFd, settings: &[Setting]) {
+    for controller in ["memory", "cpu", "cpuset", "pids"] {
+        if settings.iter().any(|(file, _)| controls(controller, file)) {
+            let _ = write(parent, "cgroup.subtree_control", &format!("+{controller}"));
         }
     }
 }

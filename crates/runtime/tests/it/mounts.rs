@@ -217,3 +217,76 @@ fn devices_and_shared_memory_are_fresh_each_time() {
     assert_eq!(Run::shell("ls /dev/left /dev/shm/left 2>/dev/null | wc -l").output(&root), "0");
     assert_eq!(std::fs::read_dir(root.path("dev")).unwrap().count(), 0);
 }
+
+/// Mounts an overlay as the engine does: detached, never in the host's table.
+fn overlay(lower: &Path, work: &Path) -> std::os::fd::OwnedFd {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    };
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    for (key, value) in
+        [("lowerdir", lower), ("upperdir", &work.join("upper")), ("workdir", &work.join("work"))]
+    {
+        fsconfig_set_string(&context, key, value).unwrap();
+    }
+    fsconfig_create(&context).unwrap();
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap()
+}
+
+/// Lists a tree with the type of each entry.
+fn tree(directory: &Path) -> Vec<String> {
+    let output = std::process::Command::new("find")
+        .arg(directory)
+        .args(["-mindepth", "1", "-printf", "%P:%y\\n"])
+        .output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn an_overlay_keeps_only_what_the_process_changed() {
+    if !able() {
+        return;
+    }
+    let emulated = slipway_runtime::SandboxServer::start(&slipway_runtime::ServerOptions {
+        user_namespace: true,
+        ..Default::default()
+    })
+    .unwrap();
+    for server in [crate::harness::server(), &*emulated] {
+        let lower = Root::new();
+        lower.write("etc/old", "old");
+        let scratch = tempfile::tempdir().unwrap();
+        for name in ["upper", "work"] {
+            std::fs::create_dir(scratch.path().join(name)).unwrap();
+        }
+        let null = || {
+            std::os::fd::OwnedFd::from(
+                std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap(),
+            )
+        };
+        for script in ["rm /etc/old; echo new > /etc/new; chown 7:8 /etc/new", "echo second >> /etc/new"] {
+            let mut run = Run::shell(script).mount("/usr", bind(Path::new("/usr")), true).mount(
+                "/var/cache/x",
+                MountSource::Tmpfs { size: None, mode: 0o755 },
+                false,
+            );
+            run.mounts.push(Mount::public_file("/etc/resolv.conf", "nameserver 192.0.2.1\n"));
+            let process = server
+                .spawn(slipway_runtime::ProcessSpec {
+                    root: overlay(lower.directory.path(), scratch.path()),
+                    mounts: run.mounts,
+                    stdio: slipway_runtime::Stdio::Streams { stdin: null(), stdout: null(), stderr: null() },
+                    settings: run.settings,
+                })
+                .unwrap();
+            assert!(process.wait().unwrap().status.success());
+        }
+        let upper = scratch.path().join("upper");
+        assert_eq!(tree(&upper), ["dev:d", "etc/new:f", "etc/old:c", "etc:d", "proc:d", "sys:d"]);
+        let new = std::fs::metadata(upper.join("etc/new")).unwrap();
+        assert_eq!((new.uid(), new.gid()), (7, 8));
+    }
+}
