@@ -140,3 +140,44 @@ fn foreign_programs_run() {
     }
     assert!(ran > 0, "nothing in SLIPWAY_TEST_FOREIGN_ROOTS");
 }
+
+/// The smallest program of an architecture that few distributions have: exits with 42.
+fn tiny_riscv64() -> Vec<u8> {
+    let (base, headers) = (0x10000_u64, 64 + 56);
+    // li a0, 42; li a7, 93; ecall
+    let code: Vec<u8> =
+        [0x02a0_0513_u32, 0x05d0_0893, 0x0000_0073].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let size = headers + code.len() as u64;
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xf3\0\x01\0\0\0".to_vec();
+    for word in [base + headers, 64, 0] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    for word in [0, base, base, size, size, 0x1000] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(code);
+    bytes
+}
+
+#[test]
+fn a_tiny_program_runs() {
+    if !able() {
+        return;
+    }
+    if !std::path::Path::new("/usr/bin/qemu-riscv64-static").exists() {
+        assert!(std::env::var_os("CI").is_none(), "qemu-user-static is not installed");
+        eprintln!("SKIPPED: no qemu-riscv64-static");
+        return;
+    }
+    let server = emulated(&[line("riscv64", 2, 1, 243)]);
+    let root = Root::empty();
+    std::fs::write(root.path("tiny"), tiny_riscv64()).unwrap();
+    std::fs::set_permissions(root.path("tiny"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (exit, text) = Run::args(&["/tiny"]).outcome_on(&server, &root);
+    assert_eq!(exit.unwrap().status.code(), 42, "{text}");
+    // Without the table the kernel does not know the format, and it is told which failure that is.
+    let error = Run::args(&["/tiny"]).error(&root);
+    assert_eq!(error.to_string(), "exec: \"/tiny\": exec format error");
+}
