@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use slipway_model::{Digest, Digester};
 
-use crate::digest_cache::DigestCache;
+use crate::digest_cache::{DigestCache, FileDigest};
 use crate::entry::{Dir, EntryRef, FileKind};
 use crate::error::{FilesError, Result};
 use crate::hash;
@@ -176,23 +176,27 @@ impl Keyer<'_> {
 
     /// Hashes the lines, after the contents that are not known.
     fn digest(&self, lines: &[Line]) -> Result<Digest> {
-        let files = lines.iter().filter_map(|line| match line {
-            Line::Below { file, .. } | Line::Listed { file, .. } => Some(&file.entry),
-            Line::Followed { .. } => None,
-        });
-        let regular = files.filter(|entry| entry.metadata.kind == FileKind::File);
-        hash::fill(self.tree, self.cache, hash::missing(self.cache, regular))?;
+        // Looking up a digest is a search in the index: it is done once for each file.
+        let mut known: Vec<Option<FileDigest>> = lines.iter().map(|line| self.known(line)).collect();
+        let missing = lines.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let missing: Vec<EntryRef> = missing.filter_map(|(line, _)| regular(line)).cloned().collect();
+        if !missing.is_empty() {
+            hash::fill(self.tree, self.cache, missing)?;
+            for (line, known) in lines.iter().zip(&mut known).filter(|(_, known)| known.is_none()) {
+                *known = self.known(line);
+            }
+        }
         let mut digester = Digester::new();
-        for line in lines {
+        for (line, known) in lines.iter().zip(known) {
             match line {
                 Line::Below { depth, file } => {
                     digester.update(depth.to_le_bytes());
                     digester.field(if *depth == 0 { b"" } else { file.entry.name.as_bytes() });
-                    self.add(file, &mut digester)?;
+                    self.add(file, known, &mut digester)?;
                 }
                 Line::Listed { path, file } => {
                     digester.field(path.as_os_str().as_bytes());
-                    self.add(file, &mut digester)?;
+                    self.add(file, known, &mut digester)?;
                 }
                 Line::Followed { path, digest } => {
                     digester.field(path.as_os_str().as_bytes());
@@ -203,8 +207,12 @@ impl Keyer<'_> {
         Ok(digester.finish())
     }
 
+    fn known(&self, line: &Line) -> Option<FileDigest> {
+        regular(line).and_then(|entry| self.cache.get(&entry.metadata))
+    }
+
     /// Hashes the attributes and the content of one file.
-    fn add(&self, file: &Found, digester: &mut Digester) -> Result<()> {
+    fn add(&self, file: &Found, known: Option<FileDigest>, digester: &mut Digester) -> Result<()> {
         let metadata = &file.entry.metadata;
         let owner = self.tree.owner();
         let is_root = file.entry.name.is_empty();
@@ -225,10 +233,7 @@ impl Keyer<'_> {
         let mut attributes = file.attributes;
         let mut content = None;
         if metadata.kind == FileKind::File {
-            let digest = self
-                .cache
-                .get(metadata)
-                .ok_or_else(|| FilesError::ChangedDuringBuild { path: file.entry.path() })?;
+            let digest = known.ok_or_else(|| FilesError::ChangedDuringBuild { path: file.entry.path() })?;
             attributes = digest.attributes;
             content = Some(digest.content);
         }
@@ -361,6 +366,16 @@ impl Listing<'_, '_> {
             .as_ref()
             .is_none_or(|matcher| !matcher.matches_or_parent(path) || matcher.may_take_back_below(path));
         included && back
+    }
+}
+
+/// Returns the file of a line if it is one with content.
+fn regular(line: &Line) -> Option<&EntryRef> {
+    match line {
+        Line::Below { file, .. } | Line::Listed { file, .. } => {
+            (file.entry.metadata.kind == FileKind::File).then_some(&file.entry)
+        }
+        Line::Followed { .. } => None,
     }
 }
 

@@ -170,7 +170,13 @@ impl DigestCache {
 
     fn search(&self, key: &[u8; KEY]) -> Option<(Digest, [u8; 16])> {
         let records = self.stored.as_chunks::<RECORD>().0;
-        let at = records.binary_search_by(|record| record[..KEY].cmp(key)).ok()?;
+        // There is one record for an inode; it is found by that, and right if the rest is the same too.
+        let inode = |bytes: &[u8]| bytes.first_chunk::<16>().map(|bytes| u128::from_be_bytes(*bytes));
+        let wanted = inode(key);
+        let at = records.binary_search_by_key(&wanted, |record| inode(record)).ok()?;
+        if records[at][..KEY] != key[..] {
+            return None;
+        }
         self.used[at].store(true, Ordering::Relaxed);
         let record = &records[at];
         let content = record[KEY..KEY + 32].try_into().ok()?;

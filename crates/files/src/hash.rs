@@ -118,8 +118,3 @@ pub(crate) fn attributes_digest(fd: &OwnedFd, path: &Path) -> Result<[u8; 16]> {
     }
     Ok(short)
 }
-
-/// Lists which of these regular files `cache` has no digest of.
-pub(crate) fn missing<'e>(cache: &DigestCache, files: impl Iterator<Item = &'e EntryRef>) -> Vec<EntryRef> {
-    files.filter(|file| cache.get(&file.metadata).is_none()).cloned().collect()
-}
