@@ -22,6 +22,7 @@ pub(crate) use points::{Stub, remove_stubs};
 use crate::cgroup::Group;
 use crate::error::ProcessError;
 use crate::protocol::{self, Request};
+use crate::seccomp::FILTER;
 use crate::server::{Place, Report, StepFds};
 use crate::spec::{Network, ProcessSettings, Security};
 use crate::sys::{self, mount, process};
@@ -34,12 +35,11 @@ pub(crate) fn run(
     request: Request,
     fds: StepFds,
     files: &[u8],
-    filter: &[sys::seccomp::Instruction],
     place: &Place,
     group: Option<&Group>,
     report: &OwnedFd,
 ) -> ! {
-    let error = match set_up(request, fds, files, filter, place, group, report) {
+    let error = match set_up(request, fds, files, place, group, report) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -57,7 +57,6 @@ fn set_up(
     request: Request,
     fds: StepFds,
     files: &[u8],
-    filter: &[sys::seccomp::Instruction],
     place: &Place,
     group: Option<&Group>,
     report: &OwnedFd,
@@ -97,7 +96,7 @@ fn set_up(
         process::set_linux32().map_err(at("personality"))?;
     }
     if settings.security == Security::Sandbox {
-        sys::seccomp::install(filter).map_err(at("seccomp filter"))?;
+        sys::seccomp::install(FILTER).map_err(at("seccomp filter"))?;
     }
     credentials::take(&settings).map_err(at("credentials"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));

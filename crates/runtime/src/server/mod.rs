@@ -15,7 +15,6 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::protocol::{self, Hello, Order, Starting};
-use crate::seccomp::Filter;
 use crate::sys::process;
 pub(crate) use start::{DEVICES, Place};
 pub(crate) use step::{Report, StepFds};
@@ -70,9 +69,7 @@ fn serve() -> Result<(), Errno> {
         }
     };
     protocol::send(&engine, &Starting::Ready)?;
-    let mut server = Server { place, filter: Filter::default(), steps: Vec::new() };
-    // Ready was said: this runs while the engine still resolves images.
-    server.filter.prepare();
+    let mut server = Server { place, steps: Vec::new() };
     server.run(&engine)
 }
 
@@ -86,7 +83,6 @@ fn take_socket() -> Result<OwnedFd, Errno> {
 
 struct Server {
     place: start::Place,
-    filter: Filter,
     steps: Vec<Step>,
 }
 
@@ -147,7 +143,7 @@ impl Server {
 
     fn start_step(&mut self, message: protocol::Received) {
         // Whoever sent a bad request learns by its control socket, which was in the message.
-        if let Ok(step) = Step::start(message, &self.place, &mut self.filter) {
+        if let Ok(step) = Step::start(message, &self.place) {
             self.steps.push(step);
         }
     }

@@ -11,8 +11,7 @@ use crate::cgroup::Group;
 use crate::child::{self, Stub};
 use crate::error::ProcessError;
 use crate::protocol::{self, Order, Outcome, Received, Request};
-use crate::seccomp::Filter;
-use crate::spec::{Network, Security};
+use crate::spec::Network;
 use crate::sys::clone::{Cloned, clone_process};
 use crate::sys::process;
 
@@ -54,7 +53,7 @@ pub(crate) struct StepFds {
 
 impl Step {
     /// Clones a process for a request; a failure that has a listener is told to it.
-    pub(super) fn start(message: Received, place: &Place, filter: &mut Filter) -> Result<Self, BadRequest> {
+    pub(super) fn start(message: Received, place: &Place) -> Result<Self, BadRequest> {
         let length = message.bytes.try_into().map(usize::from_le_bytes).map_err(|_| BadRequest)?;
         let mut fds = message.fds.into_iter();
         let (Some(body), Some(control)) = (fds.next(), fds.next()) else { return Err(BadRequest) };
@@ -74,16 +73,12 @@ impl Step {
         let limits = request.settings.limits.as_ref().filter(|limits| !limits.is_empty());
         let group = limits.map(|limits| place.cgroups.create(limits)).transpose();
         let group = group.map_err(|error| refuse(&control, error))?;
-        let filter = match request.settings.security {
-            Security::Sandbox => filter.get().map_err(|errno| fail("seccomp filter", errno))?,
-            Security::Insecure => &[],
-        };
         let (report, childs_report) = protocol::pair().map_err(|errno| fail("socket", errno))?;
         let started = Instant::now();
         match clone_process(namespaces(&request, place)) {
             Ok(Cloned::Child) => {
                 drop(report);
-                child::run(request, fds, &files, filter, place, group.as_ref(), &childs_report)
+                child::run(request, fds, &files, place, group.as_ref(), &childs_report)
             }
             Ok(Cloned::Parent { pid, pidfd }) => Ok(Self {
                 pid,

@@ -34,16 +34,3 @@ pub(crate) fn install(filter: &[Instruction]) -> Result<(), Errno> {
     }
     Err(last_errno())
 }
-
-/// Reads the instructions from the bytes that libseccomp exports.
-pub(crate) fn instructions(bytes: &[u8]) -> Vec<Instruction> {
-    bytes
-        .chunks_exact(8)
-        .map(|b| Instruction {
-            code: u16::from_ne_bytes([b[0], b[1]]),
-            jt: b[2],
-            jf: b[3],
-            k: u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-        })
-        .collect()
-}

@@ -1,4 +1,5 @@
-//! Which system calls a step may make: the default profile of container engines, as data.
+//! Which system calls a step may make: the default profile of container engines, as data for the build
+//! script, which compiles it.
 //!
 //! Source of the facts: `default.json` of moby's seccomp profiles, for the capabilities that a step has
 //! (of the conditional ones only `CAP_SYS_CHROOT`). A name that does not exist on an architecture is
@@ -59,26 +60,24 @@ pub(super) const ALLOWED: &[&str] = &[
     "utimensat_time64", "utimes", "vfork", "vmsplice", "wait4", "waitid", "waitpid", "write", "writev",
 ];
 
-/// Allowed on the machines that have them.
-#[cfg(target_arch = "x86_64")]
-pub(super) const ALLOWED_HERE: &[&str] = &["arch_prctl", "modify_ldt", "uretprobe"];
-#[cfg(target_arch = "aarch64")]
-pub(super) const ALLOWED_HERE: &[&str] =
-    &["arm_fadvise64_64", "arm_sync_file_range", "sync_file_range2", "breakpoint", "cacheflush", "set_tls"];
-#[cfg(target_arch = "powerpc64")]
-pub(super) const ALLOWED_HERE: &[&str] = &["sync_file_range2", "swapcontext"];
-#[cfg(target_arch = "s390x")]
-pub(super) const ALLOWED_HERE: &[&str] = &["s390_pci_mmio_read", "s390_pci_mmio_write", "s390_runtime_instr"];
-#[cfg(target_arch = "riscv64")]
-pub(super) const ALLOWED_HERE: &[&str] = &["riscv_flush_icache", "riscv_hwprobe"];
-#[cfg(not(any(
-    target_arch = "x86_64",
-    target_arch = "aarch64",
-    target_arch = "powerpc64",
-    target_arch = "s390x",
-    target_arch = "riscv64"
-)))]
-pub(super) const ALLOWED_HERE: &[&str] = &[];
+/// Allowed on the machines that have them, by the architecture's name in Rust.
+pub(super) fn allowed_on(architecture: &str) -> &'static [&'static str] {
+    match architecture {
+        "x86_64" => &["arch_prctl", "modify_ldt"],
+        "aarch64" => &[
+            "arm_fadvise64_64",
+            "arm_sync_file_range",
+            "sync_file_range2",
+            "breakpoint",
+            "cacheflush",
+            "set_tls",
+        ],
+        "powerpc64" => &["sync_file_range2", "swapcontext"],
+        "s390x" => &["s390_pci_mmio_read", "s390_pci_mmio_write", "s390_runtime_instr"],
+        "riscv64" => &["riscv_flush_icache", "riscv_hwprobe"],
+        _ => &[],
+    }
+}
 
 /// The first number that is decided by [`NEW_ALLOWED`] alone.
 ///
