@@ -75,6 +75,14 @@ mod tests {
     }
 
     #[test]
+    fn the_answer_agrees_with_the_kernels_settings() {
+        // The file is there if 32-bit programs were compiled into the kernel; they can still be off.
+        if cfg!(target_arch = "x86_64") && runs(Probe::I386) {
+            assert!(std::path::Path::new("/proc/sys/abi/vsyscall32").exists());
+        }
+    }
+
+    #[test]
     fn a_program_of_another_family_does_not_run() {
         // With an emulator in the host's table it would.
         if cfg!(target_arch = "x86_64") && !std::path::Path::new("/proc/sys/fs/binfmt_misc/qemu-arm").exists()

@@ -12,7 +12,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use slipway_emulation::{EmulationOptions, Guest, HostFacts, Qemu, host_table};
+use slipway_emulation::{
+    EmulationOptions, Emulator, Guest, HostFacts, PrivateBinfmt, Qemu, decide, host_table,
+};
 
 /// Names the table to the inner run of this program.
 const TABLE: &str = "SLIPWAY_TEST_BINFMT_TABLE";
@@ -74,4 +76,28 @@ fn inner() {
     assert_eq!(host_table::uninstall(&table, "qemu-mips*").unwrap(), ["qemu-mips64", "qemu-mips64el"]);
     assert!(host_table::uninstall(&table, "qemu-mips64").is_err());
     assert!(host_table::status(&table, &facts).unwrap().emulators.is_empty());
+}
+
+#[test]
+fn this_machine_is_understood() {
+    let facts = HostFacts::probe(&EmulationOptions::default());
+    assert!(facts.platform.os == "linux" && facts.native_platforms().contains(&facts.platform), "{facts:?}");
+    eprintln!("native: {:?}", facts.native_platforms().iter().map(ToString::to_string).collect::<Vec<_>>());
+    let installed = std::path::Path::new("/usr/bin/qemu-s390x-static").exists();
+    if !installed
+        || facts.private_binfmt != PrivateBinfmt::Available
+        || facts.platform.architecture == "s390x"
+    {
+        eprintln!("SKIPPED: no qemu-s390x-static, or an old kernel");
+        return;
+    }
+    let platform = "linux/s390x".parse().unwrap();
+    match decide(&facts, &platform) {
+        Emulator::PrivateBinfmt(qemu) => {
+            assert!(qemu.version().is_some_and(|version| version.major >= 5), "{qemu:?}");
+            assert!(qemu.describe(&platform).starts_with("qemu-s390x "));
+            assert!(qemu.registration().unwrap().ends_with(":/usr/bin/qemu-s390x-static:POCF"));
+        }
+        other => panic!("{other:?}"),
+    }
 }
