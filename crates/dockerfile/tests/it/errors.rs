@@ -4,8 +4,10 @@ use slipway_model::solve::Entitlement;
 
 use crate::support::{options, try_with};
 
-/// Returns messages with the first line and the columns that are marked.
-fn errors(text: &str) -> Vec<(String, Option<(i32, i32, i32)>)> {
+/// The first line, and the columns that are marked.
+type Place = (i32, i32, i32);
+
+fn errors(text: &str) -> Vec<(String, Option<Place>)> {
     let failure = try_with(text, &options()).expect_err(text);
     let place = |diagnostic: &slipway_model::Diagnostic| {
         let span = diagnostic.span.as_ref()?;
@@ -20,7 +22,7 @@ fn errors(text: &str) -> Vec<(String, Option<(i32, i32, i32)>)> {
     failure.diagnostics.iter().map(|diagnostic| (diagnostic.to_string(), place(diagnostic))).collect()
 }
 
-fn first(text: &str) -> (String, Option<(i32, i32, i32)>) {
+fn first(text: &str) -> (String, Option<Place>) {
     errors(text).swap_remove(0)
 }
 
