@@ -24,6 +24,9 @@ pub enum FilesError {
     /// Symbolic links lead around in a circle.
     #[error("too many symbolic links in {}", Shown(path))]
     TooManyLinks { path: PathBuf },
+    /// Directories are nested more deeply than any build has use for.
+    #[error("too many directories within one another at {}", Shown(path))]
+    TooDeep { path: PathBuf },
     /// A file of the context is no longer what its digest was taken of.
     #[error("{} changed during the build", Shown(path))]
     ChangedDuringBuild { path: PathBuf },
@@ -68,6 +71,7 @@ impl FilesError {
             | Self::NotADirectory { path, .. }
             | Self::IsADirectory { path }
             | Self::TooManyLinks { path }
+            | Self::TooDeep { path }
             | Self::ChangedDuringBuild { path }
             | Self::Archive { path, .. }
             | Self::Os { path, .. } => Some(path),

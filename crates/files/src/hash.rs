@@ -1,7 +1,7 @@
 //! Hashing file contents, many at a time.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -67,7 +67,7 @@ fn hash_file(
         let attributes = attributes_digest(&fd, &path())?;
         let mut file = File::from(fd);
         let (content, size) = hash_reader(&mut file, buffer).map_err(|error| read_error(entry, &error))?;
-        let after = stat_fd(&file.into()).map_err(|errno| FilesError::os("stat", &path())(errno))?;
+        let after = stat_fd(&file).map_err(|errno| FilesError::os("stat", &path())(errno))?;
         if !after.same_content(&before) || size != after.size {
             continue;
         }
@@ -80,6 +80,12 @@ fn hash_file(
         return Ok(digest);
     }
     Err(FilesError::ChangedDuringBuild { path: path() })
+}
+
+/// Hashes an open file from its beginning.
+pub(crate) fn hash_all(file: &mut File, entry: &EntryRef) -> Result<Digest> {
+    let hashed = file.rewind().and_then(|()| hash_reader(file, &mut vec![0; BUFFER]));
+    hashed.map(|(digest, _)| digest).map_err(|error| read_error(entry, &error))
 }
 
 fn read_error(entry: &EntryRef, error: &std::io::Error) -> FilesError {

@@ -43,4 +43,4 @@ pub use error::{FilesError, OsError};
 pub use mode::{ModeChange, ParseModeError};
 pub use operations::{MakeDir, MakeFile, MakeLink, mkdir, mkfile, rm, symlink};
 pub use root::{NewDir, Root};
-pub use tree::{FileTree, resolve, wildcard_paths};
+pub use tree::{FileTree, nearest_path, resolve, wildcard_paths};

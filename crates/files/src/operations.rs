@@ -108,7 +108,7 @@ pub fn symlink(dest: &Root, path: &str, action: &MakeLink<'_>) -> Result<()> {
 /// A symbolic link is removed itself. The root cannot be removed.
 pub fn rm(dest: &Root, path: &str, allow_wildcard: bool, allow_not_found: bool) -> Result<()> {
     let paths = match allow_wildcard {
-        true => match wildcard_paths(dest, path, true) {
+        true => match wildcard_paths(dest, path, false) {
             Err(error) if error.is_not_found() && allow_not_found => return Ok(()),
             other => other?,
         },

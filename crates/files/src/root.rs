@@ -30,6 +30,9 @@ pub(crate) const MAX_LINKS: usize = 255;
 /// The longest path given to the kernel in one call; longer ones are opened in pieces.
 const MAX_PATH: usize = 3500;
 
+/// How deep directories are read: walks recurse, and the stack of a thread is not endless.
+const MAX_DEPTH: usize = 1024;
+
 const READ_DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// A directory that is the root of everything done through it.
@@ -273,6 +276,9 @@ pub(crate) fn read_directory(
     mut keep: impl FnMut(&OsStr, FileType) -> bool,
 ) -> Result<Vec<Entry>> {
     let failed = |errno| FilesError::os("read directory", path)(errno);
+    if path.components().count() > MAX_DEPTH {
+        return Err(FilesError::TooDeep { path: path.to_owned() });
+    }
     let mut entries = Vec::new();
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
     let mut names = RawDir::new(fd, &mut buffer);
@@ -317,7 +323,7 @@ pub(crate) fn stat_at<P: rustix::path::Arg>(
 }
 
 /// Reads the attributes of an open file.
-pub(crate) fn stat_fd(fd: &OwnedFd) -> rustix::io::Result<Metadata> {
+pub(crate) fn stat_fd(fd: impl AsFd) -> rustix::io::Result<Metadata> {
     rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, STAT_FIELDS).map(|stat| Metadata::from_statx(&stat))
 }
 

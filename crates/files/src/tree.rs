@@ -127,3 +127,27 @@ fn expand(tree: &dyn FileTree, directory: &Path, pattern: &[&str], found: &mut V
     }
     Ok(())
 }
+
+/// Finds the path most like one that does not exist, for a hint.
+///
+/// The directories that exist are taken as they are; the first name that does not is compared with those there.
+pub fn nearest_path(tree: &dyn FileTree, path: &Path) -> Option<PathBuf> {
+    let mut at = PathBuf::new();
+    for name in names(path) {
+        let next = tree.resolve(&at.join(&name), true).ok()?;
+        if tree.find(&next).ok()?.is_some() {
+            at = next;
+            continue;
+        }
+        let wanted = name.to_string_lossy().to_lowercase();
+        let children = tree.children(&at).ok()?;
+        let likeness = |entry: &crate::Entry| {
+            let have = entry.name.to_string_lossy().to_lowercase();
+            strsim::damerau_levenshtein(&wanted, &have)
+        };
+        let best = children.entries.iter().min_by_key(|entry| likeness(entry))?;
+        let close = likeness(best) <= 1 + wanted.chars().count() / 4;
+        return close.then(|| at.join(&best.name));
+    }
+    None
+}

@@ -18,9 +18,11 @@ pub use unpack::{UnpackOptions, unpack};
 pub use write::{TarWriter, write_tar};
 
 use crate::copy::{CopyOptions, CopyReport, Ownership};
-use crate::entry::FileKind;
+use crate::digest_cache::DigestCache;
+use crate::entry::{EntryRef, FileKind, Metadata};
 use crate::error::{FilesError, Result};
-use crate::root::{NewDir, Root};
+use crate::hash::{hash_all, open_file};
+use crate::root::{NewDir, Root, stat_fd};
 use crate::tree::FileTree;
 
 /// Opens `data` for reading, decompressed if it is compressed.
@@ -41,19 +43,19 @@ pub(crate) fn add(
     dest: &Root,
     dest_path: &Path,
     options: &CopyOptions,
+    digests: Option<&DigestCache>,
 ) -> Result<Option<CopyReport>> {
     let resolved = source.resolve(path, true)?;
     let Some(entry) = source.find(&resolved)? else { return Ok(None) };
     if entry.metadata.kind != FileKind::File {
         return Ok(None);
     }
-    let open =
-        || -> Result<File> { Ok(crate::hash::open_file(&source.open_dir(entry.parent())?, &entry)?.into()) };
-    let mut file = open()?;
+    let mut file = File::from(open_file(&source.open_dir(entry.parent())?, &entry)?);
     if !is_archive(&file) {
         return Ok(None);
     }
     let failed = |source| FilesError::Archive { path: resolved.clone(), source };
+    let before = check(&mut file, &entry, digests)?;
     file.rewind().map_err(failed)?;
     let owner = match options.ownership {
         Ownership::Fixed { uid, gid } => Some((uid, gid)),
@@ -62,12 +64,29 @@ pub(crate) fn add(
     let directory = dest.evaluate(dest_path, true)?;
     dest.create_dir_all(&directory, NewDir { mode: 0o755, owner, time: options.time })?;
     let top = Root::from(dest.open_resolved(&directory, OFlags::RDONLY | OFlags::DIRECTORY, "open")?);
-    let mut report = unpack(decompress(file).map_err(failed)?, &resolved, &top, UnpackOptions { owner })?;
+    let mut report = unpack(decompress(&file).map_err(failed)?, &resolved, &top, UnpackOptions { owner })?;
+    let after = stat_file(&file, &entry)?;
+    if digests.is_some() && !after.same_content(&before) {
+        return Err(FilesError::ChangedDuringBuild { path: entry.path() });
+    }
     for skipped in &mut report.skipped_devices {
         *skipped = directory.join(&*skipped);
     }
     Ok(Some(report))
 }
 
-#[cfg(test)]
-mod tests;
+/// Makes sure that an archive is what its digest was taken of; returns its attributes.
+fn check(file: &mut File, entry: &EntryRef, digests: Option<&DigestCache>) -> Result<Metadata> {
+    let metadata = stat_file(file, entry)?;
+    if let Some(known) = digests.and_then(|digests| digests.get(&entry.metadata))
+        && (known.racy || !metadata.same_content(&entry.metadata))
+        && hash_all(file, entry)? != known.content
+    {
+        return Err(FilesError::ChangedDuringBuild { path: entry.path() });
+    }
+    Ok(metadata)
+}
+
+fn stat_file(file: &File, entry: &EntryRef) -> Result<Metadata> {
+    stat_fd(file).map_err(|errno| FilesError::os("stat", &entry.path())(errno))
+}

@@ -98,7 +98,9 @@ impl<R: Read> Unpacking<'_, R> {
             return Ok((last, fd));
         }
         let resolved = self.dest.evaluate(named, true)?;
-        self.dest.create_dir_all(&resolved, NewDir { mode: 0o755, owner: Some((0, 0)), time: None })?;
+        // Whoever else the archive's files belong to, these are root's.
+        let owner = rustix::process::geteuid().is_root().then_some((0, 0));
+        self.dest.create_dir_all(&resolved, NewDir { mode: 0o755, owner, time: None })?;
         let fd = self.dest.open_directory(&resolved)?;
         Ok((resolved, fd))
     }

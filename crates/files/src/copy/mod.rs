@@ -132,7 +132,8 @@ pub fn copy(
     let mut report = CopyReport::default();
     for path in matches {
         if options.attempt_unpack
-            && let Some(unpacked) = crate::archive::add(source, &path, dest, &destination.path, options)?
+            && let Some(unpacked) =
+                crate::archive::add(source, &path, dest, &destination.path, options, digests)?
         {
             report.add(unpacked);
             continue;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 use slipway_files::archive::{TarWriter, UnpackOptions, decompress, is_archive, unpack, write_tar};
-use slipway_files::{CopyOptions, Ownership, Time, copy};
+use slipway_files::{CopyOptions, DigestCache, Ownership, Stability, Time, content_digest, copy};
 
 use crate::support::{Tree, is_root, needs_root, options};
 
@@ -190,6 +190,21 @@ fn compressions_are_known_by_content() {
         assert_eq!(fs::metadata(to.path().join("z/f")).expect("it exists").uid(), 5);
         assert_eq!(fs::metadata(to.path().join("z")).expect("it exists").gid(), 6);
     }
+}
+
+#[test]
+fn an_archive_that_changes_after_its_digest_was_taken_is_not_unpacked() {
+    let from = Tree::new(&[]);
+    fs::write(from.path().join("a.tar"), tar(&[file("f", "one")])).expect("written");
+    let context = from.context(&[]);
+    let digests = DigestCache::in_memory(Stability::Live);
+    content_digest(&context, &[], &digests).expect("a key");
+    fs::write(from.path().join("a.tar"), tar(&[file("f", "two")])).expect("written");
+    let add = CopyOptions { attempt_unpack: true, ..options() };
+    let to = Tree::new(&[]);
+    let error = copy(&context, "/a.tar", &to.root(), "/", &add, Some(&digests)).expect_err("changed");
+    assert_eq!(error.to_string(), "/a.tar changed during the build");
+    assert_eq!(to.list(), [""; 0]);
 }
 
 /// Pipes bytes through a program, if there is such a program.

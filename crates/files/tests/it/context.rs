@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use slipway_files::patterns::{PatternMatcher, parse_ignore_file};
-use slipway_files::{ContextTree, FileTree, Selection, resolve, wildcard_paths};
+use slipway_files::{ContextTree, FileTree, nearest_path, resolve, wildcard_paths};
 
 use crate::support::Tree;
 
@@ -99,5 +99,17 @@ fn the_excluding_line_is_told() {
     assert_eq!(context.excluded_by(Path::new("/secret.key")).map(|pattern| pattern.line), Some(2));
     assert_eq!(context.excluded_by(Path::new("public.key")), None);
     assert_eq!(context.excluded_by(Path::new("other")), None);
-    assert_eq!(Selection::default().path, "");
+}
+
+#[test]
+fn the_nearest_name_is_found() {
+    let tree = Tree::new(&["package.json", "src/main.rs", "src/lib.rs", "docs/x"]);
+    let context = tree.context(&["docs"]);
+    let of = |path: &str| nearest_path(&context, Path::new(path)).map(|path| path.display().to_string());
+    assert_eq!(of("/packge.json").as_deref(), Some("package.json"));
+    assert_eq!(of("Package.JSON").as_deref(), Some("package.json"));
+    assert_eq!(of("/src/mian.rs").as_deref(), Some("src/main.rs"));
+    assert_eq!(of("/scr/main.rs").as_deref(), Some("src"));
+    assert_eq!(of("/entirely-different"), None);
+    assert_eq!(of("/doc"), None);
 }

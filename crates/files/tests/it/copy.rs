@@ -280,10 +280,10 @@ fn modes_and_times() {
         let metadata = fs::symlink_metadata(to.path().join(path)).expect("it exists");
         assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (5, 1), "{path}");
     }
-    let exact = CopyOptions { mode: Some("640".parse().expect("a mode")), ..options() };
+    let exact = CopyOptions { mode: Some("750".parse().expect("a mode")), ..options() };
     let to = Tree::new(&[]);
     copy(&from.context(&[]), "/d/run", &to.root(), "/new/run", &exact, None).expect("copied");
-    assert_eq!((to.mode("new"), to.mode("new/run")), (0o640, 0o640));
+    assert_eq!((to.mode("new"), to.mode("new/run")), (0o750, 0o750));
 }
 
 #[test]

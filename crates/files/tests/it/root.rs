@@ -62,3 +62,15 @@ fn a_missing_directory_is_named() {
     let error = Root::open(Path::new("/definitely/not/here")).expect_err("there is none");
     assert_eq!(error.to_string(), "open directory `/definitely/not/here`");
 }
+
+#[test]
+fn endless_directories_are_an_error() {
+    let tree = Tree::new(&[]);
+    let deep = ["d"; 1100].join("/");
+    tree.root().create_dir_all(Path::new(&deep), NewDir::default()).expect("made");
+    let cache = slipway_files::DigestCache::in_memory(slipway_files::Stability::Live);
+    for tree in [&tree.root() as &dyn FileTree, &tree.context(&["x", "!y/*"])] {
+        let error = slipway_files::content_digest(tree, &[], &cache).expect_err("too deep");
+        assert!(error.to_string().starts_with("too many directories within one another at /d/d"), "{error}");
+    }
+}
