@@ -20,6 +20,9 @@ use crate::lock::{FileLock, Share};
 
 const SCHEMA_VERSION: i64 = 1;
 
+/// The length of the write-ahead log from which a checkpoint is worth its flush.
+const CHECKPOINT_AT: u64 = 1 << 20;
+
 const SCHEMA: &str = "
 CREATE TABLE blobs (
     digest BLOB PRIMARY KEY, size INTEGER NOT NULL,
@@ -112,8 +115,13 @@ impl Database {
         result
     }
 
-    /// Copies the write-ahead log into the database file, as far as readers allow.
+    /// Copies the write-ahead log into the database file, as far as readers allow, once it is long enough
+    /// to make opening slow. Not more often: the first commit afterwards has to flush the new log.
     pub(crate) fn checkpoint(&self) -> Result<()> {
+        let log = self.path.with_extension("db-wal");
+        if std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() < CHECKPOINT_AT) {
+            return Ok(());
+        }
         let _turn = lock(&self.writer);
         self.read(|connection| Ok(connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?))
     }

@@ -66,10 +66,6 @@ pub struct MountedTree {
 }
 
 impl MountedTree {
-    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd }
-    }
-
     /// Returns the descriptor, for `move_mount`.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
@@ -78,7 +74,7 @@ impl MountedTree {
     /// Makes another mount of the same tree, which can be attached on its own. Needs Linux 6.15 when
     /// this one is not attached.
     pub fn try_clone(&self) -> Result<Self> {
-        clone_tree(self.fd.as_fd(), Path::new(""))
+        clone_mount(self.fd.as_fd())
     }
 }
 
@@ -185,6 +181,11 @@ impl OverlaySpec {
             .map_err(StoreError::mount("detach the overlay"))?;
         tree
     }
+}
+
+/// Clones the mount whose root is `fd`.
+pub(crate) fn clone_mount(fd: BorrowedFd<'_>) -> Result<MountedTree> {
+    clone_tree(fd, Path::new(""))
 }
 
 /// Clones the mount at `path` below `at`, from there down.

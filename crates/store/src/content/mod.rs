@@ -100,9 +100,12 @@ impl ContentStore {
     pub fn put(&self, bytes: impl AsRef<[u8]>, lease: &Lease) -> Result<Digest> {
         let bytes = bytes.as_ref();
         let digest = Digest::of(bytes);
-        lease.hold_blobs(&[digest])?;
         if self.contains(&digest)?.is_some() {
-            return Ok(digest);
+            // Only what is held stays: look again.
+            lease.hold_blobs(&[digest])?;
+            if self.contains(&digest)?.is_some() {
+                return Ok(digest);
+            }
         }
         let path = self.store.layout.ingest().join(lease.unique_name());
         let written = std::fs::write(&path, bytes).map_err(StoreError::io("write the blob", &path));

@@ -1,7 +1,7 @@
 //! A snapshot in the making.
 
 use std::fs::{File, Permissions};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{CommitInfo, Row, SnapshotId, Snapshots, row};
 use crate::error::{Result, StoreError};
 use crate::lease::Lease;
-use crate::mount::{MountedTree, OverlaySpec};
+use crate::mount::{self, MountedTree, OverlaySpec};
 
 /// A snapshot that is being written. Dropped without [`ActiveSnapshot::commit`], it is discarded.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub struct ActiveSnapshot {
     parent: Option<SnapshotId>,
     dir: String,
     spec: OverlaySpec,
-    /// The mount that was made first; others are clones of it, as two overlays must not share an upper
-    /// directory.
-    mounted: Mutex<Option<MountedTree>>,
+    /// The descriptor of the mount that was made last; further ones are clones of it, as two overlays must
+    /// not share an upper directory.
+    mounted: Mutex<Option<OwnedFd>>,
     committed: bool,
 }
 
@@ -62,23 +62,28 @@ impl ActiveSnapshot {
         self.spec.clone()
     }
 
-    /// Mounts the tree, attached nowhere. Every call gives a mount of its own of the same tree, which
-    /// takes Linux 6.15 from the second call on.
+    /// Mounts the tree, attached nowhere. A second call gives another mount of the same tree. Where the
+    /// kernel cannot do that (before Linux 6.15, or if the first was moved into another mount namespace),
+    /// it mounts anew, and the first one must not be in use any more.
     pub fn mount(&self) -> Result<MountedTree> {
         let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*mounted {
-            Some(tree) => tree.try_clone(),
-            None => {
-                let tree = self.spec.mount(self.snapshots.store.flavour)?;
-                let first = match tree.try_clone() {
-                    Ok(first) => first,
-                    // Older kernels do not clone a detached mount; share this one.
-                    Err(_) => return share(&mut mounted, tree),
-                };
-                *mounted = Some(tree);
-                Ok(first)
-            }
+        if let Some(tree) = mounted.as_ref().and_then(|fd| mount::clone_mount(fd.as_fd()).ok()) {
+            return Ok(tree);
         }
+        let flavour = self.snapshots.store.flavour;
+        let tree = match (&*mounted, &self.spec.work) {
+            (Some(_), Some(work)) => {
+                // A work directory that was used is not accepted again.
+                let work = work.with_file_name("work-again");
+                self.discard(&work);
+                std::fs::create_dir(&work).map_err(StoreError::io("create the directory", &work))?;
+                OverlaySpec { work: Some(work), ..self.spec.clone() }.mount(flavour)?
+            }
+            _ => self.spec.mount(flavour)?,
+        };
+        let copy = tree.as_fd().try_clone_to_owned();
+        *mounted = Some(copy.map_err(StoreError::mount("copy the descriptor of the mount"))?);
+        Ok(tree)
     }
 
     /// Makes the snapshot immutable. It may have no changes. No mount of it may be written to any more.
@@ -94,18 +99,21 @@ impl ActiveSnapshot {
             Ok(id)
         })?;
         self.committed = true;
+        self.discard_work();
+        Ok(id)
+    }
+
+    fn discard_work(&self) {
         if let Some(work) = &self.spec.work {
             self.discard(work);
+            self.discard(&work.with_file_name("work-again"));
         }
-        Ok(id)
     }
 
     /// The name of the directory, and that it now belongs to whoever asks.
     pub(crate) fn into_directory(mut self) -> String {
         self.committed = true;
-        if let Some(work) = &self.spec.work {
-            self.discard(work);
-        }
+        self.discard_work();
         self.dir.clone()
     }
 
@@ -123,13 +131,6 @@ impl Drop for ActiveSnapshot {
             self.discard(&self.snapshots.store.layout.snapshots().join(&self.dir));
         }
     }
-}
-
-fn share(mounted: &mut Option<MountedTree>, tree: MountedTree) -> Result<MountedTree> {
-    let copy =
-        tree.as_fd().try_clone_to_owned().map_err(StoreError::mount("copy the descriptor of the mount"))?;
-    *mounted = Some(tree);
-    Ok(MountedTree::from_fd(copy))
 }
 
 /// Makes the directory for a layer's files.

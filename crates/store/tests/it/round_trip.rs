@@ -190,7 +190,7 @@ fn times_are_clamped_and_files_observed() {
 fn a_base_layer_is_converted_only_by_force() {
     let scratch = Scratch::new();
     let archive = crate::support::archive(&[crate::support::file("a", "content")]);
-    let id = scratch.image(&[archive.clone()]);
+    let id = scratch.image(std::slice::from_ref(&archive));
     let snapshots = scratch.store.snapshots();
     let mut format = LayerFormat { compression: Compression::Zstd, ..LayerFormat::default() };
     let options = DiffOptions::default();
