@@ -221,3 +221,11 @@ fn a_script_in_a_heredoc() {
     let Some(pb::file_action::Action::Mkfile(made)) = &file.actions[0].action else { panic!("no file") };
     assert_eq!((made.data.as_slice(), made.mode), (b"#!/bin/x\necho\n".as_slice(), 0o755));
 }
+
+#[test]
+fn conversions_can_move_between_threads() {
+    fn sendable<T: Send>(_: T) {}
+    let (source, options, images) = (file("FROM busybox"), options(), crate::support::Images::busybox());
+    sendable(slipway_dockerfile::convert(&source, &options, &images));
+    sendable(slipway_dockerfile::check(&source, &options, &images));
+}
