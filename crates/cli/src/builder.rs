@@ -7,8 +7,6 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use slipway_engine::store::{self, UsageItem, UsageKind};
-use slipway_engine::{Engine, EngineOptions, RunOptions, RunSource, Volume};
-use slipway_engine::store::{PruneOptions as StorePruneOptions, UsageItem};
 use slipway_engine::{Engine, EngineOptions, SolveResponse, runtime};
 pub(crate) use slipway_engine::{RunOptions, RunSource, Volume};
 use slipway_model::progress::EventSink;
@@ -162,7 +160,7 @@ impl Builder {
     pub(crate) fn prune(&self, options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure> {
         let now = SystemTime::now();
         let wanted = |item: &UsageItem| options.filter.matches(&UsageRecord::from(item), now);
-        let removed = self.engine.prune(&StorePruneOptions {
+        let removed = self.engine.prune(&store::PruneOptions {
             all: options.all,
             keep_duration: options.filter.until,
             filter: Some(&wanted),
@@ -172,6 +170,17 @@ impl Builder {
             dry_run: false,
         })?;
         Ok(removed.iter().map(UsageRecord::from).collect())
+    }
+
+    /// Pushes an image of the store; returns its digest.
+    pub(crate) async fn push(
+        &self,
+        image: &Reference,
+        target: &Reference,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<Digest, Failure> {
+        Ok(self.engine.push(image, target, events, cancel).await?)
     }
 
     /// Runs a program in an image; returns its exit code.
@@ -187,7 +196,8 @@ impl Builder {
 
 impl From<SolveResponse> for BuildOutcome {
     fn from(response: SolveResponse) -> Self {
-        let answer = response.call.map(|call| CallAnswer { text: call.text, json: call.json, failed: call.failed });
+        let answer =
+            response.call.map(|call| CallAnswer { text: call.text, json: call.json, failed: call.failed });
         Self { metadata: response.metadata, answer }
     }
 }
@@ -201,7 +211,7 @@ impl From<&UsageItem> for UsageRecord {
             description: item.description.clone(),
             size: item.size,
             // Only cache mounts are written to.
-            mutable: item.kind == slipway_engine::store::UsageKind::CacheMount,
+            mutable: item.kind == UsageKind::CacheMount,
             in_use: item.in_use,
             shared: item.shared,
             usage_count: item.use_count,
