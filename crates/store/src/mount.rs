@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -60,15 +61,31 @@ pub struct OverlaySpec {
 }
 
 /// A file-system tree, as a descriptor of a detached mount's root.
+///
+/// The kernel takes the mount apart when its last descriptor is closed, which may take a millisecond; who
+/// hands the descriptor to another process leaves that to it.
 #[derive(Debug)]
 pub struct MountedTree {
-    fd: OwnedFd,
+    /// Shared only with weak references, which do not keep the mount.
+    fd: Arc<OwnedFd>,
 }
 
 impl MountedTree {
     /// Returns the descriptor, for `move_mount`.
     pub fn into_fd(self) -> OwnedFd {
-        self.fd
+        let mut shared = self.fd;
+        loop {
+            // Not alone only while another thread is in the middle of `ActiveSnapshot::mount`.
+            match Arc::try_unwrap(shared) {
+                Ok(fd) => return fd,
+                Err(back) => shared = back,
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<OwnedFd> {
+        Arc::downgrade(&self.fd)
     }
 
     /// Makes another mount of the same tree, which can be attached on its own. Needs Linux 6.15 when
@@ -125,7 +142,7 @@ impl OverlaySpec {
             if self.upper.is_none() { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
         let fd = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
             .map_err(|error| explain("mount the overlay", error, context.as_fd()))?;
-        Ok(MountedTree { fd })
+        Ok(MountedTree { fd: Arc::new(fd) })
     }
 
     fn options(&self, flavour: Flavour) -> Vec<&'static str> {
@@ -193,7 +210,7 @@ fn clone_tree(at: impl AsFd, path: &Path) -> Result<MountedTree> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let fd = open_tree(at, path, flags).map_err(StoreError::mount("clone the mount"))?;
-    Ok(MountedTree { fd })
+    Ok(MountedTree { fd: Arc::new(fd) })
 }
 
 /// The path itself where `fsconfig` takes it as it is, else the path of a descriptor.

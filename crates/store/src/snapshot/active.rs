@@ -4,7 +4,7 @@ use std::fs::{File, Permissions};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, Weak};
 
 use super::{CommitInfo, Row, SnapshotId, Snapshots, row};
 use crate::error::{Result, StoreError};
@@ -19,9 +19,9 @@ pub struct ActiveSnapshot {
     parent: Option<SnapshotId>,
     dir: String,
     spec: OverlaySpec,
-    /// The descriptor of the mount that was made last; further ones are clones of it, as two overlays must
-    /// not share an upper directory.
-    mounted: Mutex<Option<OwnedFd>>,
+    /// The mount that was made last; further ones are clones of it, as two overlays must not share an upper
+    /// directory. Not kept: taking a mount apart is slow, and better left to whom it was given.
+    mounted: Mutex<Option<Weak<OwnedFd>>>,
     committed: bool,
 }
 
@@ -62,12 +62,13 @@ impl ActiveSnapshot {
         self.spec.clone()
     }
 
-    /// Mounts the tree, attached nowhere. A second call gives another mount of the same tree. Where the
-    /// kernel cannot do that (before Linux 6.15, or if the first was moved into another mount namespace),
-    /// it mounts anew, and the first one must not be in use any more.
+    /// Mounts the tree, attached nowhere. Called again while the first mount is there, it gives another one
+    /// of the same tree. Where the kernel cannot do that (before Linux 6.15, or if the first was handed to
+    /// another mount namespace), it mounts anew, and the first one must not be in use any more.
     pub fn mount(&self) -> Result<MountedTree> {
         let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tree) = mounted.as_ref().and_then(|fd| mount::clone_mount(fd.as_fd()).ok()) {
+        let before = mounted.as_ref().and_then(Weak::upgrade);
+        if let Some(tree) = before.and_then(|fd| mount::clone_mount(fd.as_fd()).ok()) {
             return Ok(tree);
         }
         let flavour = self.snapshots.store.flavour;
@@ -81,8 +82,7 @@ impl ActiveSnapshot {
             }
             _ => self.spec.mount(flavour)?,
         };
-        let copy = tree.as_fd().try_clone_to_owned();
-        *mounted = Some(copy.map_err(StoreError::mount("copy the descriptor of the mount"))?);
+        *mounted = Some(tree.downgrade());
         Ok(tree)
     }
 
