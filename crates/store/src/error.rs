@@ -170,6 +170,17 @@ impl StoreError {
             Self::NoSpace { .. } | Self::DatabaseFull(_) => {
                 Some("run `slipway prune`, or put the state on another disk with `--root`".to_owned())
             }
+            Self::Database(error)
+                if matches!(
+                    error.sqlite_error_code(),
+                    Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+                ) =>
+            {
+                Some(
+                    "remove `metadata.db` and its companions from the state directory to start afresh"
+                        .to_owned(),
+                )
+            }
             Self::NewerSchema { .. } => {
                 Some("use the newer slipway, or another state directory with `--root`".to_owned())
             }

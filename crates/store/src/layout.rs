@@ -2,6 +2,7 @@
 //!
 //! Owns the names only; who may write or remove what is said in the modules that use them.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use slipway_model::Digest;
@@ -27,6 +28,10 @@ impl Layout {
         if self.empty().is_dir() {
             return Ok(());
         }
+        // Others must not reach the programs in there that run as their owner.
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&self.root).map_err(StoreError::io("create the directory", &self.root))?;
         for name in Self::DIRECTORIES {
             let path = self.root.join(name);
             std::fs::create_dir_all(&path).map_err(StoreError::io("create the directory", &path))?;

@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -179,24 +180,35 @@ impl OverlaySpec {
         for option in self.options(flavour) {
             data.push_str(&format!(",{option}"));
         }
-        // The lowest directory is a mount point as good as any: the mount is gone before anyone looks.
-        let point =
-            self.lower.last().ok_or(Errno::INVAL).map_err(StoreError::mount("find a lower directory"))?;
-        let point = descriptor_path(point, &mut held)?;
         let data = std::ffi::CString::new(data).map_err(|_| Errno::INVAL);
         let data = data.map_err(StoreError::mount("join the overlay's options"))?;
-        rustix::mount::mount(
-            "overlay",
-            point.as_str(),
-            "overlay",
-            MountFlags::empty(),
-            Some(data.as_c_str()),
-        )
-        .map_err(StoreError::mount("mount the overlay"))?;
-        let tree = clone_tree(CWD, Path::new(&point));
-        rustix::mount::unmount(point.as_str(), UnmountFlags::DETACH)
+        let point = MountPoint::beside(self.lower.last())?;
+        rustix::mount::mount("overlay", &point.0, "overlay", MountFlags::empty(), Some(data.as_c_str()))
+            .map_err(StoreError::mount("mount the overlay"))?;
+        let tree = clone_tree(CWD, &point.0);
+        rustix::mount::unmount(&point.0, UnmountFlags::DETACH)
             .map_err(StoreError::mount("detach the overlay"))?;
         tree
+    }
+}
+
+/// An empty directory that nothing else mounts on, removed when dropped.
+struct MountPoint(PathBuf);
+
+impl MountPoint {
+    fn beside(directory: Option<&PathBuf>) -> Result<Self> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
+        let parent = directory.and_then(|directory| directory.parent()).unwrap_or(Path::new("/"));
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("mount-{}-{serial}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(StoreError::io("create the directory", &path))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
     }
 }
 
@@ -242,4 +254,54 @@ fn explain(step: &'static str, error: Errno, context: BorrowedFd<'_>) -> StoreEr
         }
     }
     StoreError::mount(step)(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(dir: &Path, lowers: usize) -> OverlaySpec {
+        // Names with what overlayfs gives a meaning.
+        let lower: Vec<_> = (0..lowers).map(|n| dir.join(format!("l,o:w\\er {n}"))).collect();
+        let (upper, work) = (dir.join("up:per"), dir.join("work"));
+        for (index, path) in lower.iter().chain([&upper, &work]).enumerate() {
+            std::fs::create_dir(path).unwrap();
+            std::fs::write(path.join(format!("f{index}")), b"").unwrap();
+        }
+        std::fs::remove_file(work.join(format!("f{}", lowers + 1))).unwrap();
+        OverlaySpec { lower, upper: Some(upper), work: Some(work) }
+    }
+
+    fn names(tree: &MountedTree) -> usize {
+        crate::tree::list(tree).unwrap().len()
+    }
+
+    #[test]
+    fn many_layers_with_odd_names() {
+        let flavour = Flavour::detect();
+        for lowers in [1, 2, 60] {
+            let dir = tempfile::tempdir().unwrap();
+            let spec = spec(dir.path(), lowers);
+            match spec.mount(flavour) {
+                Ok(tree) => assert_eq!(names(&tree), lowers + 1),
+                Err(error) => eprintln!("SKIPPED many_layers_with_odd_names: {error}; run the tests as root"),
+            }
+        }
+    }
+
+    #[test]
+    fn older_kernels_get_an_attached_mount_for_a_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = spec(dir.path(), 60);
+        match spec.mount_attached(Flavour::detect()) {
+            Ok(tree) => {
+                assert_eq!(names(&tree), 61);
+                let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+                assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
+            }
+            Err(error) => {
+                eprintln!("SKIPPED older_kernels_get_an_attached_mount: {error}; run the tests as root")
+            }
+        }
+    }
 }

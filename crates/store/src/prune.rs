@@ -36,7 +36,7 @@ pub struct PruneOptions<'a> {
     pub keep_duration: Option<Duration>,
     /// Leave what this is false for.
     pub filter: Option<&'a dyn Fn(&UsageItem) -> bool>,
-    /// Stop once no more than this is used; 0 is no limit.
+    /// Stop once no more than this is used by everything together, shared things apart; 0 is no limit.
     pub max_used: u64,
     /// Never go below this.
     pub reserved: u64,
@@ -156,6 +156,8 @@ fn bytes_to_keep(options: &PruneOptions<'_>, total: u64, free: u64) -> Option<u6
     if excess > 0 {
         let less = total.saturating_sub(excess);
         keep = if keep == 0 { less } else { keep.min(less) };
+    } else if options.min_free > 0 && keep == 0 {
+        keep = total;
     }
     Some(keep.max(options.reserved))
 }
@@ -176,8 +178,7 @@ fn prune(store: &Inner, options: &PruneOptions<'_>) -> Result<Vec<UsageItem>> {
 
 /// Chooses what to remove, in an order in which nothing is removed before what needs it.
 fn choose(items: &[UsageItem], options: &PruneOptions<'_>, free: u64, now: SystemTime) -> Vec<usize> {
-    let counted = |item: &&UsageItem| options.filter.is_none_or(|filter| filter(item));
-    let mut total: u64 = items.iter().filter(counted).map(|item| item.size).sum();
+    let mut total: u64 = items.iter().filter(|item| !item.shared).map(|item| item.size).sum();
     let keep = bytes_to_keep(options, total, free);
     let by_id: HashMap<&UsageId, usize> = items.iter().enumerate().map(|(i, item)| (&item.id, i)).collect();
     let parents = |item: &UsageItem| -> Vec<usize> {

@@ -35,6 +35,11 @@ pub trait FileObserver: Sync {
     /// Sees a file: its path in the image (without a slash in front), its mode, and its first bytes, at
     /// most 256.
     fn file(&self, path: &[u8], mode: u32, first: &[u8]);
+
+    /// Tells that nobody wants the layer any more; it is asked before each entry.
+    fn cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// How the archive of a layer is written.
@@ -43,6 +48,12 @@ pub struct DiffOptions<'a> {
     /// Times after this one, in seconds since 1970, become it.
     pub clamp_mtime: Option<i64>,
     pub observer: Option<&'a dyn FileObserver>,
+}
+
+impl DiffOptions<'_> {
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.observer.is_some_and(FileObserver::cancelled)
+    }
 }
 
 /// What the layer's directory is compared with, and what is told in errors.
@@ -166,6 +177,9 @@ impl<W: Write> Walk<'_, W> {
 
     fn entry(&mut self, name: &CString) -> Result<()> {
         let Some(level) = self.levels.last() else { return Ok(()) };
+        if self.options.is_cancelled() {
+            return Err(StoreError::Cancelled);
+        }
         let stat = rustix::fs::statat(&level.upper, &**name, AtFlags::SYMLINK_NOFOLLOW);
         let below = match &level.base {
             None => Ok(None),

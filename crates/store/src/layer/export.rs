@@ -107,7 +107,8 @@ impl Snapshots {
             return Ok(blob);
         }
         let name = format!("export-{id}-{:?}", format.compression).to_lowercase();
-        let _lock = FileLock::wait(&self.store.layout.lock(&name), Share::Exclusive)?;
+        let lock = self.store.layout.lock(&name);
+        let _lock = FileLock::wait_unless(&lock, Share::Exclusive, &|| options.is_cancelled())?;
         if let Some(blob) = self.find_blob(id, format, options, lease)? {
             return Ok(blob);
         }
@@ -125,7 +126,7 @@ impl Snapshots {
         let (blob, observed) = match self.convertible(&row, clamp)? {
             // The observer wants to see the files; those of a base image are not its business.
             Some(variant) if row.imported || options.observer.is_none() => {
-                (self.convert(&variant, format, lease)?, true)
+                (self.convert(&variant, format, options, lease)?, true)
             }
             _ => (self.build(&row, format, options, lease)?, false),
         };
@@ -178,7 +179,13 @@ impl Snapshots {
     }
 
     /// Compresses a blob again, verifying its archive on the way.
-    fn convert(&self, variant: &Variant, format: &LayerFormat, lease: &Lease) -> Result<LayerBlob> {
+    fn convert(
+        &self,
+        variant: &Variant,
+        format: &LayerFormat,
+        options: &DiffOptions<'_>,
+        lease: &Lease,
+    ) -> Result<LayerBlob> {
         let content = ContentStore::new(std::sync::Arc::clone(&self.store));
         let layer = variant.blob.descriptor.digest;
         let malformed = |error: io::Error| StoreError::MalformedLayer { layer, reason: error.to_string() };
@@ -186,6 +193,9 @@ impl Snapshots {
         let mut output = LayerOutput::new(&content, format, lease)?;
         let mut buffer = vec![0; 256 << 10];
         loop {
+            if options.is_cancelled() {
+                return Err(StoreError::Cancelled);
+            }
             match archive.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => output.write_all(&buffer[..read]).map_err(write_error)?,

@@ -97,7 +97,10 @@ impl Snapshots {
             }
         };
         let chain = chain_id(parent_chain.as_ref(), &layer.diff_id);
-        let query = "SELECT id FROM snapshots WHERE chain_id = ?1 ORDER BY dir IS NULL, id LIMIT 1";
+        // One that was made here and has the same content does not count: what came with an image is
+        // exported as it came. `unpack` shares the files.
+        let query =
+            "SELECT id FROM snapshots WHERE chain_id = ?1 AND imported ORDER BY dir IS NULL, id LIMIT 1";
         let known: Option<i64> =
             tx.prepare_cached(query)?.query_row([chain.as_bytes()], |row| row.get(0)).optional()?;
         let id = match known.map(SnapshotId::from_row) {

@@ -15,7 +15,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use slipway_model::{Digest, Digester};
@@ -134,7 +134,8 @@ impl Snapshots {
         let needs = |row: &&Row| row.dir.is_none() && row.pending.as_deref().is_none_or(str::is_empty);
         for row in self.rows(id)?.iter().filter(needs) {
             let blobs = self.blobs(row.id)?;
-            let mut present = self.shared_directory(row)?.is_some();
+            let shared = self.store.database.read(|connection| shared_directory(connection, row))?;
+            let mut present = shared.is_some();
             for blob in &blobs {
                 present = present || content.contains(&blob.descriptor.digest)?.is_some();
             }
@@ -266,29 +267,17 @@ impl Snapshots {
         })
     }
 
-    /// The directory of another snapshot with the same layer that serves over any parent.
-    fn shared_directory(&self, row: &Row) -> Result<Option<String>> {
-        let Some(diff_id) = row.diff_id else { return Ok(None) };
-        self.store.database.read(|connection| {
-            let query = "SELECT dir FROM snapshots
-                WHERE diff_id = ?1 AND portable AND dir IS NOT NULL ORDER BY id LIMIT 1";
-            let mut query = connection.prepare_cached(query)?;
-            Ok(query.query_row([diff_id.as_bytes()], |row| row.get(0)).optional()?)
-        })
-    }
-
     /// Makes a snapshot ready with the directory of another that has the same layer.
     fn adopt(&self, row: &Row) -> Result<bool> {
-        if self.shared_directory(row)?.is_none() {
+        if self.store.database.read(|connection| shared_directory(connection, row))?.is_none() {
             return Ok(false);
         }
-        let Some(diff_id) = row.diff_id else { return Ok(false) };
-        // In one statement, so that a collection does not come in between.
-        let update = "UPDATE snapshots SET portable = 1, dir = (SELECT dir FROM snapshots
-            WHERE diff_id = ?2 AND portable AND dir IS NOT NULL ORDER BY id LIMIT 1)
-            WHERE id = ?1 AND dir IS NULL AND pending IS NULL";
         self.store.database.write(|tx| {
-            tx.prepare_cached(update)?.execute(params![row.id.row(), diff_id.as_bytes()])?;
+            // Again, as a collection may have come in between.
+            let Some((dir, portable)) = shared_directory(tx, row)? else { return Ok(false) };
+            let update = "UPDATE snapshots SET dir = ?2, portable = ?3
+                WHERE id = ?1 AND dir IS NULL AND pending IS NULL";
+            tx.prepare_cached(update)?.execute(params![row.id.row(), dir, portable])?;
             Ok(row::require(tx, row.id)?.dir.is_some())
         })
     }
@@ -398,6 +387,17 @@ impl Snapshots {
             tracing::debug!(%error, "left a directory to the next collection");
         }
     }
+}
+
+/// The directory of another snapshot that has the same layer, and whether it serves over any parent; if it
+/// does not, the other has the same layers below too.
+fn shared_directory(connection: &Connection, row: &Row) -> Result<Option<(String, bool)>> {
+    let digest = |digest: &Option<Digest>| digest.map(|digest| *digest.as_bytes());
+    let query = "SELECT dir, portable FROM snapshots WHERE diff_id = ?1 AND portable AND dir IS NOT NULL
+        UNION ALL SELECT dir, portable FROM snapshots WHERE chain_id = ?2 AND dir IS NOT NULL LIMIT 1";
+    let mut query = connection.prepare_cached(query)?;
+    let values = params![digest(&row.diff_id), digest(&row.chain_id)];
+    Ok(query.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
 fn open_beneath(root: &impl std::os::fd::AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {

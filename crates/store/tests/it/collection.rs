@@ -134,7 +134,7 @@ fn limits_stop_the_pruning() {
     let sources = GcPolicy {
         rules: vec![GcRule {
             kinds: vec![UsageKind::LocalSource, UsageKind::CacheMount],
-            max_used: 1_500_000,
+            max_used: 3_500_000,
             ..GcRule::default()
         }],
     };
