@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     Usage(Box<Diagnostic>),
     /// Something failed; each is shown.
     Failed(Vec<Diagnostic>),
+    /// Stopped by a signal; the text says what.
+    Interrupted(&'static str),
     /// Everything has been said; only the code is left.
     Status(u8),
 }
@@ -47,6 +49,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::Usage(_) => USAGE,
             Self::Failed(_) => GENERAL,
+            Self::Interrupted(_) => INTERRUPTED,
             Self::Status(code) => *code,
         })
     }
@@ -56,6 +59,10 @@ impl Failure {
         let diagnostics = match self {
             Self::Usage(diagnostic) => std::slice::from_ref(&**diagnostic),
             Self::Failed(diagnostics) => diagnostics.as_slice(),
+            Self::Interrupted(what) => {
+                writeln!(out, "{} {what}", palette.paint(Tone::Error, "error:"))?;
+                &[]
+            }
             Self::Status(_) => &[],
         };
         for (at, diagnostic) in diagnostics.iter().enumerate() {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::Context;
 use crate::args::build::BuildArgs;
 use crate::builder::{BuildOutcome, Builder};
-use crate::error::{Failure, INTERRUPTED};
+use crate::error::Failure;
 use crate::interrupt::{self, Watch};
 use crate::output;
 use crate::settings::build::{self, BuildSettings, CallFunction, CallSettings};
@@ -53,10 +53,7 @@ fn solve(builder: &Builder, settings: &BuildSettings, progress: &Progress) -> Re
     // What still blocks a thread belongs to a build that is over.
     runtime.shutdown_background();
     match result {
-        Err(_) if cancel.is_cancelled() => {
-            output::text_to_stderr("error: failed to build: canceled\n");
-            Err(Failure::Status(INTERRUPTED))
-        }
+        Err(_) if cancel.is_cancelled() => Err(Failure::Interrupted("failed to build: canceled")),
         result => result,
     }
 }

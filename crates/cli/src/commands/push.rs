@@ -30,7 +30,10 @@ pub(crate) fn run(args: &PushArgs, context: &Context) -> Result<(), Failure> {
         builder.push(&image, &target, progress.sink(), cancel.clone()).await
     });
     progress.finish();
-    let digest = pushed?;
+    let digest = match pushed {
+        Err(_) if cancel.is_cancelled() => return Err(Failure::Interrupted("failed to push: canceled")),
+        pushed => pushed?,
+    };
     output::text(&if args.quiet {
         format!("{digest}\n")
     } else {

@@ -297,12 +297,18 @@ impl<W: Write + Send> Display for Plain<W> {
         for at in rest {
             self.print(at, now)?;
         }
-        // A vertex that was stopped in the middle of a line has said that line too.
-        for at in 0..self.lines.len() {
+        // What runs still is stopped with the build; it may have been in the middle of a line.
+        let running = |at: &usize| self.trace.get(*at).phase() == Phase::Running;
+        let stopped: Vec<usize> = (0..self.lines.len()).filter(running).collect();
+        for at in stopped {
+            self.print(at, now)?;
             let number = self.lines[at].number.unwrap_or(0);
             if let Some(rest) = self.lines[at].partial.take() {
-                writeln!(self.out, "#{number} {}", sanitize::line(&rest, self.keep))?;
+                let offset = format::offset(self.trace.get(at).elapsed(now));
+                writeln!(self.out, "#{number} {offset} {}", sanitize::line(&rest, self.keep))?;
             }
+            writeln!(self.out, "#{number} CANCELED")?;
+            self.current = None;
         }
         self.out.flush()
     }

@@ -124,6 +124,18 @@ fn failures_and_cancellations_are_told() {
 }
 
 #[test]
+fn what_runs_at_the_end_is_canceled() {
+    let text = show(vec![
+        (0, vec![vertex("a", Some(0), None), vertex("b", Some(0), None), log("b", "half", 0)]),
+        (50, vec![log("a", "x\n", 50)]),
+    ]);
+    assert_eq!(
+        text,
+        "#1 a\n#1 0.050 x\n#1 ...\n\n#2 b\n#2 ...\n\n#1 a\n#1 CANCELED\n\n#2 b\n#2 0.050 half\n#2 CANCELED\n"
+    );
+}
+
+#[test]
 fn one_vertex_has_the_floor_and_others_wait() {
     let batches = |pause: u64| {
         vec![

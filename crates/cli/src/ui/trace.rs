@@ -200,6 +200,11 @@ impl Trace {
         &self.vertices[at]
     }
 
+    /// Tells whether a vertex has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.vertices.iter().any(|vertex| matches!(vertex.phase(), Phase::Failed(_)))
+    }
+
     /// Counts lines: those that are complete, and all.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.vertices.iter().filter(|v| v.is_complete()).count(), self.vertices.len())

@@ -168,12 +168,22 @@ impl<W: Write + Send, S: Fn() -> Size + Send> Tty<W, S> {
             rows.push(Row::plain(&format!(" => {hidden} more running"), columns));
         }
         let mut left = room.saturating_sub(shown.len() + usize::from(hidden > 0));
-        let windows = self.windows(shown, &mut left, last);
+        let windows = self.windows(shown, &mut left);
         for &at in shown {
             let vertex = self.trace.get(at);
+            if last {
+                // What runs still is stopped with the build.
+                let row = Row::of_vertex(
+                    &format!("CANCELED {}", clean(&vertex.name)),
+                    vertex.elapsed(now),
+                    columns,
+                );
+                rows.push(row.painted(&self.palette, Tone::Cancel));
+                continue;
+            }
             rows.push(Row::of_vertex(&clean(&vertex.name), vertex.elapsed(now), columns));
             let counters: Vec<&Status> =
-                vertex.statuses.iter().filter(|status| last || status.completed.is_none()).collect();
+                vertex.statuses.iter().filter(|status| status.completed.is_none()).collect();
             let fit = counters.len().min(left);
             left -= fit;
             for status in &counters[counters.len() - fit..] {
@@ -190,11 +200,8 @@ impl<W: Write + Send, S: Fn() -> Size + Send> Tty<W, S> {
     }
 
     /// Chooses whose output is shown: who spoke last comes first, while there is room.
-    fn windows(&self, shown: &[usize], left: &mut usize, last: bool) -> HashSet<usize> {
+    fn windows(&self, shown: &[usize], left: &mut usize) -> HashSet<usize> {
         let mut chosen = HashSet::new();
-        if last {
-            return chosen;
-        }
         let mut talking: Vec<usize> =
             shown.iter().copied().filter(|&at| self.lines[at].last_word.is_some()).collect();
         talking.sort_by_key(|&at| std::cmp::Reverse(self.lines[at].last_word));
@@ -225,7 +232,11 @@ impl<W: Write + Send, S: Fn() -> Size + Send> Tty<W, S> {
         let (complete, all) = self.trace.counts();
         let taken = self.trace.started.and_then(|started| now.duration_since(started).ok());
         let taken = format::seconds(taken.unwrap_or_default());
-        let end = if last && complete == all && all > 0 { " FINISHED" } else { "" };
+        let end = match last && complete == all && all > 0 {
+            true if self.trace.has_failed() => " FAILED",
+            true => " FINISHED",
+            false => "",
+        };
         let row = Row::plain(&format!("[+] Building {taken} ({complete}/{all}){end}"), columns);
         row.painted(&self.palette, Tone::Bold)
     }

@@ -137,6 +137,7 @@ fn failures_are_marked() {
     assert!(text[0].starts_with(" => ERROR RUN false"), "{text:#?}");
     assert!(text[1].starts_with(" => CANCELED RUN sleep"), "{text:#?}");
     assert_eq!(text[2], "[+] Building 0.0s (2/3)");
+    assert!(text[3].starts_with(" => CANCELED RUN x"), "{text:#?}");
 }
 
 #[test]
