@@ -31,7 +31,7 @@ pub(crate) fn fill(tree: &dyn FileTree, cache: &DigestCache, files: Vec<EntryRef
             _ => batches.push(vec![file]),
         }
     }
-    work::run(work::threads(), batches, |batch, _| {
+    work::run(work::disk_threads(), batches, |batch, _| {
         let directory = tree.open_dir(batch[0].parent())?;
         let mut buffer = vec![0; BUFFER];
         for file in &batch {

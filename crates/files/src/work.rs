@@ -9,9 +9,14 @@ use std::thread;
 
 use crate::error::{FilesError, Result};
 
-/// Says how many threads are worth using on this machine.
+/// Says how many threads are worth using for what is in memory.
 pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(2, usize::from).min(8)
+}
+
+/// Says how many threads are worth using where some wait for the disk.
+pub(crate) fn disk_threads() -> usize {
+    (2 * threads()).min(8)
 }
 
 /// The stack of what is left to do.

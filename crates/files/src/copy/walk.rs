@@ -147,7 +147,7 @@ impl Job<'_> {
             include: MatchInfo::default(),
             exclude: MatchInfo::default(),
         };
-        work::run(work::threads(), vec![Task::Directory(first)], |task, queue| match task {
+        work::run(work::disk_threads(), vec![Task::Directory(first)], |task, queue| match task {
             Task::Directory(directory) => self.directory(&directory, shared, queue),
             Task::Files(files) => {
                 let mut report = CopyReport::default();
@@ -330,7 +330,7 @@ impl Job<'_> {
         for link in links {
             groups.entry((link.entry.metadata.device, link.entry.metadata.inode)).or_default().push(link);
         }
-        work::run(work::threads(), groups.into_values().collect(), |mut group, _| {
+        work::run(work::disk_threads(), groups.into_values().collect(), |mut group, _| {
             group.sort_unstable_by(|a, b| a.target.cmp(&b.target));
             let mut report = CopyReport::default();
             let mut first: Option<(OwnedFd, &OsStr)> = None;
