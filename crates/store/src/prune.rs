@@ -4,7 +4,7 @@
 //! that removes it: what got a child, a holder or a user meanwhile stays. Inside that transaction files
 //! are only renamed into the trash; they are deleted afterwards. One process at a time collects.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
@@ -95,7 +95,8 @@ impl Store {
     pub fn prune(&self, options: &PruneOptions<'_>) -> Result<Vec<UsageItem>> {
         let _lock = FileLock::wait(&self.0.layout.lock("gc"), Share::Exclusive)?;
         clean(&self.0)?;
-        let pruned = prune(&self.0, options)?;
+        let mut items = usage::list(&self.0)?;
+        let pruned = prune(&self.0, &mut items, options)?;
         empty_trash(&self.0)?;
         Ok(pruned)
     }
@@ -115,23 +116,23 @@ impl Store {
         clean(&self.0)?;
         let (total, _) = disk(&self.0)?;
         let default = GcPolicy::default_for(total);
+        let mut items = usage::list(&self.0)?;
         let mut removed = Vec::new();
         for rule in &policy.unwrap_or(&default).rules {
             let of_kind = |item: &UsageItem| rule.kinds.is_empty() || rule.kinds.contains(&item.kind);
-            removed.extend(prune(
-                &self.0,
-                &PruneOptions {
-                    all: rule.all,
-                    keep_duration: rule.keep_duration,
-                    filter: Some(&of_kind),
-                    max_used: rule.max_used,
-                    reserved: rule.reserved,
-                    min_free: rule.min_free,
-                    dry_run: false,
-                },
-            )?);
+            let options = PruneOptions {
+                all: rule.all,
+                keep_duration: rule.keep_duration,
+                filter: Some(&of_kind),
+                max_used: rule.max_used,
+                reserved: rule.reserved,
+                min_free: rule.min_free,
+                dry_run: false,
+            };
+            removed.extend(prune(&self.0, &mut items, &options)?);
+            // Before the next rule asks how much of the disk is free.
+            empty_trash(&self.0)?;
         }
-        empty_trash(&self.0)?;
         self.0.database.checkpoint()?;
         let path = self.0.layout.lock("gc");
         lock.file().set_modified(SystemTime::now()).map_err(StoreError::io("touch", &path))?;
@@ -162,17 +163,18 @@ fn bytes_to_keep(options: &PruneOptions<'_>, total: u64, free: u64) -> Option<u6
     Some(keep.max(options.reserved))
 }
 
-fn prune(store: &Inner, options: &PruneOptions<'_>) -> Result<Vec<UsageItem>> {
-    let items = usage::list(store)?;
+/// Removes what `options` allow, from `items` too.
+fn prune(store: &Inner, items: &mut Vec<UsageItem>, options: &PruneOptions<'_>) -> Result<Vec<UsageItem>> {
     let (_, free) = disk(store)?;
-    let chosen = choose(&items, options, free, SystemTime::now());
     let mut removed = Vec::new();
-    for index in chosen {
+    for index in choose(items, options, free, SystemTime::now()) {
         let item = &items[index];
         if options.dry_run || remove(store, &item.id)? {
             removed.push(item.clone());
         }
     }
+    let gone: HashSet<&UsageId> = removed.iter().map(|item| &item.id).collect();
+    items.retain(|item| !gone.contains(&item.id));
     Ok(removed)
 }
 

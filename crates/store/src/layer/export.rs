@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsFd as _;
 
 use slipway_model::solve::Compression;
-use slipway_model::{Descriptor, Digest, Digester};
+use slipway_model::{Descriptor, Digester};
 
 use super::compress::Compressor;
 use super::diff::{self, DiffContext, DiffOptions, UpperForm};
@@ -203,15 +203,13 @@ impl Snapshots {
                 Err(error) => return Err(malformed(error)),
             }
         }
-        let (diff_id, ingest) = output.finish()?;
-        if diff_id != variant.blob.diff_id {
-            return Err(StoreError::DiffIdMismatch {
-                layer,
-                expected: variant.blob.diff_id,
-                actual: diff_id,
-            });
+        let blob = output.finish(format)?;
+        let expected = variant.blob.diff_id;
+        if blob.diff_id != expected {
+            // The new blob is what it is, but of no use; no snapshot names it, so it is collected.
+            return Err(StoreError::DiffIdMismatch { layer, expected, actual: blob.diff_id });
         }
-        finish_blob(ingest, diff_id, format)
+        Ok(blob)
     }
 
     fn build(
@@ -232,8 +230,7 @@ impl Snapshots {
             StoreError::Output(error) => write_error(error),
             other => other,
         })?;
-        let (diff_id, ingest) = output.finish()?;
-        finish_blob(ingest, diff_id, format)
+        output.finish(format)
     }
 
     fn record(&self, row: &Row, format: &LayerFormat, clamp: Option<i64>, blob: &LayerBlob) -> Result<()> {
@@ -249,7 +246,8 @@ impl Snapshots {
 
 /// Hashes an archive, compresses it and writes it to the content store.
 struct LayerOutput {
-    digester: Digester,
+    /// None where the blob is the archive, and the content store hashes it anyway.
+    digester: Option<Digester>,
     compressor: Compressor<Ingest>,
 }
 
@@ -257,32 +255,33 @@ impl LayerOutput {
     fn new(content: &ContentStore, format: &LayerFormat, lease: &Lease) -> Result<Self> {
         let ingest = content.ingest(None, lease)?;
         let compressor = Compressor::new(ingest, format.compression, format.level, format.threads());
-        Ok(Self { digester: Digester::new(), compressor: compressor.map_err(write_error)? })
+        let digester = (format.compression != Compression::Uncompressed).then(Digester::new);
+        Ok(Self { digester, compressor: compressor.map_err(write_error)? })
     }
 
-    fn finish(self) -> Result<(Digest, Ingest)> {
+    /// Ends the blob and keeps it.
+    fn finish(self, format: &LayerFormat) -> Result<LayerBlob> {
         let ingest = self.compressor.finish().map_err(write_error)?;
-        Ok((self.digester.finish(), ingest))
+        let size = ingest.offset();
+        let digest = ingest.commit()?;
+        let media_type = layer_media_type(format.compression, format.oci);
+        let diff_id = self.digester.map_or(digest, Digester::finish);
+        Ok(LayerBlob { descriptor: Descriptor::new(media_type, digest, size), diff_id })
     }
 }
 
 impl Write for LayerOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.compressor.write_all(bytes)?;
-        self.digester.update(bytes);
+        if let Some(digester) = &mut self.digester {
+            digester.update(bytes);
+        }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn finish_blob(ingest: Ingest, diff_id: Digest, format: &LayerFormat) -> Result<LayerBlob> {
-    let size = ingest.offset();
-    let digest = ingest.commit()?;
-    let media_type = layer_media_type(format.compression, format.oci);
-    Ok(LayerBlob { descriptor: Descriptor::new(media_type, digest, size), diff_id })
 }
 
 fn write_error(error: io::Error) -> StoreError {

@@ -79,6 +79,17 @@ pub(crate) fn can_mount(test: &str) -> bool {
     able
 }
 
+/// Tells whether this process may make devices and give files to anyone; says so if not.
+pub(crate) fn is_real_root(test: &str) -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let real =
+        map.split_ascii_whitespace().eq(["0", "0", "4294967295"]) && rustix::process::geteuid().is_root();
+    if !real {
+        eprintln!("SKIPPED {test}: run the tests as root");
+    }
+    real
+}
+
 /// Lists a tree: path to type, mode, owner, and content.
 pub(crate) fn list(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();

@@ -208,3 +208,30 @@ fn a_layer_must_have_its_diff_id() {
     assert!(matches!(error, StoreError::DiffIdMismatch { .. }), "{error}");
     assert_eq!(snapshots.get(id).unwrap().state, SnapshotState::Lazy);
 }
+
+#[test]
+fn owners_and_devices_in_a_user_namespace() {
+    let scratch = Scratch::new();
+    let device = Raw { flag: b'3', ..file("null", "") };
+    let mut owned = crate::support::header(&file("owned", ""));
+    owned[108..115].copy_from_slice(b"0177777");
+    crate::support::seal(&mut owned);
+    let bytes = [archive(&[device])[..512].to_vec(), owned.to_vec(), vec![0; 1024]].concat();
+    let id = scratch.image(&[bytes]);
+    let unpacked = scratch.store.snapshots().unpack_chain(id, &UnpackOptions::default(), &scratch.lease);
+    match unpacked {
+        Ok(()) => {
+            let root = &scratch.store.snapshots().view(id).unwrap().lower[0];
+            assert_eq!(std::fs::metadata(root.join("owned")).unwrap().uid(), 0o177_777);
+        }
+        // Where this user has too few ids, the error says so.
+        Err(StoreError::LayerEntry {
+            entry,
+            fault: slipway_store::EntryFault::UnmappedOwner { uid, .. },
+            ..
+        }) => {
+            assert_eq!((entry.as_str(), uid), ("owned", 0o177_777));
+        }
+        Err(error) => panic!("{error:?}"),
+    }
+}
