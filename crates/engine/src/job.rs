@@ -97,8 +97,13 @@ impl Job {
         cancel: CancellationToken,
     ) -> Result<Self, Diagnostic> {
         let lease = engine.store.lease().diagnose()?;
-        let blobs =
-            Blobs::new(engine.client.clone(), engine.store.clone(), lease.clone(), progress.clone(), cancel.clone());
+        let blobs = Blobs::new(
+            engine.client.clone(),
+            engine.store.clone(),
+            lease.clone(),
+            progress.clone(),
+            cancel.clone(),
+        );
         Ok(Self::new(JobParts {
             engine: engine.clone(),
             lease,

@@ -154,7 +154,10 @@ impl<'a> Solve<'a> {
             nonce: nonce(&self.request.id),
         }));
         self.job = Some(job.clone());
-        let trees = self.build(&definitions, &job).await.map_err(|e| vec![e])?;
+        let built = self.build(&definitions, &job).await;
+        // What was read of the context need not be read again, whether or not the build succeeded.
+        job.contexts.values().for_each(|context| context.save_digests());
+        let trees = built.map_err(|e| vec![e])?;
         let epoch = self.epoch(&job).await.map_err(|e| vec![e])?;
         let results = self.results(&converted, trees);
         let context = ExportContext {

@@ -18,7 +18,8 @@ use serde_json::json;
 use slipway_model::image_config::History;
 use slipway_model::solve::{ImageOptions, OutputSpec};
 use slipway_model::{
-    Descriptor, Diagnostic, Digest, ImageConfig, ImageIndex, Manifest, MediaType, Platform, Reference, SourceSpan,
+    Descriptor, Diagnostic, Digest, ImageConfig, ImageIndex, Manifest, MediaType, Platform, Reference,
+    SourceSpan,
 };
 use slipway_store::Store;
 
@@ -60,7 +61,9 @@ impl Built {
             Ok(Document { descriptor: descriptor.clone(), bytes })
         };
         let root = read(descriptor)?;
-        let invalid = |error: serde_json::Error| crate::error::internal(format!("an image of the store is damaged: {error}"));
+        let invalid = |error: serde_json::Error| {
+            crate::error::internal(format!("an image of the store is damaged: {error}"))
+        };
         let is_index = MediaType::is_index(&descriptor.media_type);
         let manifests: Vec<Descriptor> = match is_index {
             true => serde_json::from_slice::<ImageIndex>(&root.bytes).map_err(invalid)?.manifests,

@@ -270,9 +270,7 @@ impl<'a> PreparedMounts<'a> {
                     mount.readonly,
                 )
             }
-            pb::MountType::Cache => {
-                (self.cache(plan)?, mount.readonly)
-            }
+            pb::MountType::Cache => (self.cache(plan)?, mount.readonly),
             pb::MountType::Secret => match self.secret(mount)? {
                 Some(source) => (source, true),
                 None => return Ok(()),

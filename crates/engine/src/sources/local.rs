@@ -232,6 +232,13 @@ impl LocalContext {
         digest.map_err(|error| self.explain(error))
     }
 
+    /// Keeps what was found out about files for the next build; without it that build is slower, no more.
+    pub(crate) fn save_digests(&self) {
+        if let Err(error) = self.digests.save() {
+            tracing::warn!(%error, directory = %self.directory.display(), "could not keep file digests");
+        }
+    }
+
     /// Says of a missing file whether it is excluded, and what is nearest to its name.
     pub(crate) fn explain(&self, mut diagnostic: Diagnostic) -> Diagnostic {
         let Some(path) = crate::content::missing_path(&diagnostic) else { return diagnostic };

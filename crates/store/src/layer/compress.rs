@@ -5,6 +5,9 @@
 //! One member, made of blocks of 256 KiB that are compressed at once, each with the last 32 KiB before it
 //! as its dictionary, as `pigz` does it. Where blocks begin does not depend on the number of threads, so
 //! neither does the result: the same archive gives the same blob on every machine.
+//!
+//! Blocks of what is compressed already (archives, pictures, random bytes) are stored as they are: trying
+//! would cost the most time of all and gain nothing. Whether a block is such is told from its bytes alone.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -194,12 +197,62 @@ fn worker_gone() -> io::Error {
 
 fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
     let mut deflate = Compress::new(Level::new(level), false);
+    let mut probe = Compress::new(Level::fast(), false);
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
+        let dense = level > 0 && is_dense(&job.data, &mut probe);
         // The receiver is gone if the writing failed.
-        let _ = job.result.send(compress(&mut deflate, &job));
+        let _ = job.result.send(if dense { Ok(stored(&job)) } else { compress(&mut deflate, &job) });
     }
+}
+
+/// Tells whether compressing is of no use: every byte is about as frequent as every other, and the quickest
+/// level finds nothing to shorten in a piece from the middle.
+fn is_dense(data: &[u8], probe: &mut Compress) -> bool {
+    if data.len() < BLOCK {
+        return false;
+    }
+    let mut counts = [0u32; 256];
+    data.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    let expected = data.len() / 256;
+    // A quarter off is seven standard deviations of a fair draw.
+    let even = |count: &u32| (expected * 3 / 4..=expected * 5 / 4).contains(&(*count as usize));
+    if !counts.iter().all(even) {
+        return false;
+    }
+    let sample = &data[data.len() / 2 - WINDOW..][..2 * WINDOW];
+    probe.reset();
+    let mut shortened = Vec::with_capacity(room_for(sample.len()));
+    let done = probe.compress_vec(sample, &mut shortened, FlushCompress::Finish);
+    !matches!(done, Ok(flate2::Status::StreamEnd)) || shortened.len() >= sample.len() / 100 * 99
+}
+
+/// The most that any level makes of so many bytes: fixed Huffman codes have up to nine bits for eight.
+///
+/// zlib-rs 0.6.8 panics at level 1 where there is less room than that.
+const fn room_for(length: usize) -> usize {
+    length + length / 8 + 4096
+}
+
+/// Wraps a block in stored blocks ([RFC 1951, 3.2.4]); what comes before it ended at a byte's boundary.
+///
+/// [RFC 1951, 3.2.4]: https://www.rfc-editor.org/rfc/rfc1951#section-3.2.4
+fn stored(job: &Job) -> Block {
+    let mut compressed = Vec::with_capacity(job.data.len() + 64);
+    let mut pieces = job.data.chunks(usize::from(u16::MAX)).peekable();
+    while let Some(piece) = pieces.next() {
+        let last = job.last && pieces.peek().is_none();
+        // A piece is no longer than the largest length that fits.
+        let length = piece.len() as u16;
+        compressed.push(u8::from(last));
+        compressed.extend_from_slice(&length.to_le_bytes());
+        compressed.extend_from_slice(&(!length).to_le_bytes());
+        compressed.extend_from_slice(piece);
+    }
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&job.data);
+    Block { compressed, checksum, length: job.data.len() as u64 }
 }
 
 fn compress(deflate: &mut Compress, job: &Job) -> io::Result<Block> {
@@ -208,7 +261,7 @@ fn compress(deflate: &mut Compress, job: &Job) -> io::Result<Block> {
         let window = before.len().saturating_sub(WINDOW);
         deflate.set_dictionary(&before[window..]).map_err(io::Error::other)?;
     }
-    let mut compressed = Vec::with_capacity(job.data.len() / 2 + 1024);
+    let mut compressed = Vec::with_capacity(room_for(job.data.len()));
     let flush = if job.last { FlushCompress::Finish } else { FlushCompress::Sync };
     loop {
         let taken = usize::try_from(deflate.total_in()).unwrap_or(usize::MAX);
@@ -273,6 +326,31 @@ mod tests {
                     assert!(back == bytes, "{compression:?} {level} {length}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_dense_is_stored_and_what_only_looks_so_is_not() {
+        let mut state = 7u64;
+        let mut random = |length: usize| -> Vec<u8> {
+            let mut next = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 32) as u8
+            };
+            (0..length).map(|_| next()).collect()
+        };
+        let dense = random(3 * BLOCK);
+        let out = compressed(&dense, Compression::Gzip, None, 2);
+        assert!(out.len() < dense.len() + dense.len() / 1000 + 64, "{}", out.len());
+        let repeated = random(4096).repeat(2 * BLOCK / 4096);
+        assert!(compressed(&repeated, Compression::Gzip, None, 2).len() < repeated.len() / 10);
+        for bytes in [dense, repeated] {
+            let mut back = Vec::new();
+            let packed = compressed(&bytes, Compression::Gzip, None, 2);
+            crate::layer::Decompressor::new(packed.as_slice()).unwrap().read_to_end(&mut back).unwrap();
+            assert!(back == bytes);
         }
     }
 
