@@ -1,0 +1,87 @@
+//! SIGKILL at any moment loses nothing, and leaves nothing behind.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use slipway_testkit::{Environment, Registry, kill_after, mount_table, registry, wait_until_gone};
+
+use crate::hello::{self, Hello};
+
+/// How often the build is killed.
+const TIMES: u32 = 20;
+
+/// A small generator of numbers that look random; the same every time.
+struct Random(u64);
+
+impl Random {
+    /// Returns a number below one.
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let high = u32::try_from(self.0 >> 32).expect("half of the bits");
+        f64::from(high) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+fn build(registry: &Registry, name: &str) -> Hello {
+    Hello::new(registry).with(&["--tag", &registry.reference(name), "--push"])
+}
+
+/// Returns the leases that exist in a state.
+fn leases(environment: &Environment) -> BTreeSet<String> {
+    let Ok(entries) = std::fs::read_dir(environment.state().join("leases")) else { return BTreeSet::new() };
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn a_build_killed_at_twenty_moments_completes_as_if_undisturbed() {
+    let Some(registry) = registry() else { return };
+    let undisturbed = Environment::new();
+    let start = Instant::now();
+    undisturbed.run(build(registry, "undisturbed/hello:1").arguments()).succeeded();
+    let duration = start.elapsed();
+
+    let environment = Environment::with_own_program();
+    let mut random = Random(2);
+    let mut killed = 0;
+    for time in 0..TIMES {
+        // One moment in each twentieth of a build that finds nothing in the cache.
+        let moment = duration.mul_f64((f64::from(time) + random.next()) / f64::from(TIMES));
+        let attempt = build(registry, "killed/hello:1").with(&["--no-cache"]);
+        let (in_time, below) = kill_after(environment.slipway(attempt.arguments()), moment);
+        wait_until_gone(below, environment.program());
+        killed += u32::from(in_time);
+        assert_eq!(mount_table(&environment.path("")), [""; 0], "after {moment:?}");
+    }
+    assert!(killed >= TIMES / 2, "only {killed} builds were killed: the others were done before");
+
+    environment.run(build(registry, "killed/hello:1").arguments()).succeeded();
+    hello::check_runs(&environment, &registry.reference("killed/hello:1"));
+    assert_eq!(contents(registry, "killed/hello"), contents(registry, "undisturbed/hello"));
+    assert_eq!(leases(&environment), BTreeSet::new(), "the next run sweeps what killed ones held");
+    check_swept(&environment);
+}
+
+/// Returns the configuration and the files of every platform's image, without what tells when it was built.
+fn contents(registry: &Registry, name: &str) -> Vec<String> {
+    slipway_testkit::BASE_PLATFORMS
+        .iter()
+        .map(|(platform, _)| {
+            let environment = Environment::new();
+            let reference = registry.reference(&format!("{name}:1"));
+            let list = "find / -xdev ! -path '/proc*' ! -path '/dev*' ! -path '/sys*' ! -path '/etc/hosts' \
+                        ! -path '/etc/resolv.conf' -exec ls -dln {} + | awk '{ print $1, $3, $4, $5, $9, $10, $11 }'; \
+                        cat /usr/share/hello/*";
+            let arguments = ["run", "--platform", platform, "--entrypoint", "/bin/sh", &reference, "-c", list];
+            environment.run(arguments).succeeded().stdout
+        })
+        .collect()
+}
+
+/// Checks that nothing half-done is left in a state that no process uses.
+fn check_swept(environment: &Environment) {
+    for name in ["ingest", "trash"] {
+        let directory = environment.state().join(name);
+        let left = std::fs::read_dir(&directory).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "something is left in `{}`", directory.display());
+    }
+}

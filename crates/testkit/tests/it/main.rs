@@ -1,0 +1,18 @@
+//! Slipway as a whole: the program, a real registry, real images of many platforms.
+//!
+//! The program is `SLIPWAY_BIN`, or what `cargo build` last made. The images need `scripts/fixtures` once.
+//! Without it, or without root where a test needs it, the tests say so and pass, except in CI (`CI` is set).
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic is the report")]
+
+mod bad_input;
+mod bad_layers;
+mod bad_registry;
+mod concurrent;
+mod crates;
+mod hello;
+mod killed;
+mod main_job;
+mod outputs;
+mod rootless;
+mod stopped;

@@ -1,0 +1,266 @@
+//! Where a build's result goes, and in which form.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use slipway_testkit::{Environment, Registry, digest, is_root, need, registry};
+
+use crate::hello::{self, Hello};
+
+const PLATFORMS: &[&str] = &["linux/amd64", "linux/arm64"];
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Builds the example for two platforms with some outputs.
+fn build(environment: &Environment, registry: &Registry, more: &[&str]) {
+    environment.run(Hello::of(registry, PLATFORMS).with(more).arguments()).succeeded();
+}
+
+fn untar(environment: &Environment, archive: &str) -> std::path::PathBuf {
+    let to = environment.path(&format!("{archive}.unpacked"));
+    std::fs::create_dir(&to).unwrap();
+    let status =
+        Command::new("tar").arg("-xf").arg(environment.path(archive)).arg("-C").arg(&to).status().unwrap();
+    assert!(status.success());
+    to
+}
+
+/// Checks every blob of a layout against its name, and returns the manifest of each platform.
+fn layout_manifests(layout: &Path) -> Vec<Value> {
+    for blob in std::fs::read_dir(layout.join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(digest(&std::fs::read(&path).unwrap()), format!("sha256:{name}"));
+    }
+    let blob = |descriptor: &Value| {
+        let name = descriptor["digest"].as_str().unwrap().replace(':', "/");
+        json(&layout.join("blobs").join(name))
+    };
+    let index = json(&layout.join("index.json"));
+    let image = blob(&index["manifests"][0]);
+    match image["manifests"].as_array() {
+        Some(platforms) => platforms.iter().map(blob).collect(),
+        None => vec![image],
+    }
+}
+
+#[test]
+fn layouts_as_archive_and_as_directory_are_the_same_image() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let (archive, directory) = (environment.text("image.tar"), environment.text("image"));
+    let outputs = [format!("type=oci,dest={archive}"), format!("type=oci,tar=false,dest={directory}")];
+    build(&environment, registry, &["-o", &outputs[0], "-o", &outputs[1], "-t", "hello:1"]);
+    let unpacked = untar(&environment, "image.tar");
+    assert_eq!(layout_manifests(&unpacked).len(), 2);
+    assert_eq!(layout_manifests(&unpacked), layout_manifests(Path::new(&directory)));
+    for (platform, machine) in [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")] {
+        // Another state: all there is comes from the layout.
+        let elsewhere = Environment::new();
+        let said =
+            elsewhere.run(["run", "--platform", platform, &format!("oci-layout://{directory}")]).succeeded();
+        assert_eq!(said.stdout, hello::says(platform, machine));
+    }
+}
+
+#[test]
+fn an_archive_for_docker_has_what_docker_loads() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let output = format!("type=docker,dest={}", environment.text("image.tar"));
+    let build = Hello::of(registry, &["linux/arm64"]).with(&["-o", &output, "-t", "hello:1"]);
+    environment.run(build.arguments()).succeeded();
+    let unpacked = untar(&environment, "image.tar");
+    let manifest = json(&unpacked.join("manifest.json"));
+    assert!(manifest[0]["RepoTags"][0].as_str().unwrap().ends_with("hello:1"), "{manifest}");
+    let config = json(&unpacked.join(manifest[0]["Config"].as_str().unwrap()));
+    assert_eq!(config["architecture"], "arm64");
+    let layers = manifest[0]["Layers"].as_array().unwrap();
+    assert_eq!(layers.len(), config["rootfs"]["diff_ids"].as_array().unwrap().len());
+    assert!(layers.iter().all(|layer| unpacked.join(layer.as_str().unwrap()).is_file()));
+}
+
+#[test]
+fn files_go_into_a_directory_or_an_archive_by_platform() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let outputs = [
+        format!("type=local,dest={}", environment.text("split")),
+        format!("type=tar,dest={}", environment.text("files.tar")),
+        "type=cacheonly".to_owned(),
+    ];
+    let flags: Vec<_> = outputs.iter().flat_map(|output| ["-o", output]).collect();
+    build(&environment, registry, &flags);
+    let unpacked = untar(&environment, "files.tar");
+    for (directory, text) in [("linux_amd64", "linux/amd64, where"), ("linux_arm64", "linux/arm64, where")] {
+        for root in [environment.path("split"), unpacked.clone()] {
+            let file = root.join(directory).join("usr/share/hello/platform");
+            assert!(std::fs::read_to_string(&file).unwrap().contains(text), "{}", file.display());
+        }
+    }
+    let output = format!("type=local,dest={}", environment.text("one"));
+    environment.run(Hello::of(registry, &["linux/amd64"]).with(&["-o", &output]).arguments()).succeeded();
+    assert!(environment.path("one/usr/bin/hello").is_file(), "one platform has no directory of its own");
+    let output = format!("type=local,platform-split=false,dest={}", environment.text("merged"));
+    environment.run(Hello::of(registry, &["linux/amd64"]).with(&["-o", &output]).arguments()).succeeded();
+    assert!(environment.path("merged/usr/bin/hello").is_file());
+}
+
+#[test]
+fn layers_are_compressed_as_asked() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let kinds = [("gzip", "tar+gzip"), ("zstd", "tar+zstd"), ("uncompressed", "tar")];
+    for (compression, suffix) in kinds {
+        let name =
+            format!("type=oci,tar=false,compression={compression},dest={}", environment.text(compression));
+        let forced = environment.text(&format!("{compression}-forced"));
+        let all =
+            format!("type=oci,tar=false,compression={compression},force-compression=true,dest={forced}");
+        build(&environment, registry, &["-o", &name, "-o", &all]);
+        let wanted = format!("application/vnd.oci.image.layer.v1.{suffix}");
+        for manifest in layout_manifests(&environment.path(compression)) {
+            let layers = manifest["layers"].as_array().unwrap();
+            assert_eq!(
+                layers.last().unwrap()["mediaType"],
+                wanted,
+                "the layers of this build are {compression}"
+            );
+            assert_eq!(
+                layers[0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip",
+                "the base stays"
+            );
+        }
+        for manifest in layout_manifests(Path::new(&forced)) {
+            assert!(manifest["layers"].as_array().unwrap().iter().all(|layer| layer["mediaType"] == *wanted));
+        }
+        let elsewhere = Environment::new();
+        let image = format!("oci-layout://{forced}");
+        let said = elsewhere.run(["run", "--platform=linux/arm64", &image]).succeeded();
+        assert_eq!(said.stdout, hello::says("linux/arm64", "aarch64"), "{compression}");
+    }
+}
+
+#[test]
+fn metadata_and_image_ids_are_written() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let (metadata, id) = (environment.text("metadata.json"), environment.text("id"));
+    let reference = registry.reference("outputs/hello:1");
+    build(
+        &environment,
+        registry,
+        &["--metadata-file", &metadata, "--iidfile", &id, "-t", &reference, "--push"],
+    );
+    let pushed = digest(registry.raw("outputs/hello:1").as_bytes());
+    let metadata = json(Path::new(&metadata));
+    assert_eq!(metadata["containerimage.digest"], pushed);
+    assert_eq!(metadata["image.name"], reference);
+    assert_eq!(metadata["containerimage.descriptor"]["digest"], pushed);
+    assert_eq!(std::fs::read_to_string(id).unwrap(), pushed);
+}
+
+#[test]
+fn the_same_source_gives_the_same_bytes() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    // One second passes between the two by the clocks of files, unless times are rewritten.
+    let digests = ["first", "second"].map(|name| {
+        let output = format!("type=oci,tar=false,rewrite-timestamp=true,dest={}", environment.text(name));
+        let arguments = Hello::of(registry, PLATFORMS).with(&["--no-cache", "-o", &output]);
+        let mut command = environment.slipway(arguments.arguments());
+        command.env("SOURCE_DATE_EPOCH", "1700000000");
+        slipway_testkit::Outcome::of(command).succeeded();
+        let index = json(&environment.path(name).join("index.json"));
+        for manifest in layout_manifests(&environment.path(name)) {
+            let config = manifest["config"]["digest"].as_str().unwrap().replace(':', "/");
+            let config = json(&environment.path(name).join("blobs").join(config));
+            assert_eq!(config["created"], "2023-11-14T22:13:20Z");
+        }
+        index["manifests"][0]["digest"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(digests[0], digests[1]);
+}
+
+/// A Docker engine of the test's own, that ends with it.
+struct Engine {
+    process: Child,
+    socket: std::path::PathBuf,
+}
+
+impl Engine {
+    /// Starts `dockerd` on directories of the environment, without touching the network's set-up.
+    fn start(environment: &Environment) -> Self {
+        use std::io::{BufRead, BufReader};
+        let socket = environment.path("docker.sock");
+        let mut process = Command::new("dockerd")
+            .args(["--bridge=none", "--iptables=false", "--storage-driver=vfs", "--log-level=info", "--host"])
+            .arg(format!("unix://{}", socket.display()))
+            .arg("--data-root")
+            .arg(environment.path("docker-data"))
+            .arg("--exec-root")
+            .arg(environment.path("docker-exec"))
+            .arg("--pidfile")
+            .arg(environment.path("docker.pid"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut said = Vec::new();
+        let up = lines.any(|line| {
+            let up = line.contains("API listen on");
+            said.push(line);
+            up
+        });
+        assert!(up, "dockerd does not start:\n{}", said.join("\n"));
+        // What it says from now on is read, so that it never waits for us, and forgotten.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, socket }
+    }
+
+    /// Asks the engine something.
+    fn get(&self, path: &str) -> Value {
+        use std::io::{Read, Write};
+        let mut stream = UnixStream::connect(&self.socket).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let (_, body) = reply.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {reply}"))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let id = i32::try_from(self.process.id()).unwrap();
+        let id = rustix::process::Pid::from_raw(id).unwrap();
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn several_platforms_are_loaded_into_a_docker_engine() {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let installed = std::env::split_paths(&path).any(|directory| directory.join("dockerd").is_file());
+    if !need(is_root() && installed, "root and `dockerd`") {
+        return;
+    }
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let engine = Engine::start(&environment);
+    let mut command =
+        environment.slipway(Hello::of(registry, PLATFORMS).with(&["--load", "-t", "hello:1"]).arguments());
+    command.env("DOCKER_HOST", format!("unix://{}", engine.socket.display()));
+    slipway_testkit::Outcome::of(command).succeeded();
+    for (tag, architecture) in [("hello:1", "amd64"), ("hello:1-arm64", "arm64")] {
+        let image = engine.get(&format!("/images/{tag}/json"));
+        assert_eq!(image["Architecture"], architecture, "{tag}: {image}");
+    }
+}

@@ -1,0 +1,87 @@
+//! Builds that are stopped from outside: Ctrl-C, and a disk that is full.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use slipway_testkit::{
+    Environment, Outcome, Running, descendants, is_root, mount_table, need, registry, wait_until_gone,
+};
+
+#[test]
+fn ctrl_c_ends_a_build_and_all_its_processes() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::with_own_program();
+    let base = registry.reference("library/busybox");
+    let context =
+        environment.context("context", &format!("FROM {base}\nRUN echo begun; tail -f /dev/null\n"));
+    for platform in ["linux/amd64", "linux/arm64"] {
+        for signal in [Signal::INT, Signal::TERM] {
+            let arguments = ["build", "--progress=plain", "--platform", platform, &context];
+            let mut running = Running::start(environment.slipway(arguments));
+            running.wait_for(" begun");
+            let below = descendants(running.id());
+            assert!(!below.is_empty(), "the step is below slipway");
+            running.signal(signal);
+            let error = running.end().failed(130);
+            assert!(error.contains("cancel") || error.contains("interrupted"), "{error}");
+            wait_until_gone(below, environment.program());
+            assert_eq!(mount_table(&environment.path("")), [""; 0]);
+        }
+    }
+    let usable = environment.context("usable", &format!("FROM {base}\nRUN echo well\n"));
+    environment.build(&[&usable]).succeeded();
+}
+
+#[test]
+fn another_platforms_failure_ends_a_step() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::with_own_program();
+    let dockerfile = "ARG BASE\nFROM $BASE\nRUN if [ $(uname -m) = aarch64 ]; then echo oh dear; exit 3; else tail -f /dev/null; fi\n";
+    let context = environment.context("context", dockerfile);
+    let base = format!("BASE={}", registry.reference("library/busybox"));
+    let outcome = environment.build(&["--platform=linux/amd64,linux/arm64", "--build-arg", &base, &context]);
+    let error = outcome.failed(1);
+    for part in ["exit code: 3", "| oh dear", "platform: linux/arm64", ">>> RUN if"] {
+        assert!(error.contains(part), "no `{part}` in:\n{error}");
+    }
+    wait_until_gone(Vec::new(), environment.program());
+}
+
+/// Runs a build on a state that is a file system of 6 MB, then a small one on the same state.
+const ON_SMALL_DISK: &str = r#"mount -t tmpfs -o size=6m,mode=755 tmpfs "$SLIPWAY_ROOT"
+    first=0; "$0" build --progress=plain "$1" || first=$?
+    echo "--- $first" >&2
+    "$0" prune --force >&2
+    "$0" build --progress=plain -o "type=local,dest=$3" "$2""#;
+
+#[test]
+fn a_full_disk_is_told_and_what_it_holds_stays_usable() {
+    let Some(registry) = registry().filter(|_| need(is_root(), "root, to mount a small disk")) else {
+        return;
+    };
+    let base = registry.reference("library/busybox");
+    let large = [
+        // By a step, by a copy of files, by an unpacked base.
+        format!("FROM {base}\nRUN head -c 20000000 /dev/zero > /large\n"),
+        "FROM scratch\nCOPY large /\n".to_owned(),
+        format!("FROM {base}\nCOPY large /\nRUN true\n"),
+    ];
+    for dockerfile in large {
+        let environment = Environment::new();
+        std::fs::create_dir(environment.state()).unwrap();
+        environment.write("large/large", vec![b'x'; 20_000_000]);
+        let large = environment.context("large", &dockerfile);
+        let small = environment.context("small", "FROM scratch\nCOPY Dockerfile /\n");
+        let mut command = Command::new("unshare");
+        environment.settle(&mut command);
+        command.args(["--mount", "sh", "-ec", ON_SMALL_DISK]).arg(environment.program());
+        command.args([&large, &small, &environment.text("out")]);
+        let outcome = Outcome::of(command).succeeded();
+        let (first, _) = outcome.stderr.split_once("--- 1\n").unwrap_or_else(|| panic!("{}", outcome.stderr));
+        let error = &first[first.find("error:").expect("an error is told")..];
+        assert!(error.to_lowercase().contains("no space left"), "{error}");
+        assert!(error.contains("hint: "), "{error}");
+        assert_eq!(first.matches("error:").count(), 1, "{first}");
+        assert!(environment.path("out/Dockerfile").is_file());
+    }
+}
