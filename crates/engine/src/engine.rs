@@ -1,14 +1,18 @@
 //! The engine: what all solves of a process share.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use slipway_emulation::{EmulationOptions, HostFacts};
+use slipway_emulation::{EmulationOptions, HostFacts, Qemu, Version};
 use slipway_model::Diagnostic;
 use slipway_registry::{Client, ClientOptions, ConfigPaths, DockerCredentials, RegistryConfig};
 use slipway_store::Store;
 
 use crate::error::Context as _;
+
+/// The key-value namespace of the versions of emulators.
+const VERSIONS: &str = "emulator-version";
 
 /// How to open an [`Engine`].
 #[derive(Clone, Debug, Default)]
@@ -69,6 +73,13 @@ impl Engine {
         })
     }
 
+    /// Cleans up after builds that died and frees what has not been used for long, if that is due.
+    ///
+    /// It can take a while: call it when everything the user waits for is done.
+    pub fn collect_garbage(&self) {
+        self.inner.collect_garbage();
+    }
+
     /// Returns the state directory.
     pub fn root(&self) -> &Path {
         self.inner.store.root()
@@ -78,7 +89,48 @@ impl Engine {
 impl Inner {
     /// Looks at the machine, once.
     pub(crate) fn facts(&self) -> &HostFacts {
-        self.facts.get_or_init(|| HostFacts::probe(&self.emulation))
+        self.facts.get_or_init(|| {
+            let mut facts = HostFacts::probe(&self.emulation);
+            facts.emulators = facts.emulators.into_iter().map(|qemu| self.with_version(qemu)).collect();
+            facts
+        })
+    }
+
+    /// Fills in an emulator's version from what an earlier run found: asking costs a process each.
+    fn with_version(&self, qemu: Qemu) -> Qemu {
+        let Ok(metadata) = std::fs::metadata(&qemu.path) else { return qemu };
+        let key = format!(
+            "{}\0{}\0{}.{}",
+            qemu.path.display(),
+            metadata.len(),
+            metadata.mtime(),
+            metadata.mtime_nsec()
+        );
+        let values = self.store.key_values();
+        let known = values.get(VERSIONS, key.as_bytes()).ok().flatten();
+        let known = known.and_then(|stored| <[u8; 8]>::try_from(stored.value).ok());
+        if let Some([a, b, c, d, e, f, g, h]) = known {
+            let version =
+                Version { major: u32::from_le_bytes([a, b, c, d]), minor: u32::from_le_bytes([e, f, g, h]) };
+            return qemu.with_version(Some(version));
+        }
+        if let Some(version) = qemu.version() {
+            let value = [version.major.to_le_bytes(), version.minor.to_le_bytes()].concat();
+            let _ = values.put(VERSIONS, key.as_bytes(), &value);
+        }
+        qemu
+    }
+
+    /// Cleans up after builds that died and frees what has not been used for long, if that is due.
+    ///
+    /// Off the path of a build: call it when the results are out.
+    pub(crate) fn collect_garbage(&self) {
+        if !self.store.collection_due() {
+            return;
+        }
+        if let Err(error) = self.store.collect_garbage(None) {
+            tracing::warn!(%error, "could not collect garbage");
+        }
     }
 
     /// Returns what steps see as `/etc/resolv.conf`: the host's, since they are in the host's network.

@@ -1,10 +1,9 @@
 //! Merging the definitions of all platforms into one graph of operations, and naming vertices for people.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use slipway_model::llb::{Definition, Edge, Vertex, pb};
-use slipway_model::{Diagnostic, Digest, ErrorKind, SourceSpan};
+use slipway_model::{Diagnostic, ErrorKind, SourceSpan};
 use slipway_solver::{Graph, Input};
 
 use crate::job::Job;
@@ -103,23 +102,4 @@ fn action_name(action: &pb::FileAction) -> String {
         Some(Action::Symlink(symlink)) => format!("symlink {} -> {}", symlink.newpath, symlink.oldpath),
         None => "nothing".to_owned(),
     }
-}
-
-/// Finds the vertices whose outputs are the layers of a result: down the root mount or the first input.
-pub(crate) fn layer_vertices(definition: &Definition) -> Vec<Digest> {
-    let by_digest: HashMap<Digest, &Arc<Vertex>> =
-        definition.vertices.iter().map(|v| (v.digest, v)).collect();
-    let mut found = Vec::new();
-    let mut next = definition.result;
-    while let Some(vertex) = next.and_then(|edge| by_digest.get(&edge.vertex)) {
-        found.push(vertex.digest);
-        let below = match &vertex.op.op {
-            Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().find(|m| m.dest == "/").map(|m| m.input),
-            Some(pb::op::Op::File(file)) => file.actions.first().map(|a| a.input),
-            Some(pb::op::Op::Merge(merge)) => merge.inputs.first().map(|i| i.input),
-            _ => None,
-        };
-        next = below.and_then(|index| vertex.inputs.get(usize::try_from(index).ok()?)).copied();
-    }
-    found
 }

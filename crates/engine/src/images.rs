@@ -48,13 +48,8 @@ impl Images {
         Self { blobs, layouts, roots: Default::default(), pinned: Default::default() }
     }
 
-    /// Finds the named context that is an OCI layout.
-    pub(crate) fn layout(&self, name: &str) -> Option<&Layout> {
-        self.layouts.get(name).map(|(layout, _)| layout)
-    }
-
     /// Resolves a registry's image for a platform.
-    pub(crate) async fn from_registry(
+    pub(crate) async fn pin_registry(
         &self,
         reference: &Reference,
         platform: &Platform,
@@ -64,7 +59,7 @@ impl Images {
     }
 
     /// Resolves an image in a named OCI layout for a platform.
-    pub(crate) async fn from_layout(
+    pub(crate) async fn pin_layout(
         &self,
         name: &str,
         digest: Option<Digest>,
@@ -81,7 +76,7 @@ impl Images {
     }
 
     /// Takes an image of slipway's own store for a platform.
-    pub(crate) async fn from_store(
+    pub(crate) async fn pin_stored(
         &self,
         name: &Reference,
         root: Descriptor,
@@ -162,8 +157,8 @@ impl Images {
     /// Resolves one image for one platform, wherever it comes from.
     pub(crate) async fn find(&self, request: &ResolveRequest) -> Result<Pinned, Diagnostic> {
         let found = match &request.origin {
-            ImageOrigin::Registry => self.from_registry(&request.reference, &request.platform).await,
-            ImageOrigin::OciLayout { context } => self.from_layout(context, None, &request.platform).await,
+            ImageOrigin::Registry => self.pin_registry(&request.reference, &request.platform).await,
+            ImageOrigin::OciLayout { context } => self.pin_layout(context, None, &request.platform).await,
         };
         found.map_err(|diagnostic| diagnostic.at(request.span.clone()).on(Some(request.platform.clone())))
     }

@@ -127,15 +127,15 @@ impl Engine {
         match &options.source {
             RunSource::Layout { path, selector } => {
                 let layouts = HashMap::from([(LAYOUT.to_owned(), (Layout::new(path), selector.clone()))]);
-                Images::new(blobs.clone(), layouts).from_layout(LAYOUT, None, &options.platform).await
+                Images::new(blobs.clone(), layouts).pin_layout(LAYOUT, None, &options.platform).await
             }
             RunSource::Named(name) => {
                 let name = name.with_default_tag();
                 let images = Images::new(blobs.clone(), HashMap::new());
                 let own = self.inner.store.images().get(&name.to_string()).diagnose()?;
                 match own.filter(|_| !options.pull) {
-                    Some(own) => images.from_store(&name, own.descriptor, &options.platform).await,
-                    None => images.from_registry(&name, &options.platform).await,
+                    Some(own) => images.pin_stored(&name, own.descriptor, &options.platform).await,
+                    None => images.pin_registry(&name, &options.platform).await,
                 }
             }
         }

@@ -7,9 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use slipway_files::{CopyOptions, FileTree, MakeDir, MakeFile, MakeLink, ModeChange, Ownership, Root, Time};
+use slipway_files::{
+    CopyOptions, CopyReport, FileTree, MakeDir, MakeFile, MakeLink, ModeChange, Ownership, Root, Time,
+};
 use slipway_model::llb::pb;
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_model::progress::Stream;
+use slipway_model::{Diagnostic, Digest, ErrorKind};
 use slipway_store::{ActiveSnapshot, SnapshotId};
 
 use super::VertexOperation;
@@ -40,8 +43,11 @@ pub(super) async fn execute(
             other => Input::Tree(job.materialize(other, operation.digest()).await?),
         });
     }
-    let (file, name) = (file.clone(), operation.name.clone());
-    blocking(move || Work { job: &job, name: &name, inputs: ready, states: BTreeMap::new() }.run(&file)).await
+    let (file, name, vertex) = (file.clone(), operation.name.clone(), operation.digest());
+    blocking(move || {
+        Work { job: &job, name: &name, vertex, inputs: ready, states: BTreeMap::new() }.run(&file)
+    })
+    .await
 }
 
 /// What an action gave.
@@ -53,6 +59,7 @@ enum State {
 struct Work<'a> {
     job: &'a Arc<Job>,
     name: &'a str,
+    vertex: Digest,
     inputs: Vec<Input>,
     /// By index: the operation's inputs come first, then one for each action.
     states: BTreeMap<i64, State>,
@@ -65,8 +72,11 @@ impl Work<'_> {
         for (position, action) in file.actions.iter().enumerate() {
             let index = first + position as i64;
             let later = &file.actions[position + 1..];
-            let active = self.base(action.input, later.iter().any(|a| a.input == action.input))?;
-            self.perform(action, &active, later)?;
+            let again = |a: &pb::FileAction| a.input == action.input || a.secondary_input == action.input;
+            // A result of the whole operation stays as it is now.
+            let wanted = outputs.values().any(|index| *index == action.input);
+            let active = self.base(action.input, wanted || later.iter().any(again))?;
+            self.perform(action, &active)?;
             self.states.insert(index, State::Active(active));
             if action.output >= 0 {
                 outputs.insert(action.output, index);
@@ -78,9 +88,10 @@ impl Work<'_> {
     /// Returns the snapshot an action works on: the one of the action before, or a new one.
     fn base(&mut self, input: i64, used_again: bool) -> Result<ActiveSnapshot, Diagnostic> {
         if !used_again && matches!(self.states.get(&input), Some(State::Active(_))) {
-            if let Some(State::Active(active)) = self.states.remove(&input) {
-                return Ok(active);
-            }
+            let Some(State::Active(active)) = self.states.remove(&input) else {
+                return Err(internal("an action's result vanished"));
+            };
+            return Ok(active);
         }
         let parent = self.snapshot(input)?;
         self.job.engine.store.snapshots().prepare(parent, &self.job.lease).diagnose()
@@ -108,12 +119,7 @@ impl Work<'_> {
         Ok(id)
     }
 
-    fn perform(
-        &mut self,
-        action: &pb::FileAction,
-        active: &ActiveSnapshot,
-        _later: &[pb::FileAction],
-    ) -> Result<(), Diagnostic> {
+    fn perform(&mut self, action: &pb::FileAction, active: &ActiveSnapshot) -> Result<(), Diagnostic> {
         use pb::file_action::Action;
         let dest = Root::from(active.mount().diagnose()?.into_fd());
         match &action.action {
@@ -191,7 +197,9 @@ impl Work<'_> {
                 &options,
                 Some(&context.digests),
             );
-            return copied.map(drop).map_err(|error| context.explain(crate::content::explain_missing(error)));
+            let report = copied.map_err(|error| context.explain(crate::content::explain_missing(error)))?;
+            self.tell_skipped(&report);
+            return Ok(());
         }
         let Some(snapshot) = self.snapshot(from)? else {
             let error = format!("\"{}\": not found", copy.src);
@@ -200,9 +208,18 @@ impl Work<'_> {
         let view = self.job.engine.store.snapshots().mount_view(snapshot).diagnose()?;
         let source = Root::from(view.into_fd());
         let source: &dyn FileTree = &source;
-        slipway_files::copy(source, &copy.src, dest, &copy.dest, &options, None)
-            .map(drop)
-            .map_err(|e| e.explain())
+        let copied = slipway_files::copy(source, &copy.src, dest, &copy.dest, &options, None);
+        self.tell_skipped(&copied.map_err(|error| error.explain())?);
+        Ok(())
+    }
+
+    /// Says which device files could not be made, for want of the right to.
+    fn tell_skipped(&self, report: &CopyReport) {
+        for path in &report.skipped_devices {
+            let text =
+                format!("skipped the device file /{}: only root can make device files\n", path.display());
+            self.job.progress.log(self.vertex, Stream::Stderr, text.as_bytes());
+        }
     }
 
     /// Resolves `--chown`: numbers as they are, names by the passwd and group files of the input they name.

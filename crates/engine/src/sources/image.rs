@@ -82,10 +82,10 @@ async fn pin(operation: &VertexOperation, name: &str, layout: bool) -> Result<Pi
         let (context, digest) =
             name.split_once('@').ok_or_else(|| internal(format!("`{name}` is not pinned")))?;
         let digest = digest.parse().map_err(|e: slipway_model::ParseDigestError| internal(e.to_string()))?;
-        return operation.job.images.from_layout(context, Some(digest), &platform).await;
+        return operation.job.images.pin_layout(context, Some(digest), &platform).await;
     }
     let reference: Reference = name
         .parse()
         .map_err(|e: slipway_model::ParseReferenceError| Diagnostic::new(ErrorKind::User, e.to_string()))?;
-    operation.job.images.from_registry(&reference, &platform).await
+    operation.job.images.pin_registry(&reference, &platform).await
 }
