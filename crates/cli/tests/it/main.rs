@@ -150,3 +150,65 @@ fn binfmt_writes_to_the_table_it_is_shown() {
     assert_eq!(code, Some(1));
     assert!(errors.starts_with("error: unknown architecture `vax`\nhint: known are"), "{errors}");
 }
+
+/// Tells whether builds can work here: as root they need nothing else.
+fn can_build(test: &str) -> bool {
+    let root =
+        std::fs::metadata("/proc/self").is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0);
+    if !root {
+        eprintln!("SKIPPED {test}: needs root");
+    }
+    root
+}
+
+#[test]
+fn a_build_leaves_what_was_asked_for() {
+    if !can_build("a_build_leaves_what_was_asked_for") {
+        return;
+    }
+    let directory = directory();
+    let write = |name: &str, text: &str| {
+        std::fs::write(directory.path().join(name), text).expect("it can be written")
+    };
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect("it was written");
+    write("Dockerfile", "FROM scratch as app\nCOPY file /in/\n");
+    write("file", "content\n");
+
+    let (code, out, errors) = shown(&slipway(directory.path(), &["build", "-o", "out", "."]));
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{errors}");
+    assert_eq!(read("out/in/file"), "content\n");
+    assert!(errors.starts_with("#1 [internal] load build definition from Dockerfile\n#1 DONE "), "{errors}");
+    assert!(errors.contains("1 warning found") && errors.contains("FromAsCasing"), "{errors}");
+
+    let quiet = ["build", "-q", "-t", "app:1", "--iidfile", "id", "--metadata-file", "meta.json", "."];
+    let (code, out, errors) = shown(&slipway(directory.path(), &quiet));
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let id = out.strip_suffix('\n').expect("a line");
+    assert!(id.starts_with("sha256:") && read("id") == id, "{id}");
+    assert!(
+        read("meta.json").contains(&format!("\"containerimage.config.digest\": \"{id}\"")),
+        "{}",
+        read("meta.json")
+    );
+    let (_, images, _) = shown(&slipway(directory.path(), &["images", "--format", "{{.Name}}"]));
+    assert_eq!(images, "app:1\n");
+
+    let (code, _, errors) = shown(&slipway(directory.path(), &["build", "--progress=rawjson", "."]));
+    assert_eq!(code, Some(0));
+    assert!(errors.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{errors}");
+}
+
+#[test]
+fn a_failed_build_names_the_place_and_leaves_no_old_id() {
+    if !can_build("a_failed_build_names_the_place_and_leaves_no_old_id") {
+        return;
+    }
+    let directory = directory();
+    std::fs::write(directory.path().join("id"), "old").expect("it can be written");
+    let line = ["build", "--iidfile", "id", "-q", "-"];
+    let (code, out, errors) = shown(&call(directory.path(), &line, &[], b"FROM scratch\nCOPY nothing /\n"));
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(errors.starts_with("error: failed to ") && errors.contains("nothing"), "{errors}");
+    assert!(errors.contains("\nDockerfile:2\n--------------------\n"), "{errors}");
+    assert!(!directory.path().join("id").exists());
+}
