@@ -202,7 +202,8 @@ impl<'a> Converter<'a> {
     ) -> Result<Self, Refusal> {
         let text = source.text();
         if text.is_empty() {
-            return Err((vec![Problem::new("the Dockerfile cannot be empty")], Vec::new()));
+            let problem = Problem::new("the Dockerfile cannot be empty");
+            return Err((vec![problem.hint("a Dockerfile starts with a `FROM` instruction")], Vec::new()));
         }
         let config = lint_config(&text, options).map_err(|problem| (vec![problem], Vec::new()))?;
         let linter = Linter::new(config);

@@ -450,7 +450,10 @@ impl Converter<'_> {
                     Visit::OnPath => {
                         let name = &self.stages[needed].display_name;
                         let message = format!("circular dependency detected on stage: {name}");
-                        return Some(Problem::new(message).at(lines).token(name.clone()));
+                        let problem = Problem::new(message).at(lines).token(name.clone());
+                        return Some(
+                            problem.hint("a stage can only use stages that do not need it themselves"),
+                        );
                     }
                     Visit::Not => {
                         visits[needed] = Visit::OnPath;

@@ -12,7 +12,13 @@ use crate::text::quote;
 
 /// Types and checks one node.
 pub(crate) fn parse_node(node: &Node) -> Result<Instruction, Problem> {
-    let kind = parse_kind(node).map_err(|problem| problem.at(node.lines))?;
+    let kind = parse_kind(node).map_err(|problem| {
+        let problem = problem.at(node.lines);
+        match form(&node.name.to_lowercase()) {
+            Some(form) => problem.hint(format!("it is written `{form}`")),
+            None => problem,
+        }
+    })?;
     Ok(Instruction {
         name: node.name.clone(),
         code: node.original.trim().to_owned(),
@@ -62,6 +68,31 @@ fn parse_kind(node: &Node) -> Result<InstructionKind, Problem> {
         "volume" => Kind::Volume(parse_volume(node)?),
         "workdir" => Kind::Workdir(single(node, "WORKDIR")?),
         _ => return Err(unknown(&node.name)),
+    })
+}
+
+/// Returns how an instruction is written.
+fn form(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "add" => "ADD [OPTIONS] SOURCE... DESTINATION",
+        "arg" => "ARG NAME[=DEFAULT]...",
+        "cmd" => "CMD [\"PROGRAM\", \"ARGUMENT\"]",
+        "copy" => "COPY [OPTIONS] SOURCE... DESTINATION",
+        "entrypoint" => "ENTRYPOINT [\"PROGRAM\", \"ARGUMENT\"]",
+        "env" => "ENV KEY=VALUE...",
+        "expose" => "EXPOSE PORT[/PROTOCOL]...",
+        "from" => "FROM [--platform=PLATFORM] IMAGE [AS NAME]",
+        "healthcheck" => "HEALTHCHECK [OPTIONS] CMD COMMAND",
+        "label" => "LABEL KEY=VALUE...",
+        "maintainer" => "MAINTAINER NAME",
+        "onbuild" => "ONBUILD INSTRUCTION",
+        "run" => "RUN [OPTIONS] COMMAND",
+        "shell" => "SHELL [\"PROGRAM\", \"ARGUMENT\"]",
+        "stopsignal" => "STOPSIGNAL SIGNAL",
+        "user" => "USER USER[:GROUP]",
+        "volume" => "VOLUME DIRECTORY...",
+        "workdir" => "WORKDIR DIRECTORY",
+        _ => return None,
     })
 }
 
