@@ -26,6 +26,11 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// Tells whether the answer is a refusal with this code.
+    pub(crate) fn says(&self, code: &str) -> bool {
+        self.status.is_client_error() && message::parse(&self.body, &[]).code.as_deref() == Some(code)
+    }
+
     /// Returns the digest that the registry claims for the content.
     pub(crate) fn digest(&self) -> Option<Digest> {
         self.header(CONTENT_DIGEST)?.trim().parse().ok()

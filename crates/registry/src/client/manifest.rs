@@ -102,7 +102,7 @@ impl Client {
             .with_header(header::CONTENT_TYPE, media_type)
             .with_body(Payload::Bytes(bytes.clone()));
         let host = self.origin(reference);
-        let answer = self.send(&host, &call).await?;
+        let answer = self.put_manifest(&host, &call).await?;
         if !answer.status.is_success() {
             return Err(answer.into_error(&host, &call.action));
         }
@@ -120,6 +120,21 @@ impl Client {
             self.enter_referrer(reference, subject, entry).await?;
         }
         Ok(descriptor)
+    }
+
+    /// Sends a manifest, several times if its digest is said to be wrong: it was computed from these very bytes.
+    ///
+    /// Registries say so too while another client writes the same manifest or its blobs into the repository.
+    async fn put_manifest(&self, host: &Host, call: &Call) -> Result<Answer, RegistryError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer = self.send(host, call).await?;
+            if tries >= self.shared.retry.tries || !answer.says("DIGEST_INVALID") {
+                return Ok(answer);
+            }
+            self.wait(host, call, tries, self.shared.retry.pause(tries)).await;
+        }
     }
 
     /// Removes the manifest that the digest of `reference` names, or its tag where it has no digest.

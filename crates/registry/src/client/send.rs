@@ -58,7 +58,7 @@ impl Client {
         }
     }
 
-    async fn wait(&self, host: &Host, call: &Call, tries: u32, pause: std::time::Duration) {
+    pub(super) async fn wait(&self, host: &Host, call: &Call, tries: u32, pause: std::time::Duration) {
         tracing::debug!(host = host.authority, action = call.action, tries, ?pause, "trying again");
         self.clock().sleep(pause).await;
     }

@@ -378,3 +378,19 @@ async fn requests_can_move_between_threads() {
     can_move(client.referrers(&name, blob.digest));
     can_move(client.blob(&name, &blob, 0).verified());
 }
+
+#[tokio::test]
+async fn a_manifest_whose_digest_is_doubted_is_sent_again() {
+    for (doubts, accepted) in [(2, true), (usize::MAX, false)] {
+        let fake = Fake::start(move |seen| match seen.number < doubts {
+            true => Reply::error(400, "DIGEST_INVALID", "provided digest did not match uploaded content"),
+            false => Reply::status(201),
+        });
+        let bytes = Bytes::from_static(MANIFEST.as_bytes());
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let pushed = client().0.push_manifest(&reference(&fake, "a:1"), bytes, media_type).await;
+        assert_eq!(pushed.is_ok(), accepted, "{pushed:?}");
+        assert_eq!(fake.requests().len(), if accepted { 3 } else { 5 });
+        assert!(fake.requests().iter().all(|seen| seen.body == MANIFEST.as_bytes()));
+    }
+}
