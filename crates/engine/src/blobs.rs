@@ -17,7 +17,7 @@ use slipway_registry::{Access, Client};
 use std::ops::ControlFlow;
 
 use slipway_store::{Lease, SnapshotId, Store, UnpackOptions};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context as _, Explain as _, blocking};
@@ -57,6 +57,8 @@ struct Inner {
     progress: Progress,
     cancel: CancellationToken,
     fetching: Mutex<HashMap<Digest, Slot>>,
+    /// As many as there are processors: extracting is work for them.
+    extracting: Semaphore,
 }
 
 impl Blobs {
@@ -67,7 +69,9 @@ impl Blobs {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Self {
-        Self { inner: Arc::new(Inner { client, store, lease, progress, cancel, fetching: Mutex::default() }) }
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let (fetching, extracting) = (Mutex::default(), Semaphore::new(processors));
+        Self { inner: Arc::new(Inner { client, store, lease, progress, cancel, fetching, extracting }) }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -225,13 +229,19 @@ impl Blobs {
             BlobSource::Layout(path) => {
                 let path = Layout::new(path.clone()).blob_path(&blob.digest);
                 blocking(move || {
-                    let mut file = std::fs::File::open(&path)
-                        .context(|| format!("cannot read the blob `{}`", path.display()))?;
+                    let what = || format!("cannot read the blob `{}` of an OCI layout", path.display());
+                    let mut file = std::fs::File::open(&path).context(what)?;
                     ingest.restart().diagnose()?;
                     copy_into(&mut file, &mut ingest).diagnose()?;
-                    ingest.commit().diagnose().map(drop)
+                    ingest.commit().context(what).map(drop)
                 })
                 .await
+                .map_err(|mut error| {
+                    error
+                        .hint
+                        .get_or_insert_with(|| "the layout is damaged: export or copy it again".to_owned());
+                    error
+                })
             }
             BlobSource::Registry(repository) => {
                 let counter = self.inner.progress.counter(vertex, format!("{}", blob.digest), blob.size);
@@ -286,22 +296,61 @@ impl Blobs {
             return Ok(());
         }
         let needed = snapshots.needed_blobs(id).diagnose()?;
-        let blobs: Vec<Descriptor> = needed.into_iter().map(|(_, blob)| blob.descriptor).collect();
-        self.ensure(&blobs, vertex).await?;
-        let counter = self.inner.progress.counter(vertex, "unpacking", blobs.iter().map(|b| b.size).sum());
-        let (lease, cancel) = (lease.clone(), self.inner.cancel.clone());
-        blocking(move || {
-            let done = Mutex::new(HashMap::<Digest, u64>::new());
-            let progress = |at: slipway_store::UnpackProgress| {
-                let mut done = done.lock();
-                done.insert(at.layer, at.current);
-                counter.set(done.values().sum());
-                if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            };
-            let options = UnpackOptions { progress: &progress, ..UnpackOptions::default() };
-            snapshots.unpack_chain(id, &options, &lease).context(|| "cannot unpack the base image".to_owned())
-        })
-        .await
+        let total = needed.iter().map(|(_, blob)| blob.descriptor.size).sum();
+        let unpacking = Arc::new(Unpacking {
+            counter: self.inner.progress.counter(vertex, "unpacking", total),
+            done: Mutex::default(),
+            cancel: self.inner.cancel.clone(),
+        });
+        // Each layer is extracted as soon as it is here, while others are still on their way.
+        let mut layers: FuturesUnordered<_> = needed
+            .into_iter()
+            .map(|(layer, blob)| self.fetch_and_extract(layer, blob.descriptor, vertex, unpacking.clone()))
+            .collect();
+        while let Some(extracted) = layers.next().await {
+            extracted?;
+        }
+        let lease = lease.clone();
+        blocking(move || unpacking.with(|options| snapshots.unpack_chain(id, options, &lease))).await
+    }
+
+    async fn fetch_and_extract(
+        &self,
+        layer: SnapshotId,
+        blob: Descriptor,
+        vertex: Digest,
+        unpacking: Arc<Unpacking>,
+    ) -> Result<(), Diagnostic> {
+        self.ensure(std::slice::from_ref(&blob), vertex).await?;
+        let _permit =
+            self.inner.extracting.acquire().await.map_err(|_| crate::error::internal("no permits"))?;
+        let (snapshots, lease) = (self.inner.store.snapshots(), self.inner.lease.clone());
+        blocking(move || unpacking.with(|options| snapshots.unpack_layer(layer, options, &lease))).await
+    }
+}
+
+/// How far the layers of a chain are unpacked.
+struct Unpacking {
+    counter: crate::progress::Counter,
+    /// Bytes read, by layer.
+    done: Mutex<HashMap<Digest, u64>>,
+    cancel: CancellationToken,
+}
+
+impl Unpacking {
+    /// Does a part of the work, telling progress and minding cancellation.
+    fn with(
+        &self,
+        work: impl FnOnce(&UnpackOptions<'_>) -> Result<(), slipway_store::StoreError>,
+    ) -> Result<(), Diagnostic> {
+        let progress = |at: slipway_store::UnpackProgress| {
+            let mut done = self.done.lock();
+            done.insert(at.layer, at.current);
+            self.counter.set(done.values().sum());
+            if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        work(&UnpackOptions { progress: &progress, ..UnpackOptions::default() })
+            .context(|| "cannot unpack the base image".to_owned())
     }
 }
 

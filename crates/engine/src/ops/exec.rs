@@ -73,7 +73,7 @@ pub(super) async fn execute(
         let root = step.root.try_clone().diagnose()?;
         let outcome =
             StepProcess { job: &job, vertex: digest, sandbox: &sandbox }.run(root, mounts, settings)?;
-        check(&exec, &sandbox, outcome)?;
+        check(&exec, &sandbox, outcome).map_err(|error| step.full_disk(error))?;
         step.commit()
     })
     .await
@@ -105,7 +105,22 @@ enum Output {
     Unchanged(Option<SnapshotId>),
 }
 
+/// With less than this, a disk counts as full: what a step could not write is larger than what is left.
+const FULL: u64 = 64 << 10;
+
 impl<'a> Prepared<'a> {
+    /// Adds to a step's failure that the disk is full, if it is: programs seldom say so.
+    fn full_disk(&self, mut diagnostic: Diagnostic) -> Diagnostic {
+        let full = rustix::fs::fstatvfs(&self.root).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < FULL);
+        if full {
+            diagnostic.kind = ErrorKind::Environment;
+            diagnostic.causes.push("no space left on the device of the state directory".to_owned());
+            diagnostic.hint =
+                Some("run `slipway prune`, or put the state on another disk with `--root`".to_owned());
+        }
+        diagnostic
+    }
+
     fn new(
         job: &'a Arc<crate::job::Job>,
         name: String,
@@ -434,7 +449,19 @@ fn check(exec: &pb::ExecOp, sandbox: &crate::sandbox::Sandbox, outcome: Outcome)
     } else if let Some((cause, hint)) = sandbox.explain_exit(code, &outcome.tail) {
         diagnostic = diagnostic.cause(cause);
         diagnostic.hint = Some(hint);
+    } else {
+        diagnostic.hint = Some(advice(code).to_owned());
     }
     diagnostic.log_tail = outcome.tail;
     Err(diagnostic)
+}
+
+/// Says what to do about an exit code that means the same everywhere, or where to look.
+fn advice(code: i32) -> &'static str {
+    match code {
+        127 => "the command was not found: install it in an earlier step, or check its name and `PATH`",
+        137 => "a process was killed, as for lack of memory",
+        139 => "a process used memory that is not its own",
+        _ => "the step's own output says why; `--progress=plain` shows all of it",
+    }
 }

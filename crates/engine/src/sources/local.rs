@@ -259,11 +259,39 @@ impl LocalContext {
                 self.ignore_file
             ));
         }
+        if let Some(cause) = self.outside(&path) {
+            diagnostic.causes.push(cause);
+            let hint = "copy it into the context, build from a directory above, or name its directory with \
+                        `--build-context NAME=DIRECTORY` for `COPY --from=NAME`";
+            return diagnostic.hint(hint);
+        }
         diagnostic.causes.push(format!("the context is `{}`", self.directory.display()));
         match self.nearest(&path) {
             Some(name) => diagnostic.hint(format!("did you mean `{name}`?")),
             None => diagnostic,
         }
+    }
+
+    /// Tells how a missing path leaves the context: by a symbolic link, or by `..`, which ends at the context's top.
+    fn outside(&self, path: &Path) -> Option<String> {
+        let top = self.directory.canonicalize().ok()?;
+        let mut below = PathBuf::new();
+        for component in path.components() {
+            below.push(component);
+            let Ok(target) = std::fs::read_link(top.join(&below)) else { continue };
+            let absolute = target.is_absolute();
+            let resolved = top.join(&below).canonicalize();
+            if absolute || resolved.is_ok_and(|resolved| !resolved.starts_with(&top)) {
+                let (link, target) = (below.display(), target.display());
+                return Some(format!(
+                    "`{link}` is a symbolic link to `{target}`, which is outside the context"
+                ));
+            }
+        }
+        let above = top.parent()?.join(path);
+        let climbed = above.symlink_metadata().is_ok();
+        climbed
+            .then(|| format!("`../{}` is outside the context `{}`", path.display(), self.directory.display()))
     }
 
     /// Finds the name most like the missing one, in the directory it would be in or at the top.
