@@ -152,6 +152,7 @@ fn binfmt_writes_to_the_table_it_is_shown() {
 }
 
 /// Tells whether builds can work here: as root they need nothing else.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn can_build(test: &str) -> bool {
     let root =
         std::fs::metadata("/proc/self").is_ok_and(|found| std::os::unix::fs::MetadataExt::uid(&found) == 0);
