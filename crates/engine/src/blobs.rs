@@ -278,6 +278,8 @@ impl Blobs {
                 }
                 .map_err(|mut error| {
                     error.causes.insert(0, std::mem::replace(&mut error.message, doing()));
+                    let hint = "the registry, or a proxy before it, gives other content; try again or another mirror";
+                    error.hint.get_or_insert_with(|| hint.to_owned());
                     error
                 })
             }

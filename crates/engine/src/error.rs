@@ -49,7 +49,19 @@ impl Explain for slipway_files::FilesError {
     fn kind(&self) -> ErrorKind {
         Self::kind(self)
     }
+
+    fn hint(&self) -> Option<Hint> {
+        let causes = std::iter::successors(std::error::Error::source(self), |error| error.source());
+        let full = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref::<std::io::Error>() {
+            Some(error) => error.kind() == std::io::ErrorKind::StorageFull,
+            None => error.downcast_ref() == Some(&rustix::io::Errno::NOSPC),
+        };
+        causes.into_iter().any(full).then(|| FULL_DISK.to_owned())
+    }
 }
+
+/// What mends a full disk.
+pub(crate) const FULL_DISK: &str = "run `slipway prune`, or put the state on another disk with `--root`";
 
 impl Explain for slipway_registry::ConfigError {
     fn kind(&self) -> ErrorKind {

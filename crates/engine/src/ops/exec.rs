@@ -115,8 +115,7 @@ impl<'a> Prepared<'a> {
         if full {
             diagnostic.kind = ErrorKind::Environment;
             diagnostic.causes.push("no space left on the device of the state directory".to_owned());
-            diagnostic.hint =
-                Some("run `slipway prune`, or put the state on another disk with `--root`".to_owned());
+            diagnostic.hint = Some(crate::error::FULL_DISK.to_owned());
         }
         diagnostic
     }
