@@ -203,6 +203,10 @@ impl ProcessError {
                 "limits need a writable cgroup: run as root, or under `systemd-run --user --scope -p Delegate=yes`"
                     .to_owned(),
             ),
+            Self::NotInPath { .. } | Self::CannotExecute { .. } => Some(
+                "check that the program is in the image, at that path, executable and for the image's platform"
+                    .to_owned(),
+            ),
             Self::Rlimit { .. } => Some("raising a hard limit needs CAP_SYS_RESOURCE".to_owned()),
             _ => None,
         }
