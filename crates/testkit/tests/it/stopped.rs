@@ -70,7 +70,6 @@ fn fill_disk(dockerfile: &str) {
     assert_eq!(first.matches("\nerror:").count(), 1, "{first}");
     let error = &first[first.find("\nerror:").expect("there is one")..];
     assert!(error.contains("no space left"), "{error}");
-    assert!(error.contains("hint: "), "{error}");
     assert!(environment.path("out/Dockerfile").is_file());
 }
 
