@@ -127,6 +127,11 @@ impl Builder {
         self.engine.solve(request, events, cancel).await.map(BuildOutcome::from)
     }
 
+    /// Tidies the state, if that is due; for when everything the user waits for is done.
+    pub(crate) fn tidy(&self) {
+        self.engine.collect_garbage();
+    }
+
     /// Asks a registry for an image; its configs too if `configs`.
     pub(crate) async fn inspect(&self, name: &Reference, configs: bool) -> Result<Inspected, Failure> {
         let found = self.engine.inspect(name).await?;

@@ -94,6 +94,8 @@ impl Store {
     /// process holds is removed, nor what something else needs.
     pub fn prune(&self, options: &PruneOptions<'_>) -> Result<Vec<UsageItem>> {
         let _lock = FileLock::wait(&self.0.layout.lock("gc"), Share::Exclusive)?;
+        // First of all, since it takes no space: on a full disk nothing can be written to the database.
+        empty_trash(&self.0)?;
         clean(&self.0)?;
         let mut items = usage::list(&self.0)?;
         let pruned = prune(&self.0, &mut items, options)?;

@@ -38,7 +38,11 @@ pub(crate) fn run(args: &BuildArgs, context: &mut Context) -> Result<(), Failure
     if !matches!(settings.display, DisplayMode::Silent | DisplayMode::RawJson) && settings.call.is_none() {
         output::text_to_stderr(&warnings::summary(&warnings, &context.palette, context.global.debug));
     }
-    leave_results(&settings, &built?, &warnings, context)
+    let left = built.and_then(|built| leave_results(&settings, &built, &warnings, context));
+    if settings.call.is_none() {
+        builder.tidy();
+    }
+    left
 }
 
 /// Builds, until the build is done or stopped.

@@ -18,6 +18,9 @@ use crate::error::Context as _;
 use crate::job::Job;
 use crate::progress::Step;
 
+/// The size from which on a layer's progress is told.
+const SHOWN: u64 = 1 << 20;
+
 /// Pushes to the repository of `name`, and gives the image that name.
 pub(crate) async fn push(
     job: &Arc<Job>,
@@ -116,16 +119,16 @@ impl Pusher<'_> {
                 BlobSource::Layout(_) => None,
             })
             .collect();
-        let counter = Arc::new(self.step.progress().counter(
-            self.step.digest(),
-            format!("pushing layer {}", layer.digest),
-            layer.size,
-        ));
-        let shown = counter.clone();
+        // A small layer is there before anyone could read how far it is.
+        let counter = (layer.size >= SHOWN).then(|| {
+            let name = format!("pushing layer {}", layer.digest);
+            Arc::new(self.step.progress().counter(self.step.digest(), name, layer.size))
+        });
         let options = PushOptions {
             mount_from: repositories.clone(),
             known_missing: false,
-            progress: Some(Arc::new(move |sent| shown.set(sent))),
+            progress: counter
+                .map(|counter| Arc::new(move |sent| counter.set(sent)) as slipway_registry::Progress),
         };
         let content = self.job.engine.store.content();
         let here = content.contains(&layer.digest).diagnose()?.is_some();

@@ -5,7 +5,10 @@
 //! used as a vertex's identity. Fields that this version does not know are dropped by a decode: digest the
 //! bytes that were received, never a re-encoding (see [`super::Definition`]).
 
-#![expect(clippy::large_enum_variant, reason = "the one-ofs are short-lived; boxing them would only make them awkward")]
+#![expect(
+    clippy::large_enum_variant,
+    reason = "the one-ofs are short-lived; boxing them would only make them awkward"
+)]
 
 use std::collections::BTreeMap;
 

@@ -25,6 +25,7 @@ use crate::protocol::{self, Request};
 use crate::seccomp::FILTER;
 use crate::server::{Place, Report, StepFds};
 use crate::spec::{Network, ProcessSettings, Security};
+use crate::sys::clone::Cloned;
 use crate::sys::{self, mount, process};
 
 /// What an interrupted or failed set-up exits with; the report tells the engine what happened.
@@ -101,7 +102,25 @@ fn set_up(
     credentials::take(&settings).map_err(at("credentials"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     die_with_parent()?;
+    if place.emulates {
+        leave_process_one()?;
+    }
     Err(program::execute(&settings))
+}
+
+/// Goes on as a child of process 1, which then only waits and ends as the program does.
+///
+/// An emulator whose program crashes sends itself the signal, and the kernel keeps signals that a process 1
+/// sends itself from it: the step would hang for ever.
+fn leave_process_one() -> Result<(), ProcessError> {
+    match sys::clone::clone_process(0).map_err(at("fork"))? {
+        Cloned::Child => die_with_parent(),
+        Cloned::Parent { pid, .. } => {
+            // The streams and the report have to end with the program, not with this process.
+            process::close_all();
+            process::exit_now(process::reap_until(pid))
+        }
+    }
 }
 
 /// Asks the kernel to kill this process when the server dies.

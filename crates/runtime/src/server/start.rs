@@ -32,6 +32,8 @@ pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urando
 /// Where the server is, which decides what a step may do.
 #[derive(Debug)]
 pub(crate) struct Place {
+    /// Programs run through emulators of ours.
+    pub emulates: bool,
     /// Device nodes can be made: the user namespace is the machine's first one.
     pub can_make_devices: bool,
     /// Cgroup namespaces make sense: the machine has cgroup v2 only.
@@ -67,7 +69,7 @@ pub(super) fn set_up(hello: &Hello, engine: &OwnedFd) -> Result<Place, Failed> {
     let can_make_devices = first && !hello.user_namespace;
     enter_root(table)?;
     let cgroup_namespace = cgroups.is_unified();
-    Ok(Place { can_make_devices, cgroup_namespace, cgroups })
+    Ok(Place { emulates: !hello.binfmt.is_empty(), can_make_devices, cgroup_namespace, cgroups })
 }
 
 /// Makes the table of emulators of this user namespace; the returned mount keeps it alive.

@@ -144,6 +144,29 @@ pub(crate) fn close_others_on_exec() {
     }
 }
 
+/// Closes every descriptor, the standard streams too; for a process that only waits from now on.
+pub(crate) fn close_all() {
+    // SAFETY: the process uses no descriptor after this, owned or not: it waits and then calls `_exit`.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 0_u32, u32::MAX, 0);
+    }
+}
+
+/// Collects children until `pid` has ended, and returns its exit code as a shell tells it.
+pub(crate) fn reap_until(pid: i32) -> i32 {
+    loop {
+        let mut status = 0;
+        // SAFETY: the pointer is to a writable int for the length of the call.
+        let reaped = unsafe { libc::wait4(-1, &raw mut status, 0, std::ptr::null_mut()) };
+        if reaped == pid {
+            return ExitStatus::from_wait(status).code();
+        }
+        if reaped == -1 && last_errno() != Errno::INTR {
+            return 255;
+        }
+    }
+}
+
 /// Ends the calling process without running destructors or exit handlers.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes a number and does not return.

@@ -83,7 +83,6 @@ fn a_disk_filled_by_a_copy_is_told_and_stays_usable() {
 }
 
 #[test]
-#[ignore = "what the step wrote stays in the store's trash, and `prune` writes its database before it empties that"]
 fn a_disk_filled_by_a_step_is_told_and_stays_usable() {
     let Some(registry) = registry().filter(|_| need(is_root(), "root, to mount a small disk")) else {
         return;
