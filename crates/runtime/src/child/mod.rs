@@ -25,7 +25,6 @@ use crate::protocol::{self, Request};
 use crate::seccomp::FILTER;
 use crate::server::{Place, Report, StepFds};
 use crate::spec::{Network, ProcessSettings, Security};
-use crate::sys::clone::Cloned;
 use crate::sys::{self, mount, process};
 
 /// What an interrupted or failed set-up exits with; the report tells the engine what happened.
@@ -113,9 +112,9 @@ fn set_up(
 /// An emulator whose program crashes sends itself the signal, and the kernel keeps signals that a process 1
 /// sends itself from it: the step would hang for ever.
 fn leave_process_one() -> Result<(), ProcessError> {
-    match sys::clone::clone_process(0).map_err(at("fork"))? {
-        Cloned::Child => die_with_parent(),
-        Cloned::Parent { pid, .. } => {
+    match sys::clone::fork().map_err(at("fork"))? {
+        None => die_with_parent(),
+        Some(pid) => {
             // The streams and the report have to end with the program, not with this process.
             process::close_all();
             process::exit_now(process::reap_until(pid))

@@ -51,6 +51,19 @@ pub(crate) fn clone_process(flags: i32) -> Result<Cloned, Errno> {
     }
 }
 
+/// Forks the calling process, which has to be single-threaded; `None` in the child, its id in the parent.
+///
+/// The C library's `fork` is a plain `clone`, which the system call filter lets through where `clone3`,
+/// whose flags it cannot see, is refused.
+pub(crate) fn fork() -> Result<Option<i32>, Errno> {
+    // SAFETY: with a single thread no lock can be held in the copy of the address space that the child gets.
+    match unsafe { libc::fork() } {
+        0 => Ok(None),
+        pid if pid > 0 => Ok(Some(pid)),
+        _ => Err(last_errno()),
+    }
+}
+
 /// Returns the error of the last failed call of the C library.
 pub(crate) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
