@@ -255,7 +255,8 @@ mod tests {
             assemble(config, &[], layers, &platform, &AssembleOptions { image: &options, epoch: None });
         assert_eq!(
             times(&image.config),
-            ["1970-01-01T00:00:01Z", "1970-01-01T00:00:01Z", "1970-01-01T00:01:40Z", "1970-01-01T00:01:40Z"]
+            // `ENV` comes before the first new layer and takes that one's time, not the base's.
+            ["1970-01-01T00:00:01Z", "1970-01-01T00:01:40Z", "1970-01-01T00:01:40Z", "1970-01-01T00:01:40Z"]
         );
     }
 
