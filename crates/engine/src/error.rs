@@ -51,12 +51,14 @@ impl Explain for slipway_files::FilesError {
     }
 
     fn hint(&self) -> Option<Hint> {
-        let causes = std::iter::successors(std::error::Error::source(self), |error| error.source());
-        let full = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref::<std::io::Error>() {
-            Some(error) => error.kind() == std::io::ErrorKind::StorageFull,
-            None => error.downcast_ref() == Some(&rustix::io::Errno::NOSPC),
+        let full = match self {
+            Self::Os { source, .. } => source.0 == rustix::io::Errno::NOSPC,
+            Self::Archive { source, .. } | Self::Host { source, .. } => {
+                source.kind() == std::io::ErrorKind::StorageFull
+            }
+            _ => false,
         };
-        causes.into_iter().any(full).then(|| FULL_DISK.to_owned())
+        full.then(|| FULL_DISK.to_owned())
     }
 }
 
@@ -76,7 +78,7 @@ impl Explain for std::io::Error {
 
     fn hint(&self) -> Option<Hint> {
         match self.kind() {
-            std::io::ErrorKind::StorageFull => Some("free some space with `slipway prune`".to_owned()),
+            std::io::ErrorKind::StorageFull => Some(FULL_DISK.to_owned()),
             _ => None,
         }
     }

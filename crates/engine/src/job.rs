@@ -44,7 +44,14 @@ pub(crate) struct Job {
     /// Unique to the solve.
     pub(crate) nonce: Digest,
     pub(crate) permits: Semaphore,
+    pub(crate) notes: Notes,
+}
+
+/// What a job finds out and does on its way, each thing once; starts empty.
+#[derive(Default)]
+pub(crate) struct Notes {
     running: Arc<Mutex<HashMap<u64, Arc<Process>>>>,
+    /// Snapshots whose files are there to be read.
     ready: Mutex<HashMap<SnapshotId, Slot<()>>>,
     /// Blobs that were pushed, by repository.
     pushed: Mutex<HashMap<(String, Digest), Slot<()>>>,
@@ -55,41 +62,7 @@ pub(crate) struct Job {
 /// Work that is done once, by whoever asks first.
 pub(crate) type Slot<T> = Arc<OnceCell<Result<T, Diagnostic>>>;
 
-/// What a [`Job`] is made of.
-pub(crate) struct JobParts {
-    pub(crate) engine: Arc<Inner>,
-    pub(crate) lease: Lease,
-    pub(crate) progress: Progress,
-    pub(crate) images: Images,
-    pub(crate) blobs: Blobs,
-    pub(crate) contexts: HashMap<String, Arc<LocalContext>>,
-    pub(crate) options: StepOptions,
-    pub(crate) sandboxes: Sandboxes,
-    pub(crate) cancel: CancellationToken,
-    pub(crate) nonce: Digest,
-}
-
 impl Job {
-    pub(crate) fn new(parts: JobParts) -> Self {
-        Self {
-            permits: Semaphore::new(parts.engine.parallelism),
-            engine: parts.engine,
-            lease: parts.lease,
-            progress: parts.progress,
-            images: parts.images,
-            blobs: parts.blobs,
-            contexts: parts.contexts,
-            options: parts.options,
-            sandboxes: parts.sandboxes,
-            cancel: parts.cancel,
-            nonce: parts.nonce,
-            running: Arc::default(),
-            ready: Mutex::default(),
-            pushed: Mutex::default(),
-            http: Mutex::default(),
-        }
-    }
-
     /// Makes a job that only moves blobs.
     pub(crate) fn for_push(
         engine: &Arc<Inner>,
@@ -104,7 +77,9 @@ impl Job {
             progress.clone(),
             cancel.clone(),
         );
-        Ok(Self::new(JobParts {
+        Ok(Self {
+            permits: Semaphore::new(engine.parallelism),
+            notes: Notes::default(),
             engine: engine.clone(),
             lease,
             progress,
@@ -115,7 +90,7 @@ impl Job {
             sandboxes: Sandboxes::none(),
             cancel,
             nonce: Digest::of("push"),
-        }))
+        })
     }
 
     /// Adds to a vertex's name how it will run, where that is not natively.
@@ -138,7 +113,7 @@ impl Job {
         match tree {
             Tree::Empty => Ok(None),
             Tree::Snapshot(id) => {
-                let slot = self.ready.lock().entry(*id).or_default().clone();
+                let slot = self.notes.ready.lock().entry(*id).or_default().clone();
                 slot.get_or_init(|| self.blobs.unpack(*id, vertex, &self.lease)).await.clone()?;
                 Ok(Some(*id))
             }
@@ -188,12 +163,12 @@ impl Job {
 
     /// Returns the place where a push of a blob to a repository is noted.
     pub(crate) fn pushed_slot(&self, repository: &str, digest: &Digest) -> Slot<()> {
-        self.pushed.lock().entry((repository.to_owned(), *digest)).or_default().clone()
+        self.notes.pushed.lock().entry((repository.to_owned(), *digest)).or_default().clone()
     }
 
     /// Returns the place where the answer of a web server is noted.
     pub(crate) fn http_slot(&self, address: &str) -> Slot<Vec<u8>> {
-        self.http.lock().entry(address.to_owned()).or_default().clone()
+        self.notes.http.lock().entry(address.to_owned()).or_default().clone()
     }
 
     /// Returns an empty directory, for a mount of nothing.
@@ -236,17 +211,17 @@ impl Job {
     pub(crate) fn track(&self, process: Arc<Process>) -> Running {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.running.lock().insert(id, process.clone());
+        self.notes.running.lock().insert(id, process.clone());
         if self.cancel.is_cancelled() {
             process.kill();
         }
-        Running { id, running: self.running.clone() }
+        Running { id, running: self.notes.running.clone() }
     }
 
     /// Kills every running step, and keeps new ones from starting.
     pub(crate) fn abort(&self) {
         self.cancel.cancel();
-        for process in self.running.lock().values() {
+        for process in self.notes.running.lock().values() {
             process.kill();
         }
     }

@@ -17,6 +17,7 @@ use slipway_model::solve::{
 };
 use slipway_model::{Diagnostic, Digest, Digester, ErrorKind, Platform, SourceSpan, progress};
 use slipway_solver::{Observer, VertexId};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
@@ -26,7 +27,7 @@ use crate::error::Context as _;
 use crate::exporters::{self, ExportContext, Exported, PlatformResult};
 use crate::graph;
 use crate::images::Images;
-use crate::job::{Job, JobParts};
+use crate::job::{Job, Notes};
 use crate::ops::VertexOperation;
 use crate::progress::Progress;
 use crate::sandbox::Sandboxes;
@@ -141,7 +142,9 @@ impl<'a> Solve<'a> {
             .collect::<Result<Vec<Definition>, _>>()
             .map_err(|e| vec![crate::error::internal(e.to_string())])?;
         let sandboxes = self.sandboxes(&definitions)?;
-        let job = Arc::new(Job::new(JobParts {
+        let job = Arc::new(Job {
+            permits: Semaphore::new(self.engine.inner.parallelism),
+            notes: Notes::default(),
             engine: self.engine.inner.clone(),
             lease: self.lease.clone(),
             progress: self.progress.clone(),
@@ -152,7 +155,7 @@ impl<'a> Solve<'a> {
             sandboxes,
             cancel: self.cancel.clone(),
             nonce: nonce(&self.request.id),
-        }));
+        });
         self.job = Some(job.clone());
         let built = self.build(&definitions, &job).await;
         // What was read of the context need not be read again, whether or not the build succeeded.

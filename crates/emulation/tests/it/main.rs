@@ -9,7 +9,7 @@
     reason = "tests: a panic is the report"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use slipway_emulation::{
@@ -26,6 +26,9 @@ fn host_entries() -> Vec<String> {
 
 #[test]
 fn entries_are_installed_and_removed_in_a_table_of_our_own() {
+    if let Some(table) = std::env::var_os(TABLE) {
+        return install_and_remove(&PathBuf::from(table));
+    }
     let before = host_entries();
     let directory = tempfile::tempdir().unwrap();
     let probe = Command::new("unshare")
@@ -42,7 +45,7 @@ fn entries_are_installed_and_removed_in_a_table_of_our_own() {
         .arg(r#"mount -t binfmt_misc none "$0"; exec "$@""#)
         .arg(directory.path())
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "inner", "--ignored"])
+        .args(["--exact", "entries_are_installed_and_removed_in_a_table_of_our_own"])
         .env(TABLE, directory.path())
         .output()
         .unwrap();
@@ -51,31 +54,29 @@ fn entries_are_installed_and_removed_in_a_table_of_our_own() {
     assert_eq!(host_entries(), before);
 }
 
-#[test]
-#[ignore = "run by the test above, in a namespace"]
-fn inner() {
-    let table = PathBuf::from(std::env::var_os(TABLE).unwrap());
+/// What the inner run of this program does, in a namespace.
+fn install_and_remove(table: &Path) {
     let facts = HostFacts::probe(&EmulationOptions::default());
-    assert!(host_table::status(&table, &facts).unwrap().emulators.is_empty());
+    assert!(host_table::status(table, &facts).unwrap().emulators.is_empty());
     // Any file serves as an emulator as long as nothing is run by it.
     let qemu = |architecture: &str| Qemu::new(Guest::of(architecture).unwrap(), "/bin/sh");
     for architecture in ["loong64", "mips64", "mips64le"] {
-        host_table::install(&table, &qemu(architecture)).unwrap();
+        host_table::install(table, &qemu(architecture)).unwrap();
     }
     // Again, over itself.
-    host_table::install(&table, &qemu("loong64")).unwrap();
-    let status = host_table::status(&table, &facts).unwrap();
+    host_table::install(table, &qemu("loong64")).unwrap();
+    let status = host_table::status(table, &facts).unwrap();
     assert_eq!(status.emulators, ["qemu-loongarch64", "qemu-mips64", "qemu-mips64el"]);
     assert!(status.supported.contains(&"linux/loong64".to_owned()), "{status:?}");
 
     let missing = Qemu::new(Guest::of("s390x").unwrap(), "/nonexistent/qemu");
-    let error = host_table::install(&table, &missing).unwrap_err();
+    let error = host_table::install(table, &missing).unwrap_err();
     assert_eq!(error.to_string(), "cannot register `qemu-s390x`");
 
-    assert_eq!(host_table::uninstall(&table, "loong64").unwrap(), ["qemu-loongarch64"]);
-    assert_eq!(host_table::uninstall(&table, "qemu-mips*").unwrap(), ["qemu-mips64", "qemu-mips64el"]);
-    assert!(host_table::uninstall(&table, "qemu-mips64").is_err());
-    assert!(host_table::status(&table, &facts).unwrap().emulators.is_empty());
+    assert_eq!(host_table::uninstall(table, "loong64").unwrap(), ["qemu-loongarch64"]);
+    assert_eq!(host_table::uninstall(table, "qemu-mips*").unwrap(), ["qemu-mips64", "qemu-mips64el"]);
+    assert!(host_table::uninstall(table, "qemu-mips64").is_err());
+    assert!(host_table::status(table, &facts).unwrap().emulators.is_empty());
 }
 
 #[test]

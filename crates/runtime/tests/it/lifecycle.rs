@@ -1,7 +1,6 @@
 //! How processes and servers end.
 
 use std::io::Read;
-use std::time::Instant;
 
 use slipway_runtime::{ExitStatus, ProcessError, SandboxServer, ServerOptions};
 
@@ -137,38 +136,4 @@ fn many_at_once_do_not_mix() {
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-}
-
-/// Measures; run it with `--ignored --nocapture` on a quiet machine, in release.
-#[test]
-#[ignore = "a measurement"]
-fn how_long_a_step_takes() {
-    report("server", || drop(SandboxServer::start(&ServerOptions::default()).unwrap()));
-    let emulated = ServerOptions { user_namespace: true, ..Default::default() };
-    report("server in a user namespace", || drop(SandboxServer::start(&emulated).unwrap()));
-    let inside = SandboxServer::start(&emulated).unwrap();
-    for (name, server) in [("step", server()), ("step in a user namespace", &*inside)] {
-        let root = Root::new();
-        report(name, || assert!(Run::args(&["true"]).outcome_on(server, &root).0.unwrap().status.success()));
-    }
-    report("fork and exec alone", || {
-        std::process::Command::new("true").status().unwrap();
-    });
-}
-
-fn report(what: &str, mut work: impl FnMut()) {
-    let mut times: Vec<_> = (0..200)
-        .map(|_| {
-            let started = Instant::now();
-            work();
-            started.elapsed()
-        })
-        .collect();
-    times.sort();
-    println!(
-        "{what}: min {:?} median {:?} p90 {:?}",
-        times[0],
-        times[times.len() / 2],
-        times[times.len() * 9 / 10]
-    );
 }

@@ -2,7 +2,7 @@
 //!
 //! The other process is this test binary, told by an environment variable to run [`child`] only.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -22,7 +22,7 @@ fn spawn(role: &str, root: &Path) -> Child {
         .env(ROLE, role)
         .env(ROOT, root)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(if role == "forever" { Stdio::piped() } else { Stdio::null() })
         .spawn()
         .unwrap()
 }
@@ -39,20 +39,28 @@ fn child() {
     }
 }
 
+/// Tells whoever reads that the build is one step further.
+fn step() {
+    println!("step");
+}
+
 /// What a build does to the store, over and over.
 fn build(root: &Path, rounds: usize) {
     let store = Store::open(root).unwrap();
     for round in 0..rounds {
         let lease = store.lease().unwrap();
+        step();
         let layer = archive(&[file("base", &"base".repeat(50_000)), file("round", &(round % 7).to_string())]);
         let blob = slipway_store::LayerBlob {
             descriptor: slipway_model::Descriptor::of(slipway_model::MediaType::OCI_LAYER, &layer),
             diff_id: Digest::of(&layer),
         };
         store.content().put(&layer, &lease).unwrap();
+        step();
         let snapshots = store.snapshots();
         let base = snapshots.add_layer(None, &blob, &CommitInfo::default(), &lease).unwrap();
         snapshots.unpack_chain(base, &UnpackOptions::default(), &lease).unwrap();
+        step();
         let key = Digest::of(format!("key {}", round % 5));
         let cached = store.cache().acquire(&key, &lease).unwrap();
         let top = match cached {
@@ -60,6 +68,7 @@ fn build(root: &Path, rounds: usize) {
             None => {
                 let active = snapshots.prepare(Some(base), &lease).unwrap();
                 change_in(&active, |root| std::fs::write(root.join("out"), "out").unwrap());
+                step();
                 let id = active.commit(&CommitInfo::default()).unwrap();
                 store.cache().put(&key, &[], b"", &[id], &lease).unwrap();
                 id
@@ -67,6 +76,7 @@ fn build(root: &Path, rounds: usize) {
         };
         let blob =
             snapshots.export_layer(top, &LayerFormat::default(), &DiffOptions::default(), &lease).unwrap();
+        step();
         assert!(store.content().contains(&blob.descriptor.digest).unwrap().is_some());
         let view = snapshots.mount_view(top).unwrap();
         assert_eq!(std::fs::read(crate::support::path_of(&view).join("out")).unwrap(), b"out");
@@ -137,8 +147,12 @@ fn killed_at_any_moment() {
     Store::open(&root).unwrap();
     for round in 0..12u64 {
         let mut children = [spawn("forever", &root), spawn("forever", &root)];
-        // Not a wait for anything: the moment of death is the point.
-        std::thread::sleep(std::time::Duration::from_millis(20 + round * 13));
+        // The moment of death is the point: each round a few steps further into what a build does.
+        let mut progress = std::io::BufReader::new(children[0].stdout.take().unwrap());
+        for _ in 0..5 + 3 * round {
+            let mut line = String::new();
+            assert_ne!(progress.read_line(&mut line).unwrap(), 0, "the build ended by itself");
+        }
         for child in &mut children {
             child.kill().unwrap();
             child.wait().unwrap();
