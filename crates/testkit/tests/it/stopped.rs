@@ -69,7 +69,7 @@ fn fill_disk(dockerfile: &str) {
     let (first, _) = outcome.stderr.split_once("--- 1\n").unwrap_or_else(|| panic!("{}", outcome.stderr));
     assert_eq!(first.matches("\nerror:").count(), 1, "{first}");
     let error = &first[first.find("\nerror:").expect("there is one")..];
-    assert!(error.contains("no space left"), "{error}");
+    assert!(error.contains("no space left") && error.contains("hint: run `slipway prune`"), "{error}");
     assert!(environment.path("out/Dockerfile").is_file());
 }
 
