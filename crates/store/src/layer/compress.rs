@@ -26,6 +26,15 @@ const WINDOW: usize = 32 << 10;
 const GZIP_LEVEL: i32 = 4;
 const ZSTD_LEVEL: i32 = 3;
 
+/// Returns the level that is used where `level` is asked for.
+pub(crate) fn effective_level(compression: Compression, level: Option<i32>) -> i32 {
+    match compression {
+        Compression::Uncompressed => 0,
+        Compression::Gzip => level.unwrap_or(GZIP_LEVEL).clamp(0, 9),
+        Compression::Zstd => level.unwrap_or(ZSTD_LEVEL).clamp(1, 22),
+    }
+}
+
 /// Compresses what is written to it into `W`.
 pub(crate) enum Compressor<W: Write> {
     Plain(W),
@@ -41,14 +50,11 @@ impl<W: Write> Compressor<W> {
         threads: usize,
     ) -> io::Result<Self> {
         let threads = threads.clamp(1, 64);
+        let level = effective_level(compression, level);
         Ok(match compression {
             Compression::Uncompressed => Self::Plain(out),
-            Compression::Gzip => {
-                let level = level.unwrap_or(GZIP_LEVEL).clamp(0, 9).unsigned_abs();
-                Self::Gzip(Box::new(ParallelGzip::new(out, level, threads)?))
-            }
+            Compression::Gzip => Self::Gzip(Box::new(ParallelGzip::new(out, level.unsigned_abs(), threads)?)),
             Compression::Zstd => {
-                let level = level.unwrap_or(ZSTD_LEVEL).clamp(1, 22);
                 let mut encoder = zstd::Encoder::new(out, level)?;
                 encoder.include_checksum(true)?;
                 // Without workers the output differs from that with any number of them.

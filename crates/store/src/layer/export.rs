@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use slipway_model::solve::Compression;
 use slipway_model::{Descriptor, Digester};
 
-use super::compress::Compressor;
+use super::compress::{Compressor, effective_level};
 use super::diff::{self, DiffContext, DiffOptions, UpperForm};
 use super::{Decompressor, Variant, layer_media_type};
 use crate::content::{ContentStore, Ingest};
@@ -43,13 +43,16 @@ impl LayerFormat {
         self.threads.map_or_else(all, NonZeroUsize::get)
     }
 
-    /// Tells whether a blob that is known will do. The clamp is of no concern to layers of base images.
+    /// Tells whether a blob that is known will do: which one does must not depend on what was built before.
+    /// The clamp is of no concern to layers of base images.
     fn accepts(&self, variant: &Variant, imported: bool, clamp: Option<i64>) -> bool {
+        let original = imported && variant.is_original();
         if imported && !self.force {
-            return true;
+            return original;
         }
-        let level = self.level.is_none() || variant.level == self.level;
-        let same = variant.compression == Some(self.compression) && (level || imported);
+        let level = effective_level(self.compression, self.level);
+        let same = variant.compression == Some(self.compression)
+            && (original || effective_level(self.compression, variant.level) == level);
         same && (imported || variant.clamp == clamp)
     }
 
@@ -234,8 +237,12 @@ impl Snapshots {
     }
 
     fn record(&self, row: &Row, format: &LayerFormat, clamp: Option<i64>, blob: &LayerBlob) -> Result<()> {
-        let variant =
-            Variant { blob: blob.clone(), compression: Some(format.compression), level: format.level, clamp };
+        // What is made of an image's layer always has a level: only what came with the image has none.
+        let level = match row.imported {
+            true => Some(effective_level(format.compression, format.level)),
+            false => format.level,
+        };
+        let variant = Variant { blob: blob.clone(), compression: Some(format.compression), level, clamp };
         self.store.database.write(|tx| {
             variant.insert(tx, row.id)?;
             let own = !row.imported && clamp.is_none();

@@ -16,6 +16,8 @@ pub(crate) struct Variant {
     pub(crate) blob: LayerBlob,
     /// `None` where the media type does not say.
     pub(crate) compression: Option<Compression>,
+    /// What was asked for; of conversions of an image's layer what was used, so that the original, which has
+    /// none, can be told from them.
     pub(crate) level: Option<i32>,
     /// The latest time that entries were given, see `DiffOptions::clamp_mtime`.
     pub(crate) clamp: Option<i64>,
@@ -26,6 +28,11 @@ impl Variant {
     pub(crate) fn imported(layer: &LayerBlob) -> Self {
         let compression = layer_compression(&layer.descriptor.media_type);
         Self { blob: layer.clone(), compression, level: None, clamp: None }
+    }
+
+    /// Tells whether an image's layer came in this form.
+    pub(crate) fn is_original(&self) -> bool {
+        self.level.is_none()
     }
 
     pub(crate) fn insert(&self, tx: &Transaction<'_>, id: SnapshotId) -> Result<()> {
@@ -49,8 +56,8 @@ impl Variant {
     }
 
     pub(crate) fn list(connection: &Connection, id: SnapshotId) -> Result<Vec<Self>> {
-        let query =
-            "SELECT diff_id, compression, level, clamp, descriptor FROM layer_blobs WHERE snapshot = ?1";
+        let query = "SELECT diff_id, compression, level, clamp, descriptor FROM layer_blobs
+            WHERE snapshot = ?1 ORDER BY level IS NOT NULL, digest";
         let mut query = connection.prepare_cached(query)?;
         let mut rows = query.query([id.row()])?;
         let mut variants = Vec::new();

@@ -58,7 +58,7 @@ impl Snapshots {
     }
 
     /// Makes a layer of an image known without unpacking it. One that is known already is found by its
-    /// chain id.
+    /// chain id and its blob: the same files that came compressed in another way are another snapshot.
     pub fn add_layer(
         &self,
         parent: Option<SnapshotId>,
@@ -97,12 +97,14 @@ impl Snapshots {
             }
         };
         let chain = chain_id(parent_chain.as_ref(), &layer.diff_id);
-        // One that was made here and has the same content does not count: what came with an image is
-        // exported as it came. `unpack` shares the files.
-        let query =
-            "SELECT id FROM snapshots WHERE chain_id = ?1 AND imported ORDER BY dir IS NULL, id LIMIT 1";
-        let known: Option<i64> =
-            tx.prepare_cached(query)?.query_row([chain.as_bytes()], |row| row.get(0)).optional()?;
+        // One that was made here and has the same content does not count, nor does one that came in another
+        // form: what came with an image is exported as it came. `unpack` shares the files.
+        let query = "SELECT id FROM snapshots WHERE chain_id = ?1 AND imported AND parent IS ?2
+            AND EXISTS (SELECT 1 FROM layer_blobs WHERE snapshot = id AND digest = ?3 AND level IS NULL)
+            ORDER BY dir IS NULL, id LIMIT 1";
+        let origin =
+            params![chain.as_bytes(), parent.map(SnapshotId::row), layer.descriptor.digest.as_bytes()];
+        let known: Option<i64> = tx.prepare_cached(query)?.query_row(origin, |row| row.get(0)).optional()?;
         let id = match known.map(SnapshotId::from_row) {
             Some(id) => {
                 let used = "UPDATE snapshots SET last_used_at = ?2, use_count = use_count + 1 WHERE id = ?1";
@@ -140,7 +142,7 @@ impl Snapshots {
         Ok(self.rows(id)?.iter().all(|row| row.dir.is_some()))
     }
 
-    /// Lists the blobs of the snapshot's layer, in the store or not.
+    /// Lists the blobs of the snapshot's layer, in the store or not; that which came with an image first.
     pub fn blobs(&self, id: SnapshotId) -> Result<Vec<LayerBlob>> {
         let variants = self.store.database.read(|connection| Variant::list(connection, id))?;
         Ok(variants.into_iter().map(|variant| variant.blob).collect())
@@ -236,6 +238,15 @@ mod tests {
             (got.parent, got.state, got.diff_id),
             (Some(a), SnapshotState::Lazy, Some(Digest::of("b")))
         );
+        // The same files in another form are exported in that form.
+        let mut zstd = layer("a");
+        zstd.descriptor =
+            slipway_model::Descriptor::of("application/vnd.oci.image.layer.v1.tar+zstd", b"a, but smaller");
+        let other_a = snapshots.add_layer(None, &zstd, &CommitInfo::default(), &lease).unwrap();
+        assert_ne!(other_a, a);
+        assert_eq!(snapshots.blobs(other_a).unwrap(), [zstd.clone()]);
+        assert_eq!(snapshots.add_layer(None, &zstd, &CommitInfo::default(), &lease).unwrap(), other_a);
+        assert_eq!(snapshots.blobs(a).unwrap(), [layer("a")]);
         assert_eq!(got.chain_id, Some(chain_id(Some(&Digest::of("a")), &Digest::of("b"))));
         assert!(matches!(snapshots.prepare(Some(b), &lease), Err(StoreError::NotUnpacked(_))));
     }

@@ -203,6 +203,15 @@ fn a_base_layer_is_converted_only_by_force() {
     assert_eq!((forced.diff_id, forced.is_empty()), (Digest::of(&archive), false));
     let blob = scratch.store.content().read(&forced.descriptor.digest, 1 << 20).unwrap();
     assert_eq!(pipe(Command::new("zstd").arg("-dc"), &blob).into_bytes(), archive);
+    // What was made by force is not what the image came with: whoever does not ask for it gets the original.
+    for compression in [Compression::Gzip, Compression::Zstd, Compression::Uncompressed] {
+        let format = LayerFormat { compression, ..LayerFormat::default() };
+        let again = snapshots.export_layer(id, &format, &options, &scratch.lease).unwrap();
+        assert_eq!(again.descriptor, kept.descriptor, "{compression:?}");
+    }
+    // And whoever does ask for it gets the one that is there.
+    let again = snapshots.export_layer(id, &format, &options, &scratch.lease).unwrap();
+    assert_eq!(again.descriptor, forced.descriptor);
     // A lazy layer whose blob is elsewhere keeps its descriptor, and cannot be converted.
     let other = Scratch::new();
     let lazy = other.store.snapshots().add_layer(None, &kept, &CommitInfo::default(), &other.lease).unwrap();
@@ -229,4 +238,29 @@ fn an_empty_layer_is_known_as_such() {
     let view = scratch.store.snapshots().mount_view(empty).unwrap();
     assert!(path_of(&view).join("a").exists());
     assert!(std::fs::write(path_of(&view).join("b"), b"").is_err());
+}
+
+#[test]
+fn the_level_asked_for_is_the_level_that_comes() {
+    if !can_mount("the_level_asked_for_is_the_level_that_comes") {
+        return;
+    }
+    let text: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
+    let own = |level: &[Option<i32>]| {
+        let scratch = Scratch::new();
+        let id = scratch.commit(None, |root| {
+            std::fs::write(root.join("text"), &text).unwrap();
+            set_time(&root.join("text"), 1_600_000_000);
+            set_time(root, 1_600_000_000);
+        });
+        let export = |level: &Option<i32>| {
+            let format = LayerFormat { level: *level, ..LayerFormat::default() };
+            let options = DiffOptions::default();
+            scratch.store.snapshots().export_layer(id, &format, &options, &scratch.lease).unwrap().descriptor
+        };
+        level.iter().map(export).last().unwrap()
+    };
+    // What was made at another level before makes no difference.
+    assert_eq!(own(&[Some(9), None]), own(&[None]));
+    assert_ne!(own(&[Some(9)]), own(&[None]));
 }
