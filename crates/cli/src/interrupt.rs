@@ -26,6 +26,7 @@ impl Watch {
                 }
                 if token.is_cancelled() {
                     // Steps die with this process, and the state is safe at any moment.
+                    slipway_engine::restore_terminal();
                     std::process::exit(INTERRUPTED.into());
                 }
                 token.cancel();

@@ -25,6 +25,7 @@ mod services;
 mod solve;
 mod sources;
 mod ssh;
+mod terminal;
 mod tree;
 
 pub use engine::{Engine, EngineOptions, default_root};
@@ -32,4 +33,5 @@ pub use inspect::{Inspection, PlatformInspection};
 pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;
 pub use solve::{CallResult, SolveResponse};
+pub use terminal::restore_terminal;
 pub use {slipway_emulation as emulation, slipway_runtime as runtime, slipway_store as store};

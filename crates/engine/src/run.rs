@@ -4,16 +4,14 @@
 //! with the terminal attached, not a container engine: there is no network of its own, and nothing stays.
 
 use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::termios::{self, OptionalActions};
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{LayoutSelector, NetworkMode};
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
-use slipway_runtime::{Mount, MountSource, Network, ProcessSettings, ProcessSpec, Stdio};
+use slipway_runtime::{Mount, MountSource, Network, ProcessSettings, ProcessSpec, Stdio, Terminal};
 use slipway_store::{CommitInfo, LayerBlob};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +22,7 @@ use crate::images::{Images, Pinned};
 use crate::progress::Progress;
 use crate::sandbox::{Sandbox, Sandboxes};
 use crate::sources::layout::Layout;
+use crate::terminal::Relay;
 
 /// The name under which a layout to run from is known.
 const LAYOUT: &str = "run";
@@ -216,11 +215,17 @@ struct Attached<'a> {
 impl Attached<'_> {
     fn run(&self, root: OwnedFd, mounts: Vec<Mount>, settings: ProcessSettings) -> Result<u8, Diagnostic> {
         let terminal = match self.options.terminal {
-            true => Some(Terminal::open().context(|| "cannot make a terminal for the program".to_owned())?),
+            true => Some(
+                Terminal::open()
+                    .map_err(std::io::Error::from)
+                    .context(|| "cannot make a terminal for the program".to_owned())?,
+            ),
             false => None,
         };
         let stdio = match &terminal {
-            Some(terminal) => Stdio::Terminal(terminal.slave.try_clone().diagnose()?),
+            Some(terminal) => {
+                Stdio::Terminal(terminal.file_system().map_err(std::io::Error::from).diagnose()?)
+            }
             None => self.streams()?,
         };
         let program = settings.args.first().cloned().unwrap_or_default();
@@ -231,7 +236,8 @@ impl Attached<'_> {
             .map_err(|error| error.explain())?;
         let killer = process.killer();
         let watch = Watch::start(self.cancel.clone(), move || killer.kill());
-        let relay = terminal.map(Terminal::relay).transpose().diagnose()?;
+        let input = self.options.interactive;
+        let relay = terminal.map(|terminal| Relay::start(terminal, input)).transpose().diagnose()?;
         let exit = process.wait().context(|| format!("cannot run `{program}`"));
         drop(watch);
         drop(relay);
@@ -283,72 +289,6 @@ impl Drop for Watch {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-    }
-}
-
-/// A pseudo-terminal for the program, with ours behind it.
-struct Terminal {
-    master: OwnedFd,
-    slave: OwnedFd,
-}
-
-/// Puts our terminal back as it was when the program has ended.
-struct Relay {
-    original: Option<termios::Termios>,
-    output: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Terminal {
-    fn open() -> std::io::Result<Self> {
-        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let name = ptsname(&master, Vec::new())?;
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
-        let slave = rustix::fs::open(name, flags, rustix::fs::Mode::empty())?;
-        if let Ok(size) = termios::tcgetwinsize(std::io::stdout()) {
-            termios::tcsetwinsize(&master, size)?;
-        }
-        Ok(Self { master, slave })
-    }
-
-    /// Passes bytes both ways on threads, with our own terminal in raw mode.
-    fn relay(self) -> std::io::Result<Relay> {
-        drop(self.slave);
-        let original = termios::tcgetattr(std::io::stdin()).ok();
-        if let Some(original) = &original {
-            let mut raw = original.clone();
-            raw.make_raw();
-            termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &raw)?;
-        }
-        let mut to_program = std::fs::File::from(self.master.try_clone()?);
-        let mut from_program = std::fs::File::from(self.master);
-        std::thread::Builder::new().name("terminal-in".to_owned()).spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut to_program);
-        })?;
-        let output = std::thread::Builder::new().name("terminal-out".to_owned()).spawn(move || {
-            let mut buffer = [0u8; 8192];
-            // Reading fails when the program's side is closed, which is its end.
-            while let Ok(read @ 1..) = from_program.read(&mut buffer) {
-                let mut out = std::io::stdout().lock();
-                if out.write_all(&buffer[..read]).and_then(|()| out.flush()).is_err() {
-                    break;
-                }
-            }
-        })?;
-        Ok(Relay { original, output: Some(output) })
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Some(output) = self.output.take() {
-            let _ = output.join();
-        }
-        if let Some(original) = &self.original {
-            let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, original);
         }
     }
 }

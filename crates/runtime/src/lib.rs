@@ -26,6 +26,7 @@ mod seccomp;
 mod server;
 mod spec;
 mod sys;
+mod terminal;
 
 pub use client::{Killer, Process, SandboxServer, ServerOptions};
 pub use error::{ExecFailure, MountFailure, ProcessError, StartError, StartStage};
@@ -35,3 +36,4 @@ pub use spec::{
     FileContent, Mount, MountSource, Network, ProcessSettings, ProcessSpec, ResourceLimits, Rlimit, Security,
     Stdio, User,
 };
+pub use terminal::Terminal;

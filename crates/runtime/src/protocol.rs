@@ -46,7 +46,7 @@ pub(crate) enum Starting {
     },
 }
 
-/// One process to run. Descriptors: control, root, streams (3, or 1 for a terminal), detached mounts.
+/// One process to run. Descriptors: control, root, streams (3, or the file system of a terminal), detached mounts.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub settings: ProcessSettings,

@@ -143,7 +143,8 @@ pub enum Stdio {
         stdout: OwnedFd,
         stderr: OwnedFd,
     },
-    /// The slave of a pseudo-terminal, which becomes the controlling terminal.
+    /// The file system of a [`crate::Terminal`]: it becomes `/dev/pts`, the terminal is all three streams, the
+    /// controlling terminal and `/dev/console`. The program then is not process 1, so that Ctrl-C ends it.
     Terminal(OwnedFd),
 }
 

@@ -9,6 +9,7 @@
 
 mod base;
 mod command;
+mod console;
 mod environment;
 mod fake;
 mod layout;
@@ -19,6 +20,7 @@ mod tar;
 
 pub use base::{BASE_PLATFORMS, base_context, registry};
 pub use command::{Outcome, Running, kill_after};
+pub use console::Console;
 pub use environment::Environment;
 pub use fake::{FakeRegistry, Reply, Request};
 pub use layout::{Layout, digest};

@@ -14,6 +14,7 @@ use crate::error::{MountFailure, ProcessError};
 use crate::server::{DEVICES, Place};
 use crate::spec::{ProcessSettings, Security};
 use crate::sys::mount;
+use crate::terminal;
 
 const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
@@ -24,11 +25,18 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
+/// The terminal of a step that has one.
+const CONSOLE: &str = "console";
+
 /// Size of `/dev/shm` where none is asked for, as container engines have it.
 const DEFAULT_SHM_SIZE: u64 = 64 << 20;
 
 /// Makes the tmpfs with its nodes, links and the mount points of [`mount_below`].
-pub(super) fn build(settings: &ProcessSettings, place: &Place) -> Result<OwnedFd, ProcessError> {
+pub(super) fn build(
+    settings: &ProcessSettings,
+    place: &Place,
+    console: bool,
+) -> Result<OwnedFd, ProcessError> {
     let what = at("/dev");
     let insecure = settings.security == Security::Insecure;
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
@@ -43,8 +51,8 @@ pub(super) fn build(settings: &ProcessSettings, place: &Place) -> Result<OwnedFd
     for name in ["pts", "shm", "mqueue"] {
         rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755)).map_err(&what)?;
     }
-    for name in DEVICES {
-        // A mount point for the server's node.
+    for name in DEVICES.into_iter().chain(console.then_some(CONSOLE)) {
+        // A mount point for the server's node, or for the terminal.
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
         rustix::fs::openat(&dev, name, flags, Mode::from_raw_mode(0o666)).map_err(&what)?;
     }
@@ -78,7 +86,11 @@ fn make_more_devices(dev: &OwnedFd) {
 }
 
 /// Mounts what belongs below `/dev`, which is attached by now.
-pub(super) fn mount_below(root: &OwnedFd, settings: &ProcessSettings) -> Result<(), ProcessError> {
+pub(super) fn mount_below(
+    root: &OwnedFd,
+    settings: &ProcessSettings,
+    terminals: Option<&OwnedFd>,
+) -> Result<(), ProcessError> {
     let attach = |source: Result<OwnedFd, Errno>, name: &str| -> Result<(), ProcessError> {
         let path = format!("dev/{name}");
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
@@ -90,7 +102,13 @@ pub(super) fn mount_below(root: &OwnedFd, settings: &ProcessSettings) -> Result<
             })
     };
     let no_programs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    attach(new_terminals(no_programs), "pts")?;
+    match terminals {
+        None => attach(terminal::new_file_system(), "pts")?,
+        Some(given) => {
+            attach(rustix::io::fcntl_dupfd_cloexec(given, 3), "pts")?;
+            attach(mount::clone_tree(given, terminal::FIRST, false), CONSOLE)?;
+        }
+    }
     let size = settings.shm_size.unwrap_or(DEFAULT_SHM_SIZE).to_string();
     let no_devices = no_programs | MountAttrFlags::MOUNT_ATTR_NODEV;
     attach(mount::new("tmpfs", &[("mode", "1777"), ("size", &size)], no_devices), "shm")?;
@@ -103,14 +121,4 @@ pub(super) fn mount_below(root: &OwnedFd, settings: &ProcessSettings) -> Result<
         attach(mount::clone_tree(CWD, &format!("/dev/{name}"), false), name)?;
     }
     Ok(())
-}
-
-/// Makes the step's own pseudo-terminals; terminals belong to group `tty` where that id exists.
-fn new_terminals(attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
-    let common = [("ptmxmode", "0666"), ("mode", "0620")];
-    let with_group = [common[0], common[1], ("gid", "5")];
-    mount::new("devpts", &with_group, attributes).or_else(|errno| match errno {
-        Errno::INVAL => mount::new("devpts", &common, attributes),
-        other => Err(other),
-    })
 }

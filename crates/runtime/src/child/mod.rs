@@ -12,7 +12,7 @@ mod program;
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::process::Signal;
@@ -76,7 +76,9 @@ fn set_up(
         sys::network::loopback_up().map_err(at("loopback device"))?;
     }
 
-    let stubs = mounts::build(&root, &settings, request.mounts, mounts, files, place)?;
+    let terminals = streams.first().filter(|_| request.terminal);
+    let given = mounts::Given { requests: request.mounts, detached: mounts, files, terminals };
+    let stubs = mounts::build(&root, &settings, given, place)?;
     // A few at a time: paths are long, messages are not. One at least, which also tells a dead server:
     // then there is nobody to run for.
     for some in stubs.chunks(4) {
@@ -91,7 +93,8 @@ fn set_up(
     }
 
     set_limits(&settings)?;
-    connect(&streams)?;
+    if request.terminal { connect_terminal(&settings) } else { connect(&streams) }?;
+    process::close_others_on_exec();
     if settings.linux32 {
         process::set_linux32().map_err(at("personality"))?;
     }
@@ -101,16 +104,19 @@ fn set_up(
     credentials::take(&settings).map_err(at("credentials"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     die_with_parent()?;
-    if place.emulates {
+    if place.emulates || request.terminal {
         leave_process_one()?;
+    }
+    if request.terminal {
+        take_terminal()?;
     }
     Err(program::execute(&settings))
 }
 
 /// Goes on as a child of process 1, which then only waits and ends as the program does.
 ///
-/// An emulator whose program crashes sends itself the signal, and the kernel keeps signals that a process 1
-/// sends itself from it: the step would hang for ever.
+/// The kernel keeps signals from a process 1 that it has no handler for. An emulator whose program crashes sends
+/// itself the signal, and would hang for ever; a program at a terminal would not hear Ctrl-C.
 fn leave_process_one() -> Result<(), ProcessError> {
     match sys::clone::fork().map_err(at("fork"))? {
         None => die_with_parent(),
@@ -172,21 +178,26 @@ fn set_limits(settings: &ProcessSettings) -> Result<(), ProcessError> {
     Ok(())
 }
 
-/// Puts the streams, or the terminal for all three, where the program expects them.
+/// Puts the streams where the program expects them.
 fn connect(streams: &[OwnedFd]) -> Result<(), ProcessError> {
-    match streams {
-        [terminal] => {
-            rustix::process::ioctl_tiocsctty(terminal).map_err(at("terminal"))?;
-            for number in 0..3 {
-                process::set_stream(terminal, number).map_err(at("terminal"))?;
-            }
-        }
-        streams => {
-            for (number, stream) in (0..).zip(streams) {
-                process::set_stream(stream, number).map_err(at("streams"))?;
-            }
-        }
+    for (number, stream) in (0..).zip(streams) {
+        process::set_stream(stream, number).map_err(at("streams"))?;
     }
-    process::close_others_on_exec();
     Ok(())
+}
+
+/// Opens the terminal by the name it has for the program, whose user owns it, for all three streams.
+fn connect_terminal(settings: &ProcessSettings) -> Result<(), ProcessError> {
+    let what = at("terminal");
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let name = format!("/dev/pts/{}", crate::terminal::FIRST);
+    let terminal = rustix::fs::open(name, flags, Mode::empty()).map_err(&what)?;
+    rustix::fs::fchown(&terminal, Some(Uid::from_raw(settings.user.uid)), None).map_err(&what)?;
+    (0..3).try_for_each(|number| process::set_stream(&terminal, number)).map_err(what)
+}
+
+/// Makes the terminal the controlling one of a new session, with this process in front.
+fn take_terminal() -> Result<(), ProcessError> {
+    rustix::process::setsid().map_err(at("setsid"))?;
+    rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(at("terminal"))
 }

@@ -51,9 +51,7 @@ fn refused(destination: &str) -> impl Fn(Errno) -> ProcessError + '_ {
 pub(super) fn build(
     root: &OwnedFd,
     settings: &ProcessSettings,
-    requests: Vec<MountRequest>,
-    detached: Vec<OwnedFd>,
-    files: &[u8],
+    given: Given<'_>,
     place: &Place,
 ) -> Result<Vec<Stub>, ProcessError> {
     let carrier =
@@ -63,12 +61,22 @@ pub(super) fn build(
     }
     mount::attach(root, carrier).map_err(refused("/"))?;
     let mut builder = Builder { root, stubs: Vec::new(), settings };
-    builder.system(place)?;
-    builder.given(requests, detached, files)?;
+    builder.system(place, given.terminals)?;
+    builder.given(given)?;
     if settings.security == Security::Sandbox {
         builder.mask()?;
     }
     Ok(builder.stubs)
+}
+
+/// What a request has for `/dev/pts` and to mount.
+pub(super) struct Given<'a> {
+    pub(super) requests: Vec<MountRequest>,
+    pub(super) detached: Vec<OwnedFd>,
+    /// The content of small files.
+    pub(super) files: &'a [u8],
+    /// The file system of a terminal.
+    pub(super) terminals: Option<&'a OwnedFd>,
 }
 
 struct Builder<'a> {
@@ -79,7 +87,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// Mounts `/proc`, `/dev` and `/sys`; their mount points stay in the image, as every builder has it.
-    fn system(&mut self, place: &Place) -> Result<(), ProcessError> {
+    fn system(&mut self, place: &Place, terminals: Option<&OwnedFd>) -> Result<(), ProcessError> {
         for path in ["/proc", "/dev", "/sys"] {
             let stat = rustix::fs::statat(self.root, &path[1..], AtFlags::SYMLINK_NOFOLLOW);
             if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink) {
@@ -89,9 +97,9 @@ impl Builder<'_> {
         }
         let proc = mount::new("proc", &[], flags_of_system()).map_err(refused("/proc"))?;
         self.attach(&proc, "/proc", Kind::Directory, Keep::Everything)?;
-        let dev = devices::build(self.settings, place)?;
+        let dev = devices::build(self.settings, place, terminals.is_some())?;
         self.attach(&dev, "/dev", Kind::Directory, Keep::Everything)?;
-        devices::mount_below(self.root, self.settings)?;
+        devices::mount_below(self.root, self.settings, terminals)?;
         let (sys, is_new) = self.sys()?;
         self.attach(&sys, "/sys", Kind::Directory, Keep::Everything)?;
         if is_new && place.cgroup_namespace {
@@ -132,12 +140,8 @@ impl Builder<'_> {
     }
 
     /// Mounts what the request gives, parents first.
-    fn given(
-        &mut self,
-        requests: Vec<MountRequest>,
-        detached: Vec<OwnedFd>,
-        files: &[u8],
-    ) -> Result<(), ProcessError> {
+    fn given(&mut self, given: Given<'_>) -> Result<(), ProcessError> {
+        let Given { requests, detached, files, terminals: _ } = given;
         let mut detached = detached.into_iter();
         let shelf = Shelf::new(&requests, files)?;
         for (index, request) in requests.iter().enumerate() {

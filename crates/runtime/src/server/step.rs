@@ -46,7 +46,7 @@ pub(super) struct Step {
 /// The descriptors of a request, by meaning.
 pub(crate) struct StepFds {
     pub root: OwnedFd,
-    /// Three streams, or one terminal.
+    /// Three streams, or the file system of a terminal.
     pub streams: Vec<OwnedFd>,
     pub mounts: Vec<OwnedFd>,
 }

@@ -98,31 +98,65 @@ fn limits_and_personality_are_set() {
     assert_eq!(run.output(&root), "321");
 }
 
-#[test]
-fn a_terminal_is_the_controlling_one() {
-    if !able() {
-        return;
-    }
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let root = Root::new();
-    let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&main).unwrap();
-    unlockpt(&main).unwrap();
-    let name = ptsname(&main, Vec::new()).unwrap();
-    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
-    let terminal = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+/// Runs a script at a terminal; returns its end and what it printed.
+fn at_terminal(
+    root: &Root,
+    script: &str,
+    user: User,
+) -> (Result<slipway_runtime::Exit, ProcessError>, String) {
+    use std::io::Read as _;
+    let terminal = slipway_runtime::Terminal::open().unwrap();
     let usr = slipway_runtime::MountSource::host_path(std::path::Path::new("/usr")).unwrap();
-    let run = Run::shell("test -t 0 && test -t 1 && echo yes > /dev/tty").mount("/usr", usr, true);
+    let run = Run::shell(script).mount("/usr", usr, true).with(|settings| settings.user = user);
     let process = crate::harness::server()
         .spawn(slipway_runtime::ProcessSpec {
             root: root.mount(),
             mounts: run.mounts,
-            stdio: slipway_runtime::Stdio::Terminal(terminal),
+            stdio: slipway_runtime::Stdio::Terminal(terminal.file_system().unwrap()),
             settings: run.settings,
         })
         .unwrap();
-    assert!(process.wait().unwrap().status.success());
-    let mut buffer = [0; 64];
-    let length = rustix::io::read(&main, &mut buffer).unwrap();
-    assert_eq!(&buffer[..length], b"yes\r\n");
+    let exit = process.wait();
+    terminal.hang_up();
+    let mut master = std::fs::File::from(terminal.master().try_clone_to_owned().unwrap());
+    let mut output = Vec::new();
+    // It ends with an error, when everything has been read.
+    let _ = master.read_to_end(&mut output);
+    (exit, String::from_utf8(output).unwrap())
+}
+
+#[test]
+fn a_terminal_is_the_controlling_one_and_has_a_name() {
+    if !able() {
+        return;
+    }
+    let script = "test -t 0 && test -t 1 && test -t 2 && tty && echo yes > /dev/tty && echo too > /dev/console \
+                  && stat -c %u \"$(tty)\" && ps -o tpgid= -p $$ | grep -qw $$ && ps -o tty= -p $$";
+    for uid in [0, 1234] {
+        let (exit, output) = at_terminal(&Root::new(), script, User { uid, ..User::default() });
+        let wanted = format!("/dev/pts/0\r\nyes\r\ntoo\r\n{uid}\r\npts/0\r\n");
+        assert!(exit.unwrap().status.success(), "{output}");
+        assert_eq!(output, wanted);
+    }
+}
+
+#[test]
+fn a_program_at_a_terminal_is_not_process_one_and_dies_of_signals() {
+    if !able() {
+        return;
+    }
+    let (exit, output) = at_terminal(&Root::new(), "echo $$; kill -INT $$; echo alive", User::default());
+    assert_eq!(exit.unwrap().status.code(), 130, "{output}");
+    assert_eq!(output, "2\r\n");
+}
+
+#[test]
+fn a_terminal_of_a_program_that_never_started_ends_too() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    std::os::unix::fs::symlink("usr", root.path("proc")).unwrap();
+    let (exit, output) = at_terminal(&root, "true", User::default());
+    assert!(exit.is_err() && output.is_empty(), "{exit:?} {output}");
 }

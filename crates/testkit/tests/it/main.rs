@@ -16,3 +16,4 @@ mod main_job;
 mod outputs;
 mod rootless;
 mod stopped;
+mod terminal;
