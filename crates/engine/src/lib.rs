@@ -25,6 +25,7 @@ mod services;
 mod solve;
 mod sources;
 mod ssh;
+mod started;
 mod terminal;
 mod tree;
 

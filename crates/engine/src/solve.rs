@@ -29,6 +29,7 @@ use crate::graph;
 use crate::images::Images;
 use crate::job::{Job, Notes};
 use crate::ops::VertexOperation;
+use crate::platform_check::{Base, check_bases};
 use crate::progress::Progress;
 use crate::sandbox::Sandboxes;
 use crate::sources::layout::Layout;
@@ -136,6 +137,7 @@ impl<'a> Solve<'a> {
         }
         self.preflight(&source, &options, &images).await?;
         let converted = self.convert(&source, &options, &images).await?;
+        self.check_bases(&converted).map_err(|e| vec![e])?;
         let definitions = converted
             .iter()
             .map(|c| Definition::decode(&c.definition))
@@ -344,18 +346,30 @@ impl<'a> Solve<'a> {
         }
     }
 
+    /// Returns what the image of a platform is for.
+    fn platform_of(&self, platform: &Platform, converted: &Converted) -> Platform {
+        match self.request.platforms.is_empty() {
+            true => converted.image.platform(),
+            false => platform.clone(),
+        }
+    }
+
+    fn check_bases(&self, converted: &[Converted]) -> Result<(), Diagnostic> {
+        let bases: Vec<_> = converted.iter().map(Base::of).collect();
+        let platforms = self.platforms.iter().zip(converted).map(|(p, c)| self.platform_of(p, c));
+        let results = platforms.zip(bases.iter().map(Option::as_ref));
+        check_bases(self.request.platform_check, &self.outputs(), results, &self.progress)
+    }
+
     fn results(&self, converted: &[Converted], trees: Vec<Tree>) -> Vec<PlatformResult> {
         let platforms = self.platforms.iter();
         platforms
             .zip(converted)
             .zip(trees)
             .map(|((platform, converted), tree)| PlatformResult {
-                platform: if self.request.platforms.is_empty() {
-                    converted.image.platform()
-                } else {
-                    platform.clone()
-                },
+                platform: self.platform_of(platform, converted),
                 tree,
+                base: Base::of(converted),
                 config: converted.image.clone(),
                 base_history: converted
                     .base

@@ -6,6 +6,7 @@
 //! call fail instead of leading elsewhere.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -115,6 +116,17 @@ impl Root {
             }
         }
         crate::tree::resolve_by_steps(self, path, follow_last)
+    }
+
+    /// Opens the regular file that `path` leads to, and returns it with its own path; `None` when there is none.
+    pub fn open_file(&self, path: &Path) -> Result<Option<(PathBuf, File)>> {
+        let found = self.evaluate(path, true)?;
+        if self.metadata(&found)?.is_none_or(|metadata| metadata.kind != FileKind::File) {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = self.open_resolved(&found, flags, "open")?;
+        Ok(Some((found, File::from(fd))))
     }
 
     /// Opens a path without symbolic links.

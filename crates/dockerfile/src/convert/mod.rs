@@ -78,6 +78,10 @@ pub struct BaseInfo {
     pub platform: Platform,
     /// As the registry has it.
     pub config: ImageConfig,
+    /// What the `FROM` calls it.
+    pub name: String,
+    /// The `FROM` that names it.
+    pub lines: Lines,
 }
 
 /// A stage that an SBOM is to cover.

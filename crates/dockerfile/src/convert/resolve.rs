@@ -217,6 +217,8 @@ impl Converter<'_> {
             config_digest: answer.config_digest,
             platform: platform.clone(),
             config: answer.config.clone(),
+            name: self.stages[index].base_name.clone(),
+            lines: self.stages[index].lines,
         });
         self.inherit(index, answer.config);
         self.stages[index].platform = Some(platform);
@@ -267,6 +269,8 @@ impl Converter<'_> {
                     config_digest: answer.config_digest,
                     platform: plan.platform.clone(),
                     config: answer.config.clone(),
+                    name: self.stages[index].base_name.clone(),
+                    lines: self.stages[index].lines,
                 });
                 config = Some(answer.config);
             }

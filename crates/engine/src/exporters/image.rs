@@ -88,7 +88,8 @@ async fn one(
         let span = position.checked_sub(new).and_then(|n| result.layer_spans.get(n)).cloned().flatten();
         check.layer(programs, span);
     }
-    check.finish(&result.config)?;
+    check.start(top, step.digest()).await?;
+    check.finish()?;
     Ok(assemble::assemble(result.config.clone(), &result.base_history, layers, &result.platform, assemble))
 }
 

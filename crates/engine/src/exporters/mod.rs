@@ -37,6 +37,7 @@ pub(crate) struct PlatformResult {
     pub(crate) platform: Platform,
     pub(crate) tree: Tree,
     pub(crate) config: ImageConfig,
+    pub(crate) base: Option<crate::platform_check::Base>,
     /// The history that came with the base image.
     pub(crate) base_history: Vec<History>,
     /// The instruction behind each layer that is not the base's, lowest first.

@@ -258,7 +258,7 @@ fn the_level_asked_for_is_the_level_that_comes() {
             let options = DiffOptions::default();
             scratch.store.snapshots().export_layer(id, &format, &options, &scratch.lease).unwrap().descriptor
         };
-        level.iter().map(export).last().unwrap()
+        level.iter().map(export).collect::<Vec<_>>().pop().unwrap()
     };
     // What was made at another level before makes no difference.
     assert_eq!(own(&[Some(9), None]), own(&[None]));

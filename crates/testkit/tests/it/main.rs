@@ -14,6 +14,7 @@ mod hello;
 mod killed;
 mod main_job;
 mod outputs;
+mod platform_check;
 mod rootless;
 mod stopped;
 mod terminal;
