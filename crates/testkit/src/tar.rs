@@ -1,7 +1,7 @@
 //! Archives made by hand: any name, any kind, honest or not.
 
 /// An archive that grows entry by entry.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Archive {
     bytes: Vec<u8>,
 }

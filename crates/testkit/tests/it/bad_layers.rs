@@ -38,45 +38,83 @@ fn paths_out_of_the_root_are_refused() {
     }
 }
 
+/// How a build on a layer that wants out ends.
+enum Ending<'a> {
+    /// The error says this of the layer.
+    Refused(&'a str),
+    /// The result has this file, with this content.
+    Inside(&'a str, &'a [u8]),
+    /// The result has a link and nothing behind it.
+    Link(&'a str),
+}
+
 #[test]
 fn absolute_paths_and_links_out_of_the_root_stay_inside_or_are_refused() {
     let environment = Environment::new();
     let victim = environment.write("victim/file", "untouched\n");
     let directory = environment.text("victim");
     let evil = format!("{directory}/file");
-    let layers: &[(&str, Vec<Vec<u8>>)] = &[
-        ("absolute", vec![Archive::new().file(&evil, b"evil\n").finish()]),
-        ("symlink", vec![Archive::new().symlink("way", &directory).file("way/file", b"evil\n").finish()]),
+    let archive = Archive::new;
+    let by_link = archive().symlink("way", &directory);
+    let cases: &[(&str, Vec<Archive>, Ending)] = &[
+        ("absolute", vec![archive().file(&evil, b"evil\n")], Ending::Refused("the path is absolute")),
+        // An absolute link leads to where it leads in a container.
+        ("symlink", vec![by_link.clone().file("way/file", b"evil\n")], Ending::Inside(&evil, b"evil\n")),
         (
             "symlink below",
-            vec![
-                Archive::new().symlink("way", &directory).finish(),
-                Archive::new().file("way/file", b"evil\n").file("way/.wh.file", b"").finish(),
-            ],
+            vec![by_link.clone(), archive().file("way/file", b"evil\n").file("way/.wh.file", b"")],
+            Ending::Inside(&evil, b"evil\n"),
         ),
         (
             "relative",
-            vec![Archive::new().symlink("way", "../../../../../../..").file("way/x", b"evil\n").finish()],
+            vec![archive().symlink("way", "../../../../../../..").file("way/x", b"evil\n")],
+            Ending::Refused("the path leaves the root through a symbolic link"),
         ),
-        ("hard link", vec![Archive::new().link("mine", &evil).file("mine", b"evil\n").finish()]),
-        ("hard link up", vec![Archive::new().link("mine", "../../../../../../etc/hostname").finish()]),
-        ("opaque", vec![Archive::new().symlink("way", &directory).file("way/.wh..wh..opq", b"").finish()]),
+        (
+            "hard link",
+            vec![archive().link("mine", &evil).file("mine", b"evil\n")],
+            Ending::Refused("is not in the image"),
+        ),
+        // The leading slash is that of the root.
+        (
+            "hard link inside",
+            vec![archive().file("own", b"own\n").link("mine", "/own")],
+            Ending::Inside("/mine", b"own\n"),
+        ),
+        (
+            "hard link up",
+            vec![archive().link("mine", "../../../../../../etc/hostname")],
+            Ending::Refused("the path contains `..`"),
+        ),
+        ("opaque", vec![by_link.file("way/.wh..wh..opq", b"")], Ending::Link("way")),
     ];
-    for (name, layers) in layers {
-        let layout = Layout::write(&environment.path(&format!("layout {name}")), layers);
+    for (name, archives, ending) in cases {
+        let layers: Vec<Vec<u8>> = archives.iter().cloned().map(Archive::finish).collect();
+        let layout = Layout::write(&environment.path(&format!("layout {name}")), &layers);
+        let out = environment.path("out");
+        let _ = std::fs::remove_dir_all(&out);
         let outcome = build(&environment, &layout);
-        match outcome.status.code() {
-            Some(0) => {}
-            _ => assert!(outcome.failed(1).contains("sha256:"), "{name}: the error names no layer"),
+        match ending {
+            Ending::Refused(reason) => {
+                let error = outcome.failed(1);
+                assert!(error.contains(reason), "{name}: no `{reason}` in:\n{error}");
+                assert!(layout.layers.iter().any(|layer| error.contains(layer)), "{name}:\n{error}");
+            }
+            Ending::Inside(path, content) => {
+                outcome.succeeded();
+                let path = out.join(path.trim_start_matches('/'));
+                assert_eq!(std::fs::read(path).unwrap(), *content, "{name}");
+            }
+            Ending::Link(path) => {
+                outcome.succeeded();
+                assert_eq!(std::fs::read_link(out.join(path)).unwrap().to_str(), Some(directory.as_str()));
+                assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "{name}");
+            }
         }
         assert_eq!(std::fs::read(&victim).unwrap(), b"untouched\n", "{name}");
-        assert_eq!(
-            std::fs::metadata(&victim)
-                .map(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata))
-                .unwrap(),
-            1,
-            "{name}"
-        );
+        let links =
+            std::fs::metadata(&victim).map(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata));
+        assert_eq!(links.unwrap(), 1, "{name}");
     }
     let honest =
         Layout::write(&environment.path("honest"), &[Archive::new().file("well", b"yes\n").finish()]);
