@@ -112,9 +112,15 @@ impl Builder {
         let options = EngineOptions {
             root: global.root.clone(),
             config: global.config.clone(),
+            emulators: global.emulator.clone(),
             ..EngineOptions::default()
         };
         Ok(Self { engine: Engine::open(options)? })
+    }
+
+    /// Lists what the configuration says and has no effect.
+    pub(crate) fn notes(&self) -> &[String] {
+        self.engine.notes()
     }
 
     /// Builds.

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 use slipway_model::{Diagnostic, ErrorKind};
 
 use crate::settings::SettingsError;
@@ -118,7 +119,14 @@ pub(crate) fn from_clap(error: &clap::Error) -> Failure {
             format!("unexpected argument `{argument}`")
         }
         Kind::UnknownArgument => format!("unknown flag: {flag}"),
-        Kind::InvalidSubcommand => format!("unknown command: {command}"),
+        Kind::InvalidSubcommand => {
+            let usage = match error.get(ContextKind::Usage) {
+                Some(ContextValue::StyledStr(text)) => text.to_string(),
+                _ => String::new(),
+            };
+            hint = hint.or_else(|| Some(instead_of(&command, &usage)));
+            format!("unknown command: {command}")
+        }
         Kind::InvalidValue if value.is_empty() => format!("flag needs an argument: {flag}"),
         Kind::InvalidValue | Kind::ValueValidation => {
             let known = context(ContextKind::ValidValue).map(|known| format!("use one of {known}"));
@@ -138,6 +146,31 @@ pub(crate) fn from_clap(error: &clap::Error) -> Failure {
     };
     let diagnostic = Diagnostic::new(ErrorKind::User, message);
     Failure::Usage(Box::new(diagnostic.hint(hint.unwrap_or_else(|| "see `slipway build --help`".to_owned()))))
+}
+
+/// Says what somebody may have wanted who typed a command that is not there.
+fn instead_of(command: &str, usage: &str) -> String {
+    match command {
+        "doctor" | "info" | "status" | "platforms" => {
+            return "`slipway binfmt --format table` tells which platforms run here".to_owned();
+        }
+        "pull" => return "a build pulls what it needs, and `slipway run IMAGE` runs an image".to_owned(),
+        "rmi" | "gc" | "clean" => return "`slipway prune` removes what nothing uses".to_owned(),
+        _ => {}
+    }
+    // `Usage: slipway imagetools [OPTIONS] <COMMAND>`: the words in between lead to the command that was meant.
+    let root = crate::args::Root::command();
+    let words = usage.split_whitespace().skip_while(|word| *word != "slipway").skip(1);
+    let group = words
+        .take_while(|word| !word.starts_with(['[', '<']))
+        .try_fold(&root, |group, word| group.find_subcommand(word))
+        .unwrap_or(&root);
+    let names: Vec<&str> = group
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .map(clap::Command::get_name)
+        .collect();
+    format!("the commands are {}", names.join(", "))
 }
 
 /// Formats a diagnostic.

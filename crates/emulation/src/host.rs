@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use slipway_model::Platform;
+use slipway_model::{Hint, Platform};
 
 use crate::binfmt::Entry;
 use crate::guest::{GUESTS, Guest};
@@ -19,10 +19,34 @@ const DIRECTORIES: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/usr/libexec/qemu
 /// The first kernel whose binfmt_misc belongs to a user namespace.
 const PRIVATE_BINFMT_KERNEL: (u32, u32) = (6, 7);
 
+/// Says why an emulator that the user named cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NamedEmulatorError {
+    #[error("there is no `{0}` to look for emulators in")]
+    Missing(PathBuf),
+    #[error("`{0}` is not named after an emulator")]
+    Name(PathBuf),
+    #[error("`{0}` is not an executable that needs no shared libraries")]
+    NotStatic(PathBuf),
+}
+
+impl NamedEmulatorError {
+    /// Names what mends it.
+    pub fn hint(&self) -> Hint {
+        match self {
+            Self::Missing(_) => {
+                "name a directory that exists with SLIPWAY_QEMU_DIR or `--emulator`, or unset it".to_owned()
+            }
+            Self::Name(_) => "call it as `qemu-aarch64` or `qemu-aarch64-static`".to_owned(),
+            Self::NotStatic(_) => "take a static build, as `apt install qemu-user-static` gives".to_owned(),
+        }
+    }
+}
+
 /// What the user says about emulation.
 #[derive(Clone, Debug, Default)]
 pub struct EmulationOptions {
-    /// Directories with emulators, looked at before the usual ones.
+    /// Directories with emulators, or emulators themselves, looked at before the usual directories.
     pub directories: Vec<PathBuf>,
     /// Uses the host's binfmt_misc table even where a private one would do.
     pub host_table_only: bool,
@@ -35,6 +59,23 @@ impl EmulationOptions {
             .map(|list| std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect())
             .unwrap_or_default();
         Self { directories, host_table_only: false }
+    }
+
+    /// Checks that what the user named is there: others instead of it would be a surprise.
+    pub fn check(&self) -> Result<(), NamedEmulatorError> {
+        for path in &self.directories {
+            let kind = std::fs::metadata(path).map_err(|_| NamedEmulatorError::Missing(path.clone()))?;
+            if kind.is_dir() {
+                continue;
+            }
+            if !GUESTS.iter().any(|guest| Qemu::is_named(guest, path)) {
+                return Err(NamedEmulatorError::Name(path.clone()));
+            }
+            if !Qemu::is_usable(path) {
+                return Err(NamedEmulatorError::NotStatic(path.clone()));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -221,6 +262,25 @@ mod tests {
         assert_eq!(names("amd64", false), ["linux/amd64"]);
         assert_eq!(names("arm64", false), ["linux/arm64"]);
         assert_eq!(names("386", false), ["linux/386"]);
+    }
+
+    #[test]
+    fn what_the_user_named_has_to_be_there() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let check =
+            |path: PathBuf| EmulationOptions { directories: vec![path], ..Default::default() }.check();
+        assert_eq!(check(directory.path().to_owned()), Ok(()));
+        let absent = directory.path().join("absent");
+        assert_eq!(check(absent.clone()), Err(NamedEmulatorError::Missing(absent)));
+        let other = directory.path().join("emulator");
+        std::fs::write(&other, "").unwrap();
+        assert_eq!(check(other.clone()), Err(NamedEmulatorError::Name(other)));
+        let script = directory.path().join("qemu-aarch64");
+        std::fs::write(&script, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(check(script.clone()), Err(NamedEmulatorError::NotStatic(script.clone())));
+        assert!(NamedEmulatorError::NotStatic(script).hint().contains("static"));
     }
 
     #[test]

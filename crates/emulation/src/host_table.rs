@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rustix::mount::MountFlags;
 use serde::Serialize;
 use slipway_model::{ErrorKind, Hint, Platform};
 
@@ -22,6 +23,12 @@ pub const HOST_TABLE: &str = "/proc/sys/fs/binfmt_misc";
 pub enum TableError {
     #[error("no binfmt_misc table at `{0}`")]
     NotMounted(PathBuf),
+    #[error("cannot mount binfmt_misc at `{path}`")]
+    Mount {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("unknown architecture `{0}`")]
     UnknownArchitecture(String),
     #[error("no emulator for `{0}` was found")]
@@ -57,9 +64,14 @@ impl TableError {
     pub fn hint(&self) -> Option<Hint> {
         match self {
             Self::NotMounted(path) => Some(format!(
-                "run `modprobe binfmt_misc` and `mount -t binfmt_misc binfmt_misc {}` as root",
+                "run `mount -t binfmt_misc binfmt_misc {}` as root; `slipway binfmt --install` does so too",
                 path.display()
             )),
+            Self::Mount { source, .. } => Some(match source.kind() {
+                std::io::ErrorKind::PermissionDenied => "run it as root".to_owned(),
+                std::io::ErrorKind::NotFound => "the directory has to be there: see `--mount`".to_owned(),
+                _ => "run `modprobe binfmt_misc` as root".to_owned(),
+            }),
             Self::UnknownArchitecture(_) => {
                 let names: Vec<&str> = GUESTS.iter().map(|guest| guest.architecture).collect();
                 Some(format!("known are `all`, {}", names.join(", ")))
@@ -131,32 +143,30 @@ pub fn parse_list(list: &str, facts: &HostFacts) -> Result<Vec<&'static Guest>, 
         .collect()
 }
 
+/// Mounts the table, if nothing is mounted there; tells whether it did.
+pub fn mount(directory: &Path) -> Result<bool, TableError> {
+    if check(directory).is_ok() {
+        return Ok(false);
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("binfmt_misc", directory, "binfmt_misc", flags, None)
+        .map(|()| true)
+        .map_err(|errno| TableError::Mount { path: directory.to_owned(), source: errno.into() })
+}
+
 /// Registers the emulator of an architecture, replacing an entry of the same name.
 ///
-/// An emulator in a directory that may go away is no problem: the table holds the open file.
-pub fn install(directory: &Path, qemu: &Qemu) -> Result<(), TableError> {
+/// An emulator in a directory that may go away is no problem if the flags have an `F`: the table holds the
+/// open file.
+pub fn install(directory: &Path, qemu: &Qemu, flags: &str) -> Result<(), TableError> {
     check(directory)?;
-    let line = binfmt::registration(qemu.guest, &qemu.path, binfmt::FLAGS)?;
+    let line = binfmt::registration(qemu.guest, &qemu.path, flags)?;
     let name = qemu.guest.entry_name();
     let entry = directory.join(&name);
     if entry.exists() {
         remove(&entry, &name)?;
     }
     write(&directory.join("register"), &line).map_err(|source| TableError::Register { name, source })
-}
-
-/// Installs a list of architectures with the emulators of this machine; stops at the first failure.
-pub fn install_list(
-    directory: &Path,
-    list: &str,
-    facts: &HostFacts,
-) -> Result<Vec<&'static Guest>, TableError> {
-    let guests = parse_list(list, facts)?;
-    for guest in &guests {
-        let qemu = facts.emulator(guest).ok_or(TableError::NoEmulator(guest.architecture))?;
-        install(directory, qemu)?;
-    }
-    Ok(guests)
 }
 
 /// Removes entries by name, architecture or pattern with `*`, separated by commas; returns their names.

@@ -59,11 +59,28 @@ impl Qemu {
     /// A static build is needed: the private table opens the emulator itself, but not its libraries,
     /// which a foreign image does not have.
     pub fn find(guest: &'static Guest, directories: &[PathBuf]) -> Option<Self> {
-        let names = [format!("qemu-{}-static", guest.qemu), format!("qemu-{}", guest.qemu)];
-        let candidates =
-            directories.iter().flat_map(|directory| names.iter().map(|name| directory.join(name)));
-        let mut found = candidates.filter(|path| is_executable(path) && is_static(path));
+        let names = Self::names(guest);
+        let candidates = directories.iter().flat_map(|place| {
+            let itself = Self::is_named(guest, place).then(|| place.clone());
+            itself.into_iter().chain(names.iter().map(|name| place.join(name)))
+        });
+        let mut found = candidates.filter(|path| Self::is_usable(path));
         found.next().map(|path| Self::new(guest, path))
+    }
+
+    /// Returns what an architecture's emulator may be called, the best first.
+    fn names(guest: &Guest) -> [String; 2] {
+        [format!("qemu-{}-static", guest.qemu), format!("qemu-{}", guest.qemu)]
+    }
+
+    /// Tells whether a path ends in a name of an architecture's emulator.
+    pub(crate) fn is_named(guest: &Guest, path: &Path) -> bool {
+        Self::names(guest).iter().any(|name| path.file_name() == Some(name.as_ref()))
+    }
+
+    /// Tells whether a file can be run in any root.
+    pub(crate) fn is_usable(path: &Path) -> bool {
+        is_executable(path) && is_static(path)
     }
 
     /// Returns the version; `None` if the program does not tell one.

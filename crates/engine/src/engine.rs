@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use slipway_emulation::{EmulationOptions, HostFacts, Qemu, Version};
-use slipway_model::Diagnostic;
+use slipway_model::{Diagnostic, ErrorKind};
 use slipway_registry::{Client, ClientOptions, ConfigPaths, DockerCredentials, RegistryConfig};
 use slipway_store::Store;
 
+use crate::config::WorkerConfig;
 use crate::error::Context as _;
 
 /// The key-value namespace of the versions of emulators.
 const VERSIONS: &str = "emulator-version";
+
+/// More steps than this never wait for each other.
+const UNLIMITED: usize = 1 << 16;
 
 /// How to open an [`Engine`].
 #[derive(Clone, Debug, Default)]
@@ -21,9 +25,9 @@ pub struct EngineOptions {
     pub root: Option<PathBuf>,
     /// A `buildkitd.toml`, for registries and workers.
     pub config: Option<PathBuf>,
-    /// Directories or files to look for emulators in, before the usual places.
+    /// Emulators, or directories to look for emulators in, before the usual places.
     pub emulators: Vec<PathBuf>,
-    /// How many steps run at once.
+    /// How many steps run at once; by default what the configuration says, or what suits the machine.
     pub parallelism: Option<usize>,
 }
 
@@ -37,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) client: Client,
     pub(crate) parallelism: usize,
+    notes: Vec<String>,
     emulation: EmulationOptions,
     facts: OnceLock<HostFacts>,
     resolv_conf: OnceLock<String>,
@@ -50,22 +55,30 @@ impl Engine {
             Store::open(&root).context(|| format!("cannot open the state directory `{}`", root.display()))?;
         let mut paths = ConfigPaths::usual(|name| std::env::var_os(name));
         if let Some(config) = options.config {
+            check_config(&config)?;
             paths.buildkit.insert(0, config);
         }
         let config =
             RegistryConfig::load(&paths).context(|| "cannot use the registry configuration".to_owned())?;
+        let worker = WorkerConfig::load(&paths.buildkit)?;
         let credentials = Arc::new(DockerCredentials::usual(|name| std::env::var_os(name)));
         let client = Client::new(ClientOptions { config, credentials, ..ClientOptions::default() });
+        let configured = worker.max_parallelism.map(|steps| if steps == 0 { UNLIMITED } else { steps });
         let parallelism = options
             .parallelism
+            .or(configured)
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(16, |n| (n.get() * 4).max(16)));
         let mut emulation = EmulationOptions::from_env(|name| std::env::var_os(name));
         emulation.directories.splice(0..0, options.emulators);
+        emulation
+            .check()
+            .map_err(|error| Diagnostic::new(ErrorKind::User, error.to_string()).hint(error.hint()))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 store,
                 client,
                 parallelism,
+                notes: worker.notes,
                 emulation,
                 facts: OnceLock::new(),
                 resolv_conf: OnceLock::new(),
@@ -80,10 +93,29 @@ impl Engine {
         self.inner.collect_garbage();
     }
 
+    /// Lists what the configuration says and slipway does not do.
+    pub fn notes(&self) -> &[String] {
+        &self.inner.notes
+    }
+
     /// Returns the state directory.
     pub fn root(&self) -> &Path {
         self.inner.store.root()
     }
+}
+
+/// A configuration that somebody named has to be there.
+fn check_config(path: &Path) -> Result<(), Diagnostic> {
+    let found = std::fs::metadata(path).and_then(|found| match found.is_file() {
+        true => Ok(()),
+        false => Err(std::io::Error::other("it is no file")),
+    });
+    found.map_err(|error| {
+        let message = format!("cannot read the configuration `{}`", path.display());
+        Diagnostic::new(ErrorKind::User, message)
+            .cause(error.to_string())
+            .hint("name a file in the form of `buildkitd.toml` with `--config`, or leave it out")
+    })
 }
 
 impl Inner {

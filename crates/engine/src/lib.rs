@@ -8,6 +8,7 @@
 
 mod blobs;
 mod cache;
+mod config;
 mod content;
 mod engine;
 mod error;

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::error::ProcessError;
@@ -15,6 +15,14 @@ use crate::spec::ResourceLimits;
 use crate::sys::mount::open_at;
 
 const PREFIX: &str = "slipway-";
+
+/// Marks a directory that was made because somebody named it as a parent, and that goes with its last group.
+///
+/// Version 1 has only the first, an ordinary user only the second.
+const MADE: [&str; 2] = ["trusted.slipway.made", "user.slipway.made"];
+
+/// How often a group is tried to be made in a parent that others are removing meanwhile.
+const ATTEMPTS: u32 = 16;
 
 /// The cgroup file systems of this machine.
 #[derive(Debug, Default)]
@@ -86,23 +94,24 @@ impl Hierarchies {
             if settings.is_empty() && !(limits.parent.is_some() && unified) {
                 continue;
             }
-            let parent = hierarchy.open_parent(limits.parent.as_deref()).map_err(fail("parent cgroup"))?;
+            let wanted = limits.parent.as_deref();
+            let parent = hierarchy.open_parent(wanted).map_err(fail("parent cgroup"))?;
             if unified {
                 // On a machine with both versions, v1 has taken some or all controllers.
-                let controllers = read(&parent, "cgroup.controllers").unwrap_or_default();
+                let controllers = read(&parent.directory, "cgroup.controllers").unwrap_or_default();
                 settings.retain(|(file, _)| {
                     controllers.split_ascii_whitespace().any(|name| controls(name, file))
                 });
                 if settings.is_empty() && limits.parent.is_none() {
                     continue;
                 }
-                enable_controllers(&parent, &settings);
+                enable_controllers(&parent.directory, &settings);
             }
-            remove_stale(&parent);
-            rustix::fs::mkdirat(&parent, &group.name, Mode::from_raw_mode(0o755)).map_err(fail("mkdir"))?;
-            let directory = open_directory(&parent, &group.name).map_err(fail("open"))?;
+            remove_stale(&parent.directory);
+            let parent = hierarchy.make_group(parent, wanted, &group.name).map_err(fail("mkdir"))?;
+            let directory = open_directory(&parent.directory, &group.name).map_err(fail("open"))?;
             if matches!(&hierarchy.version, Version::Legacy(c) if c.iter().any(|c| c == "cpuset")) {
-                inherit_cpuset(&parent, &directory);
+                inherit_cpuset(&parent.directory, &directory);
             }
             let place = PlaceInGroup { parent, directory };
             let written = settings.iter().try_for_each(|(file, value)| {
@@ -123,25 +132,45 @@ impl Hierarchies {
 }
 
 impl Hierarchy {
+    /// Makes a group in a parent; makes the parent again if another process has removed it meanwhile.
+    fn make_group(&self, mut parent: Parent, wanted: Option<&str>, name: &str) -> Result<Parent, Errno> {
+        for _ in 1..ATTEMPTS {
+            match rustix::fs::mkdirat(&parent.directory, name, Mode::from_raw_mode(0o755)) {
+                Err(Errno::NOENT | Errno::NODEV) => parent = self.open_parent(wanted)?,
+                made => return made.map(|()| parent),
+            }
+        }
+        rustix::fs::mkdirat(&parent.directory, name, Mode::from_raw_mode(0o755)).map(|()| parent)
+    }
+
     /// Opens (and makes, if need be) the cgroup that the new group goes into.
-    fn open_parent(&self, wanted: Option<&str>) -> Result<OwnedFd, Errno> {
+    fn open_parent(&self, wanted: Option<&str>) -> Result<Parent, Errno> {
         let path = match wanted {
             Some(path) if path.starts_with('/') => path.to_owned(),
             Some(path) => format!("{}/{path}", self.own),
             None => self.own.clone(),
         };
         let mut current = open_directory(&self.mount, ".")?;
+        let mut above = Vec::new();
         for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
             if part == ".." {
                 return Err(Errno::INVAL);
             }
-            match rustix::fs::mkdirat(&current, part, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
+            let made = match rustix::fs::mkdirat(&current, part, Mode::from_raw_mode(0o755)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(errno) => return Err(errno),
+            };
+            let next = open_directory(&current, part)?;
+            if made {
+                // Without the mark it stays, as any directory that somebody else made.
+                let _ = MADE
+                    .iter()
+                    .any(|mark| rustix::fs::fsetxattr(&next, *mark, b"1", XattrFlags::empty()).is_ok());
             }
-            current = open_directory(&current, part)?;
+            above.push((std::mem::replace(&mut current, next), part.to_owned()));
         }
-        Ok(current)
+        Ok(Parent { directory: current, above })
     }
 }
 
@@ -154,8 +183,31 @@ pub(crate) struct Group {
 
 #[derive(Debug)]
 struct PlaceInGroup {
-    parent: OwnedFd,
+    parent: Parent,
     directory: OwnedFd,
+}
+
+/// The cgroup that a group is in.
+#[derive(Debug)]
+struct Parent {
+    directory: OwnedFd,
+    /// The directories from the mount down, each with the name of the next; the last name is the parent's.
+    above: Vec<(OwnedFd, String)>,
+}
+
+impl Parent {
+    /// Removes the directories that were made for groups, from the innermost up; one in use stays.
+    fn remove_made(&self) {
+        for (directory, name) in self.above.iter().rev() {
+            let Ok(child) = open_directory(directory, name) else { break };
+            let made = |mark: &str| rustix::fs::fgetxattr(&child, mark, &mut [0_u8; 8]).is_ok();
+            if !MADE.iter().any(|mark| made(mark))
+                || rustix::fs::unlinkat(directory, name.as_str(), AtFlags::REMOVEDIR).is_err()
+            {
+                break;
+            }
+        }
+    }
 }
 
 impl Group {
@@ -182,7 +234,8 @@ impl Group {
     pub(crate) fn remove(&self) {
         for place in &self.places {
             // What cannot be removed now is removed as stale by a later server.
-            let _ = rustix::fs::unlinkat(&place.parent, &self.name, AtFlags::REMOVEDIR);
+            let _ = rustix::fs::unlinkat(&place.parent.directory, &self.name, AtFlags::REMOVEDIR);
+            place.parent.remove_made();
         }
     }
 }

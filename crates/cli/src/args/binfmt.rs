@@ -16,6 +16,9 @@ pub(crate) struct BinfmtArgs {
     /// Say where binfmt_misc is mounted
     #[arg(long, value_name = "DIR", default_value = "/proc/sys/fs/binfmt_misc")]
     pub(crate) mount: PathBuf,
+    /// Show the versions of slipway and of the emulators
+    #[arg(long)]
+    pub(crate) version: bool,
     /// Choose how the status is printed
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     pub(crate) format: StatusFormat,

@@ -20,7 +20,11 @@ pub(crate) use names::canonical;
 #[derive(Debug, Parser)]
 #[command(name = "slipway", disable_version_flag = true, args_override_self = true)]
 #[command(arg_required_else_help = true, infer_subcommands = false)]
+#[command(version = concat!("v", env!("CARGO_PKG_VERSION")))]
 pub(crate) struct Root {
+    /// Show the version
+    #[arg(short = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
     #[command(subcommand)]
@@ -36,6 +40,9 @@ pub(crate) struct GlobalArgs {
     /// Read registries and other settings from FILE (BuildKit's TOML)
     #[arg(long, global = true, env = "SLIPWAY_CONFIG", value_name = "FILE", hide_env = true)]
     pub(crate) config: Option<PathBuf>,
+    /// Use this emulator, or those in this directory, before all others
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) emulator: Vec<PathBuf>,
     /// Show what developers need to see: debug messages and whole warnings
     #[arg(short = 'D', long, global = true)]
     pub(crate) debug: bool,

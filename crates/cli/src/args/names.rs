@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 const GROUPS: &[(&str, &[&str])] = &[("builder", &["build", "b", "prune", "du"]), ("image", &["build", "b"])];
 
 /// Global flags whose value is the next argument.
-const VALUED: &[&str] = &["--root", "--config", "--builder"];
+const VALUED: &[&str] = &["--root", "--config", "--builder", "--emulator"];
 
 /// Takes the prefixes of other command lines off, so that one definition serves every name.
 ///

@@ -3,20 +3,33 @@
 //! Builds do not need it: each has a table of its own. Without a flag it changes nothing.
 
 use slipway_engine::emulation::host_table::{self, Status, TableError};
-use slipway_engine::emulation::{EmulationOptions, Guest, HostFacts};
+use slipway_engine::emulation::{EmulationOptions, Guest, HostFacts, binfmt};
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 
 use crate::app::Context;
 use crate::args::binfmt::{BinfmtArgs, StatusFormat};
 use crate::error::Failure;
 use crate::output;
+use crate::settings::Surroundings;
 use crate::ui::format::table;
 
 /// Runs `binfmt`.
 pub(crate) fn run(args: &BinfmtArgs, context: &Context) -> Result<(), Failure> {
-    let options = EmulationOptions::from_env(|name| context.around.variable(name).map(Into::into));
+    let mut options = EmulationOptions::from_env(|name| context.around.variable(name).map(Into::into));
+    options.directories.splice(0..0, context.global.emulator.iter().cloned());
+    options.directories.extend(context.around.non_empty("QEMU_BINARY_PATH").map(Into::into));
+    options
+        .check()
+        .map_err(|error| Diagnostic::new(ErrorKind::User, error.to_string()).hint(error.hint()))?;
     let facts = HostFacts::probe(&options);
+    if args.version {
+        return output::text(&version(&facts));
+    }
     let mut failures = Vec::new();
+    if !args.install.is_empty() && host_table::mount(&args.mount).map_err(|error| diagnostic(&error))? {
+        tell("mounted", &args.mount.display().to_string());
+    }
+    let flags = flags(&context.around);
     for list in &args.uninstall {
         match host_table::uninstall(&args.mount, list) {
             Ok(names) => names.iter().for_each(|name| tell("uninstalled", name)),
@@ -26,7 +39,7 @@ pub(crate) fn run(args: &BinfmtArgs, context: &Context) -> Result<(), Failure> {
     for list in &args.install {
         match host_table::parse_list(list, &facts) {
             Ok(guests) => {
-                failures.extend(guests.into_iter().filter_map(|guest| install(guest, args, &facts)))
+                failures.extend(guests.into_iter().filter_map(|guest| install(guest, args, &facts, &flags)))
             }
             Err(error) => failures.push(diagnostic(&error)),
         }
@@ -46,15 +59,31 @@ pub(crate) fn run(args: &BinfmtArgs, context: &Context) -> Result<(), Failure> {
 }
 
 /// Registers one emulator; returns what went wrong, so that the others are registered still.
-fn install(guest: &'static Guest, args: &BinfmtArgs, facts: &HostFacts) -> Option<Diagnostic> {
+fn install(guest: &'static Guest, args: &BinfmtArgs, facts: &HostFacts, flags: &str) -> Option<Diagnostic> {
     let emulator = facts.emulator(guest).ok_or(TableError::NoEmulator(guest.architecture));
-    match emulator.and_then(|qemu| host_table::install(&args.mount, qemu)) {
+    match emulator.and_then(|qemu| host_table::install(&args.mount, qemu, flags)) {
         Ok(()) => {
             tell("installed", guest.architecture);
             None
         }
         Err(error) => Some(diagnostic(&error)),
     }
+}
+
+/// Returns the flags of an entry: those of tonistiigi/binfmt, which has argv\[0\] kept by a variable.
+fn flags(around: &Surroundings) -> String {
+    let keep = if around.non_empty("QEMU_PRESERVE_ARGV0").is_some() { "P" } else { "" };
+    format!("{}{keep}", binfmt::HOST_FLAGS)
+}
+
+/// Names slipway's version and those of the emulators that there are.
+fn version(facts: &HostFacts) -> String {
+    let mut versions: Vec<String> =
+        facts.emulators.iter().filter_map(|qemu| Some(qemu.version()?.to_string())).collect();
+    versions.sort();
+    versions.dedup();
+    let qemu = if versions.is_empty() { "none".to_owned() } else { versions.join(",") };
+    format!("binfmt/v{} qemu/{qemu}\n", env!("CARGO_PKG_VERSION"))
 }
 
 fn tell(what: &str, name: &str) {
@@ -82,6 +111,13 @@ fn as_table(status: &Status, native: &[Platform]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_those_of_the_reference() {
+        let directory = std::path::Path::new("/");
+        assert_eq!(flags(&Surroundings::fixed(directory, &[], b"")), "CF");
+        assert_eq!(flags(&Surroundings::fixed(directory, &[("QEMU_PRESERVE_ARGV0", "1")], b"")), "CFP");
+    }
 
     #[test]
     fn the_table_says_how_platforms_run() {

@@ -24,12 +24,13 @@ pub(crate) fn run(args: &BuildArgs, context: &mut Context) -> Result<(), Failure
         return output::text(&call::describe(json));
     }
     remove_stale_id(&settings)?;
-    tell_notes(&settings, context);
+    tell_notes(&settings.notes, settings.display, context);
     // Looking at a Dockerfile needs no powers, and should work where there are none.
     let builder = match settings.call {
         Some(_) => Builder::open_unprivileged(&context.global)?,
         None => Builder::open(&context.global)?,
     };
+    tell_notes(builder.notes(), settings.display, context);
     let received = settings.received.take();
     let progress = Progress::start(DisplayOptions::new(settings.display, &context.around));
     let built = solve(&builder, &settings, &progress);
@@ -81,11 +82,11 @@ fn remove_stale_id(settings: &BuildSettings) -> Result<(), Failure> {
     }
 }
 
-fn tell_notes(settings: &BuildSettings, context: &Context) {
-    if settings.display == DisplayMode::RawJson {
+fn tell_notes(notes: &[String], display: DisplayMode, context: &Context) {
+    if display == DisplayMode::RawJson {
         return;
     }
-    for note in &settings.notes {
+    for note in notes {
         output::text_to_stderr(&format!("{} {note}\n", context.palette.paint(Tone::Warning, "warning:")));
     }
 }

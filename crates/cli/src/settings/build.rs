@@ -91,7 +91,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
     let (step_options, entitlements) = step_options(args, grants.entitlements, around)?;
     refuse_policies(args, around)?;
     note_without_effect(args, &mut notes);
-    note_not_yet(&cache, &attestations, &mut notes);
+    note_not_yet(&cache, &attestations, &build_args, &mut notes);
     // Standard input is read last: a mistake in the flags is told without waiting for it.
     let inputs = context::inputs(&args.context, args.file.as_deref(), around)?;
     let frontend = DockerfileRequest {
@@ -318,7 +318,15 @@ fn note_without_effect(args: &BuildArgs, notes: &mut Vec<String>) {
 }
 
 /// Collects remarks on what the builder does not do yet, and the image does not depend on.
-fn note_not_yet(cache: &CacheOptions, attestations: &Attestations, notes: &mut Vec<String>) {
+fn note_not_yet(
+    cache: &CacheOptions,
+    attestations: &Attestations,
+    build_args: &BTreeMap<String, String>,
+    notes: &mut Vec<String>,
+) {
+    if build_args.get("BUILDKIT_INLINE_CACHE").and_then(|value| boolean(value)) == Some(true) {
+        notes.push("`BUILDKIT_INLINE_CACHE` is not supported yet: the image holds no cache".to_owned());
+    }
     if !cache.imports.is_empty() {
         notes.push("`--cache-from` is not supported yet: only the local cache is used".to_owned());
     }

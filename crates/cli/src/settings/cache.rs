@@ -5,6 +5,9 @@ use slipway_model::solve::CacheSpec;
 use super::SettingsError;
 use super::values::{csv_fields, csv_pairs};
 
+/// Where BuildKit can keep a cache.
+const KINDS: &[&str] = &["registry", "inline", "local", "gha", "s3", "azblob"];
+
 /// Parses values of `type=…,k=v`; one without `=` is a list of references to registry caches.
 pub(super) fn parse(flag: &str, values: &[String]) -> Result<Vec<CacheSpec>, SettingsError> {
     let mut list = Vec::new();
@@ -21,6 +24,10 @@ pub(super) fn parse(flag: &str, values: &[String]) -> Result<Vec<CacheSpec>, Set
             SettingsError::flag(format!("type required for `--{flag} {value}`"))
                 .hint(format!("write `--{flag} type=registry,ref=NAME` or `--{flag} type=local,…`"))
         })?;
+        if !KINDS.contains(&kind.as_str()) {
+            let error = SettingsError::flag(format!("unknown cache type `{kind}` in `--{flag}`"));
+            return Err(error.hint(format!("use one of {}", KINDS.join(", "))));
+        }
         list.push(CacheSpec { kind, attributes });
     }
     Ok(list)

@@ -93,7 +93,8 @@ pub(crate) fn csv_pairs(flag: &str, value: &str) -> Result<Vec<(String, String)>
             Some((key, value)) => Ok((key.trim().to_ascii_lowercase(), value.to_owned())),
             None => Err(SettingsError::flag(format!(
                 "invalid value `{value}` for `--{flag}`: field `{field}` must be a key=value pair"
-            ))),
+            ))
+            .hint(format!("write `{}=VALUE`", field.trim()))),
         })
         .collect()
 }

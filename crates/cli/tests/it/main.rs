@@ -45,6 +45,13 @@ fn version_and_help_go_to_standard_output() {
     let version = concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n").to_owned();
     assert_eq!(shown(&slipway(directory.path(), &["version"])), (Some(0), version.clone(), String::new()));
     assert_eq!(shown(&slipway(directory.path(), &["buildx", "version"])).1, version);
+    for flag in ["--version", "-v"] {
+        let shown = shown(&slipway(directory.path(), &[flag]));
+        assert_eq!(shown, (Some(0), version.clone(), String::new()), "{flag}");
+    }
+    let (code, binfmt, errors) = shown(&slipway(directory.path(), &["binfmt", "--version"]));
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    assert!(binfmt.starts_with(concat!("binfmt/v", env!("CARGO_PKG_VERSION"), " qemu/")), "{binfmt}");
     let (code, help, errors) = shown(&slipway(directory.path(), &["build", "--help"]));
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     for flag in
@@ -77,6 +84,10 @@ fn mistakes_of_the_command_line_exit_with_two() {
         (&["build", "--progress", "fast", "."], "invalid value `fast` for `--progress`", "plain"),
         (&["build"], "missing argument", "slipway build ."),
         (&["imagetools", "inspect", "Not/A/Name"], "invalid image name", ""),
+        (&["buidl", "."], "unknown command: buidl", "did you mean `build`?"),
+        (&["doctor"], "unknown command: doctor", "slipway binfmt"),
+        (&["zzz"], "unknown command: zzz", "the commands are build, "),
+        (&["imagetools", "merge"], "unknown command: merge", "the commands are inspect"),
     ] {
         let (code, out, errors) = shown(&slipway(directory.path(), arguments));
         assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}: {errors}");
@@ -88,7 +99,10 @@ fn mistakes_of_the_command_line_exit_with_two() {
 #[test]
 fn what_is_missing_exits_with_one() {
     let directory = directory();
-    std::fs::create_dir(directory.path().join("empty")).expect("it can be made");
+    for name in ["empty", "full"] {
+        std::fs::create_dir(directory.path().join(name)).expect("it can be made");
+    }
+    std::fs::write(directory.path().join("full/Dockerfile"), "FROM scratch\n").expect("it can be written");
     for (arguments, message) in [
         (&["build", "nowhere"][..], "unable to prepare context: path \"nowhere\" not found"),
         (&["build", "empty"], "failed to read dockerfile: open Dockerfile: no such file or directory"),
@@ -101,6 +115,18 @@ fn what_is_missing_exits_with_one() {
             "failed to stat absent-file: stat absent-file: no such file or directory",
         ),
         (&["build", "-"], "the Dockerfile on standard input is empty"),
+        (
+            &["--config", "absent.toml", "build", "-o", "out", "full"],
+            "cannot read the configuration `absent.toml`",
+        ),
+        (
+            &["--emulator", "absent", "build", "-o", "out", "full"],
+            "there is no `absent` to look for emulators in",
+        ),
+        (
+            &["--emulator", "empty/../full/Dockerfile", "du"],
+            "`empty/../full/Dockerfile` is not named after an emulator",
+        ),
     ] {
         let (code, out, errors) = shown(&slipway(directory.path(), arguments));
         assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}: {errors}");
@@ -144,6 +170,12 @@ fn binfmt_writes_to_the_table_it_is_shown() {
         out.starts_with("{\n  \"supported\": [\n    \"linux/") && out.contains("\"emulators\": []"),
         "{out}"
     );
+
+    let qemu = directory.path().join("qemu");
+    let variables = [("SLIPWAY_QEMU_DIR", qemu.to_str().expect("the path is text"))];
+    let (code, _, errors) = shown(&call(directory.path(), &["binfmt", "--mount", mount], &variables, b""));
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("to look for emulators in\nhint: name a directory that exists"), "{errors}");
 
     let unknown = slipway(directory.path(), &["binfmt", "--mount", mount, "--install", "vax"]);
     let (code, _, errors) = shown(&unknown);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use slipway_emulation::{
-    EmulationOptions, Emulator, Guest, HostFacts, PrivateBinfmt, Qemu, decide, host_table,
+    EmulationOptions, Emulator, Guest, HostFacts, PrivateBinfmt, Qemu, binfmt, decide, host_table,
 };
 
 /// Names the table to the inner run of this program.
@@ -41,9 +41,7 @@ fn entries_are_installed_and_removed_in_a_table_of_our_own() {
         return;
     }
     let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "sh", "-ec"])
-        .arg(r#"mount -t binfmt_misc none "$0"; exec "$@""#)
-        .arg(directory.path())
+        .args(["--user", "--map-root-user", "--mount"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "entries_are_installed_and_removed_in_a_table_of_our_own"])
         .env(TABLE, directory.path())
@@ -57,20 +55,26 @@ fn entries_are_installed_and_removed_in_a_table_of_our_own() {
 /// What the inner run of this program does, in a namespace.
 fn install_and_remove(table: &Path) {
     let facts = HostFacts::probe(&EmulationOptions::default());
+    assert!(host_table::status(table, &facts).is_err());
+    assert!(host_table::mount(table).unwrap());
+    assert!(!host_table::mount(table).unwrap(), "it is there now");
     assert!(host_table::status(table, &facts).unwrap().emulators.is_empty());
     // Any file serves as an emulator as long as nothing is run by it.
     let qemu = |architecture: &str| Qemu::new(Guest::of(architecture).unwrap(), "/bin/sh");
     for architecture in ["loong64", "mips64", "mips64le"] {
-        host_table::install(table, &qemu(architecture)).unwrap();
+        host_table::install(table, &qemu(architecture), binfmt::HOST_FLAGS).unwrap();
     }
+    let entry = |name: &str| std::fs::read_to_string(table.join(name)).unwrap();
+    assert!(entry("qemu-loongarch64").contains("flags: OCF\n"), "{}", entry("qemu-loongarch64"));
     // Again, over itself.
-    host_table::install(table, &qemu("loong64")).unwrap();
+    host_table::install(table, &qemu("loong64"), "CFP").unwrap();
+    assert!(entry("qemu-loongarch64").contains("flags: POCF\n"), "{}", entry("qemu-loongarch64"));
     let status = host_table::status(table, &facts).unwrap();
     assert_eq!(status.emulators, ["qemu-loongarch64", "qemu-mips64", "qemu-mips64el"]);
     assert!(status.supported.contains(&"linux/loong64".to_owned()), "{status:?}");
 
     let missing = Qemu::new(Guest::of("s390x").unwrap(), "/nonexistent/qemu");
-    let error = host_table::install(table, &missing).unwrap_err();
+    let error = host_table::install(table, &missing, "CF").unwrap_err();
     assert_eq!(error.to_string(), "cannot register `qemu-s390x`");
 
     assert_eq!(host_table::uninstall(table, "loong64").unwrap(), ["qemu-loongarch64"]);

@@ -149,3 +149,37 @@ fn a_memory_limit_kills_and_is_told() {
         }
     }
 }
+
+#[test]
+fn a_parent_cgroup_that_was_made_goes_with_its_last_group() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let name = format!("slipway-parent-{}", std::process::id());
+    let unified = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(std::path::Path::new);
+    let Some(unified) = unified.iter().find(|place| place.join("cgroup.controllers").exists()) else {
+        eprintln!("SKIPPED: no cgroup v2 here");
+        return;
+    };
+    let place = unified.join(&name);
+    let run = |parent: &str| {
+        let limits = ResourceLimits { parent: Some(parent.to_owned()), ..Default::default() };
+        Run::shell("cat /proc/self/cgroup").with(|settings| settings.limits = Some(limits)).outcome(&root)
+    };
+    let inner = format!("/{name}/inner");
+    let (exit, text) = run(&inner);
+    if let Err(slipway_runtime::ProcessError::Cgroup { .. }) = exit {
+        eprintln!("SKIPPED: no writable cgroup v2 here");
+        return;
+    }
+    assert!(exit.unwrap().status.success() && text.contains("0::"), "{text}");
+    assert!(!place.exists(), "a parent is left");
+    // What was there before stays.
+    std::fs::create_dir(&place).unwrap();
+    run(&inner).0.unwrap();
+    let left = std::fs::read_dir(&place).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir());
+    let left = left.count();
+    std::fs::remove_dir(&place).unwrap();
+    assert_eq!(left, 0);
+}

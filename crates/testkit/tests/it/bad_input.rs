@@ -100,6 +100,8 @@ fn the_command_line_is_wrong() {
         (&["--platform", ""], &["invalid platform"]),
         (&["--output", "type=nothing"], &["nothing"]),
         (&["--tag", "upper/CASE"], &["upper/CASE"]),
+        (&["--secret", "id=x,src"], &["field `src` must be a key=value pair", "write `src=VALUE`"]),
+        (&["--cache-to", "type=foo"], &["unknown cache type `foo`", "registry, inline, local, gha"]),
         (&["--progress", "loud"], &["loud"]),
         (&["--ulimit", "nofile=many"], &["many"]),
     ];
