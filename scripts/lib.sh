@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PROJECT=$PWD
 CACHE=${SLIPWAY_TEST_CACHE:-$PROJECT/.cache}
 REGISTRY=${REGISTRY:-127.0.0.1:5000}
+DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 mkdir -p "$CACHE"
 
 say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }

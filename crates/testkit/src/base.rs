@@ -22,17 +22,28 @@ pub const BASE_PLATFORMS: &[(&str, &str)] = &[
     ("linux/386", "i686"),
     ("linux/ppc64le", "ppc64le"),
     ("linux/s390x", "s390x"),
+    ("linux/riscv64", "riscv64"),
 ];
 
 /// Returns the context of the base image, if `scripts/fixtures` has made it.
 pub fn base_context() -> Option<PathBuf> {
+    cached("busybox", "amd64/busybox", "scripts/fixtures")
+}
+
+/// Returns the context of a Debian base image for amd64 and arm64, if `scripts/debian` has made it.
+pub fn debian_context() -> Option<PathBuf> {
+    cached("debian", "rootfs-arm64.tar", "scripts/debian")
+}
+
+/// Finds a directory of the cache by a file that is in it once a script has run.
+fn cached(directory: &str, file: &str, script: &str) -> Option<PathBuf> {
     let cache =
         std::env::var_os("SLIPWAY_TEST_CACHE").map_or_else(|| project().join(".cache"), PathBuf::from);
-    let context = cache.join("busybox");
-    if context.join("amd64/busybox").is_file() {
+    let context = cache.join(directory);
+    if context.join(file).is_file() {
         return Some(context);
     }
-    let text = format!("there is no busybox in `{}`: run scripts/fixtures", context.display());
+    let text = format!("there is no `{file}` in `{}`: run {script}", context.display());
     assert!(!in_ci(), "{text}");
     eprintln!("SKIPPED: {text}");
     None

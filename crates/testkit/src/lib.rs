@@ -18,7 +18,7 @@ mod process;
 mod registry;
 mod tar;
 
-pub use base::{BASE_PLATFORMS, base_context, registry};
+pub use base::{BASE_PLATFORMS, base_context, debian_context, registry};
 pub use command::{Outcome, Running, kill_after};
 pub use console::Console;
 pub use environment::Environment;

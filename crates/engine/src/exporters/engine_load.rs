@@ -11,7 +11,7 @@ use bytes::Bytes;
 use slipway_model::solve::DockerOutput;
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 
-use super::layout::{LayoutOptions, archive};
+use super::layout::{LayoutOptions, Listing, archive};
 use super::{Built, ExportContext};
 use crate::error::{Context as _, internal};
 use crate::job::Job;
@@ -32,9 +32,10 @@ pub(super) async fn load(
     let mut ordered = (**built).clone();
     // The engine's own platform first: it gets the plain name.
     ordered.images.sort_by_key(|image| !host.accepts(&image.platform));
+    let listing = if is_podman(job, &socket).await { Listing::Docker } else { Listing::Both };
     let options = LayoutOptions {
         names: output.names.clone(),
-        docker: true,
+        listing,
         created: super::image::created(context, built),
     };
     let (pieces, queue) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(8);
@@ -62,6 +63,13 @@ impl std::io::Write for Channel {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Asks an engine whether it is podman; one that does not answer will say why when it gets the image.
+async fn is_podman(job: &Job, socket: &Path) -> bool {
+    let Ok(client) = job.blobs.client().unix(socket) else { return false };
+    let answer = client.get("http://localhost/_ping").send().await;
+    answer.is_ok_and(|answer| answer.headers().contains_key("libpod-api-version"))
 }
 
 async fn send(

@@ -21,12 +21,23 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CREATED: &str = "org.opencontainers.image.created";
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
+/// Which files list the images of an archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// `index.json`, as the image layout specification has it.
+    #[default]
+    Oci,
+    /// `manifest.json` too, which `docker load` reads.
+    Both,
+    /// `manifest.json` alone: podman, where it sees an `index.json`, loads one platform of it and no other.
+    Docker,
+}
+
 /// What is written besides the image.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LayoutOptions {
     pub(crate) names: Vec<Reference>,
-    /// Adds the `manifest.json` that `docker load` reads.
-    pub(crate) docker: bool,
+    pub(crate) listing: Listing,
     /// RFC 3339.
     pub(crate) created: String,
 }
@@ -71,9 +82,11 @@ pub(crate) fn archive<W: Write>(
         let file = content.open(&layer.digest).map_err(io::Error::other)?;
         tarball.stream(&blob_name(&layer.digest), layer.size, Counted { inner: file, progress })?;
     }
-    tarball.file("oci-layout", LAYOUT.as_bytes())?;
-    tarball.file("index.json", &index(built, options))?;
-    if options.docker {
+    if options.listing != Listing::Docker {
+        tarball.file("oci-layout", LAYOUT.as_bytes())?;
+        tarball.file("index.json", &index(built, options))?;
+    }
+    if options.listing != Listing::Oci {
         tarball.file("manifest.json", &docker_manifest(built, options))?;
     }
     tarball.finish()

@@ -187,7 +187,7 @@ async fn write(context: &ExportContext, output: &OutputSpec, built: &Arc<Built>)
             let step = job.progress.step("exporting to oci image format");
             let options = layout::LayoutOptions {
                 names: archive.names.clone(),
-                docker: false,
+                listing: layout::Listing::Oci,
                 created: image::created(context, built),
             };
             let (content, built, archive) = (job.engine.store.content(), built.clone(), archive.clone());
@@ -211,7 +211,7 @@ async fn write(context: &ExportContext, output: &OutputSpec, built: &Arc<Built>)
                     let step = job.progress.step("exporting to docker image format");
                     let options = layout::LayoutOptions {
                         names: docker.names.clone(),
-                        docker: true,
+                        listing: layout::Listing::Both,
                         created: image::created(context, built),
                     };
                     let (content, built, destination) =

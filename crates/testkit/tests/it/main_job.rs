@@ -72,7 +72,7 @@ fn check_index(registry: &Registry, name: &str, raw: &str) {
 }
 
 #[test]
-fn one_dockerfile_becomes_one_index_of_seven_platforms() {
+fn one_dockerfile_becomes_one_index_of_eight_platforms() {
     let Some(registry) = registry() else { return };
     let environment = Environment::new();
     check(&environment, registry, "main-job/hello:1", |arguments| environment.slipway(arguments));

@@ -1,11 +1,10 @@
 //! Where a build's result goes, and in which form.
 
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
-use slipway_testkit::{Environment, Registry, digest, is_root, need, registry};
+use slipway_testkit::{Environment, Registry, digest, registry};
 
 use crate::hello::{self, Hello};
 
@@ -185,83 +184,4 @@ fn the_same_source_gives_the_same_bytes() {
         index["manifests"][0]["digest"].as_str().unwrap().to_owned()
     });
     assert_eq!(digests[0], digests[1]);
-}
-
-/// A Docker engine of the test's own, that ends with it.
-struct Engine {
-    process: Child,
-    socket: std::path::PathBuf,
-}
-
-impl Engine {
-    /// Starts `dockerd` on directories of the environment, without touching the network's set-up.
-    fn start(environment: &Environment) -> Self {
-        use std::io::{BufRead, BufReader};
-        let socket = environment.path("docker.sock");
-        let mut process = Command::new("dockerd")
-            .args(["--bridge=none", "--iptables=false", "--storage-driver=vfs", "--log-level=info", "--host"])
-            .arg(format!("unix://{}", socket.display()))
-            .arg("--data-root")
-            .arg(environment.path("docker-data"))
-            .arg("--exec-root")
-            .arg(environment.path("docker-exec"))
-            .arg("--pidfile")
-            .arg(environment.path("docker.pid"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut said = Vec::new();
-        let up = lines.any(|line| {
-            let up = line.contains("API listen on");
-            said.push(line);
-            up
-        });
-        assert!(up, "dockerd does not start:\n{}", said.join("\n"));
-        // What it says from now on is read, so that it never waits for us, and forgotten.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, socket }
-    }
-
-    /// Asks the engine something.
-    fn get(&self, path: &str) -> Value {
-        use std::io::{Read, Write};
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").unwrap();
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).unwrap();
-        let (_, body) = reply.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {reply}"))
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let id = i32::try_from(self.process.id()).unwrap();
-        let id = rustix::process::Pid::from_raw(id).unwrap();
-        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
-        let _ = self.process.wait();
-    }
-}
-
-#[test]
-fn several_platforms_are_loaded_into_a_docker_engine() {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = std::env::split_paths(&path).any(|directory| directory.join("dockerd").is_file());
-    if !need(is_root() && installed, "root and `dockerd`") {
-        return;
-    }
-    let Some(registry) = registry() else { return };
-    let environment = Environment::new();
-    let engine = Engine::start(&environment);
-    let mut command =
-        environment.slipway(Hello::of(registry, PLATFORMS).with(&["--load", "-t", "hello:1"]).arguments());
-    command.env("DOCKER_HOST", format!("unix://{}", engine.socket.display()));
-    slipway_testkit::Outcome::of(command).succeeded();
-    for (tag, architecture) in [("hello:1", "amd64"), ("hello:1-arm64", "arm64")] {
-        let image = engine.get(&format!("/images/{tag}/json"));
-        assert_eq!(image["Architecture"], architecture, "{tag}: {image}");
-    }
 }
