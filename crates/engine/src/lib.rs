@@ -19,6 +19,7 @@ mod inspect;
 mod job;
 mod ops;
 mod platform_check;
+mod programs;
 mod progress;
 mod run;
 mod sandbox;

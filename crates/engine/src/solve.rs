@@ -185,11 +185,14 @@ impl<'a> Solve<'a> {
     fn check_frontend(&self, source: &SourceFile) -> Result<(), Diagnostic> {
         match slipway_dockerfile::frontend_for(source, &self.dockerfile.build_args) {
             slipway_dockerfile::FrontendChoice::BuiltIn => Ok(()),
-            slipway_dockerfile::FrontendChoice::Image { reference, .. } => Err(Diagnostic::new(
+            slipway_dockerfile::FrontendChoice::Image { reference, lines, .. } => Err(Diagnostic::new(
                 ErrorKind::User,
                 format!("the frontend image `{reference}` cannot be run yet"),
             )
-            .hint("remove the `# syntax=` line if the file is an ordinary Dockerfile")),
+            .hint(match lines {
+                Some(_) => "remove the `# syntax=` line if the file is an ordinary Dockerfile",
+                None => "leave out `--build-arg BUILDKIT_SYNTAX` if the file is an ordinary Dockerfile",
+            })),
         }
     }
 

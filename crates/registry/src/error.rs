@@ -115,15 +115,22 @@ impl RegistryError {
                 Some("check the spelling of the name; for a private repository, `docker login` first".into())
             }
             Self::NotFound { missing: Missing::Manifest, .. } => Some("check the tag".into()),
-            Self::TooManyRequests { host, retry_after: Some(after), .. } => Some(format!(
+            Self::TooManyRequests { host, retry_after: Some(after), .. } if after.as_secs() > 0 => Some(format!(
                 "try again in {} s, log in with `docker login {host}` for a higher limit, or set up a mirror",
                 after.as_secs()
             )),
             Self::TooManyRequests { host, .. } => {
-                Some(format!("log in with `docker login {host}` for a higher limit, or set up a mirror"))
+                Some(format!("try again later, log in with `docker login {host}` for a higher limit, or set up a mirror"))
             }
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } | Self::Truncated { .. } => Some(
                 "the registry, or a proxy before it, gives altered content; try again or another mirror"
+                    .into(),
+            ),
+            Self::InvalidManifest { reason, .. } if reason.contains("schema version 1") => {
+                Some("push the image anew with a current builder".into())
+            }
+            Self::InvalidManifest { .. } => Some(
+                "is this the address of a registry? a proxy or a login page before it may have answered instead"
                     .into(),
             ),
             _ => None,

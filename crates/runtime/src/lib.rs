@@ -36,4 +36,5 @@ pub use spec::{
     FileContent, Mount, MountSource, Network, ProcessSettings, ProcessSpec, ResourceLimits, Rlimit, Security,
     Stdio, User,
 };
+pub use sys::tether::tether;
 pub use terminal::Terminal;

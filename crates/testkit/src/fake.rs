@@ -11,6 +11,20 @@ pub struct Request {
     pub method: String,
     /// The path, with the query.
     pub path: String,
+    /// Names in lower case, and values.
+    pub headers: Vec<(String, String)>,
+    /// What was sent, if it was of a known length.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// Returns the value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
 }
 
 /// What it is told.
@@ -74,6 +88,11 @@ impl FakeRegistry {
         format!("{}/{name}", self.address)
     }
 
+    /// Returns the address of something on the server.
+    pub fn address(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+
     /// Returns what was asked so far.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
@@ -97,7 +116,8 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split_whitespace();
-    let request = Request { method: words.next()?.to_owned(), path: words.next()?.to_owned() };
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = Vec::new();
     let mut length = 0;
     loop {
         let mut header = String::new();
@@ -106,9 +126,11 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
         if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().ok()?;
         }
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
-    Some(request)
+    let mut body = Vec::new();
+    reader.take(length).read_to_end(&mut body).ok()?;
+    Some(Request { method, path, headers, body })
 }
 
 fn write(mut stream: &TcpStream, request: &Request, reply: &Reply) -> std::io::Result<()> {

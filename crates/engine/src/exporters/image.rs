@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use slipway_model::oci::MediaType;
-use slipway_model::solve::ImageOptions;
-use slipway_model::{Descriptor, Diagnostic, Reference};
+use slipway_model::solve::{AnnotationTarget, ImageOptions};
+use slipway_model::{Descriptor, Diagnostic, ErrorKind, Reference};
 use slipway_store::{DiffOptions, LayerFormat, SnapshotInfo};
 
 use super::assemble::{self, AssembleOptions, Image, Layer};
@@ -31,6 +31,14 @@ pub(super) async fn build(context: &ExportContext, options: &ImageOptions) -> Re
         }
     }
     let is_index = images.len() > 1 || context.force_index;
+    let for_index = |target| matches!(target, AnnotationTarget::Index | AnnotationTarget::IndexDescriptor);
+    if let Some(lost) = options.annotations.iter().find(|one| !is_index && for_index(one.target)) {
+        let error = Diagnostic::new(ErrorKind::User, "index annotations not supported for single platform export")
+            .cause(format!("`{}` is for the index, and an image for one platform has none", lost.key))
+            .hint("annotate the manifest: leave out `index:`; or make an index with `--build-arg BUILDKIT_MULTI_PLATFORM=1`");
+        step.failed(&error);
+        return Err(error);
+    }
     let root = match (is_index, images.first()) {
         (false, Some(only)) => only.manifest.clone(),
         _ => assemble::index(&images, &assemble),

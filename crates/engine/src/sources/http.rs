@@ -2,13 +2,16 @@
 //!
 //! The key of such a file is its content. So that an unchanged file is not downloaded again, the entity tag of
 //! the last answer is kept and sent along; a server that says `304 Not Modified` is believed.
+//!
+//! Servers that want a login get the secret `HTTP_AUTH_HEADER_<host>` or `HTTP_AUTH_TOKEN_<host>`, if there is one.
 
 use std::path::Path;
 
+use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use slipway_files::{MakeFile, Root, Time};
 use slipway_model::llb::pb;
-use slipway_model::{Diagnostic, Digest, ErrorKind};
+use slipway_model::{Diagnostic, Digest, ErrorKind, Secret};
 use slipway_solver::CacheMap;
 use slipway_store::CommitInfo;
 
@@ -91,10 +94,10 @@ fn file_name(source: &pb::SourceOp, answer: &Answer) -> String {
 }
 
 async fn fetch(operation: &VertexOperation, source: &pb::SourceOp) -> Result<Answer, Diagnostic> {
-    let slot = operation.job.http_slot(&source.identifier);
+    let slot = operation.job.http_slot(&name_of_request(source));
     let answer = slot
         .get_or_init(|| async {
-            let answer = request(operation, &source.identifier).await?;
+            let answer = request(operation, source).await?;
             Ok(answer).map(|answer| serde_json::to_vec(&answer).unwrap_or_default())
         })
         .await
@@ -114,12 +117,53 @@ async fn fetch(operation: &VertexOperation, source: &pb::SourceOp) -> Result<Ans
     Ok(answer)
 }
 
-async fn request(operation: &VertexOperation, address: &str) -> Result<Answer, Diagnostic> {
+/// Names what is asked for: the address, and the headers that may change the answer.
+fn name_of_request(source: &pb::SourceOp) -> String {
+    let mut name = source.identifier.clone();
+    for (header, value) in headers(source) {
+        name.push_str(&format!("\0{header}\0{value}"));
+    }
+    name
+}
+
+/// Lists the headers that the operation asks for.
+fn headers(source: &pb::SourceOp) -> impl Iterator<Item = (&str, &str)> {
+    source.attrs.iter().filter_map(|(name, value)| Some((name.strip_prefix("http.header.")?, value.as_str())))
+}
+
+/// Finds what to show the server: the secret that the operation names, or one for the host.
+fn authorization(
+    operation: &VertexOperation,
+    source: &pb::SourceOp,
+) -> Result<Option<Secret<String>>, Diagnostic> {
+    let read = |name: &str, required: bool| -> Result<Option<String>, Diagnostic> {
+        let secret = operation.job.secret(name, required)?;
+        let text = secret.map(|secret| String::from_utf8_lossy(secret.expose()).trim().to_owned());
+        Ok(text.filter(|text| !text.is_empty()))
+    };
+    if let Some(name) = source.attrs.get("http.authheadersecret").filter(|name| !name.is_empty()) {
+        return Ok(read(name, true)?.map(Secret::new));
+    }
+    let Some(host) = host_of(&source.identifier) else { return Ok(None) };
+    if let Some(token) = read(&format!("HTTP_AUTH_TOKEN_{host}"), false)? {
+        return Ok(Some(Secret::new(format!("Bearer {token}"))));
+    }
+    Ok(read(&format!("HTTP_AUTH_HEADER_{host}"), false)?.map(Secret::new))
+}
+
+fn host_of(address: &str) -> Option<String> {
+    let url = url::Url::parse(address).ok()?;
+    url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned())
+}
+
+async fn request(operation: &VertexOperation, source: &pb::SourceOp) -> Result<Answer, Diagnostic> {
+    let address = source.identifier.as_str();
+    let known_as = name_of_request(source);
     let job = &operation.job;
     let values = job.engine.store.key_values();
     let content = job.engine.store.content();
     let known: Option<Answer> = values
-        .get(ANSWERS, address.as_bytes())
+        .get(ANSWERS, known_as.as_bytes())
         .ok()
         .flatten()
         .and_then(|value| serde_json::from_slice(&value.value).ok())
@@ -132,6 +176,18 @@ async fn request(operation: &VertexOperation, address: &str) -> Result<Answer, D
     let https = address.starts_with("https:");
     let client = job.blobs.client().web(https).await.context(|| format!("cannot download {shown}"))?;
     let mut get = client.get(address);
+    for (name, value) in headers(source) {
+        get = get.header(name, value);
+    }
+    let authorization = authorization(operation, source)?;
+    if let Some(value) = &authorization {
+        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| {
+            Diagnostic::new(ErrorKind::User, format!("cannot use the secret for {shown}"))
+                .cause("it has characters that no header can have")
+        })?;
+        value.set_sensitive(true);
+        get = get.header("authorization", value);
+    }
     if let Some(etag) = known.as_ref().and_then(|answer| answer.etag.as_ref()) {
         get = get.header("if-none-match", etag);
     }
@@ -141,9 +197,7 @@ async fn request(operation: &VertexOperation, address: &str) -> Result<Answer, D
         return Ok(known);
     }
     if !response.status().is_success() {
-        let status = response.status().as_u16();
-        return Err(Diagnostic::new(ErrorKind::User, format!("invalid response status {status}"))
-            .cause(format!("that is what the server says to a request for {shown}")));
+        return Err(refusal(response.status().as_u16(), address, authorization.is_some()));
     }
     let header = |name: &str| -> Option<String> {
         response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
@@ -162,9 +216,29 @@ async fn request(operation: &VertexOperation, address: &str) -> Result<Answer, D
     let digest = blocking(move || ingest.commit().diagnose()).await?;
     let answer = Answer { digest, size, etag, last_modified, filename };
     if let Ok(text) = serde_json::to_vec(&answer) {
-        let _ = values.put(ANSWERS, address.as_bytes(), &text);
+        let _ = values.put(ANSWERS, known_as.as_bytes(), &text);
     }
     Ok(answer)
+}
+
+/// Says that a server did not give the file.
+fn refusal(status: u16, address: &str, authorized: bool) -> Diagnostic {
+    let shown = redact(address);
+    let error = Diagnostic::new(ErrorKind::User, format!("invalid response status {status}"))
+        .cause(format!("that is what the server says to a request for {shown}"));
+    let host = host_of(address).unwrap_or_default();
+    match status {
+        401 | 403 if authorized => {
+            error.hint(format!("check the secret for `{host}`: the server does not accept it"))
+        }
+        401 | 403 => error.hint(format!(
+            "give a token with `--secret id=HTTP_AUTH_TOKEN_{host},env=VARIABLE`, or a whole header as \
+             `HTTP_AUTH_HEADER_{host}`"
+        )),
+        404 | 410 => error.hint("check the address"),
+        500.. => Diagnostic { kind: ErrorKind::Environment, ..error }.hint("try again later"),
+        _ => error,
+    }
 }
 
 /// Takes user names, passwords and query strings out of an address.

@@ -1,5 +1,6 @@
-//! Where trees come from: images, directories of the person who builds, addresses on the web.
+//! Where trees come from: images, directories of the person who builds, addresses on the web, repositories.
 
+mod git;
 mod http;
 mod image;
 pub(crate) mod layout;
@@ -18,6 +19,7 @@ enum Source<'a> {
     OciLayout(&'a str),
     Local(&'a str),
     Http,
+    Git,
 }
 
 impl<'a> Source<'a> {
@@ -27,9 +29,7 @@ impl<'a> Source<'a> {
             Some(("oci-layout", rest)) => Ok(Self::OciLayout(rest)),
             Some(("local", rest)) => Ok(Self::Local(rest)),
             Some(("http" | "https", _)) => Ok(Self::Http),
-            Some(("git", _)) => Err(Diagnostic::new(ErrorKind::User, format!("cannot fetch `{identifier}`"))
-                .cause("git sources are not supported yet")
-                .hint("clone the repository first, and give its directory as a context: `--build-context name=DIR`")),
+            Some(("git", _)) => Ok(Self::Git),
             _ => Err(Diagnostic::new(ErrorKind::User, format!("unknown source `{identifier}`"))),
         }
     }
@@ -45,6 +45,7 @@ pub(crate) async fn cache_map(
         Source::OciLayout(reference) => image::cache_map(operation, reference, true).await,
         Source::Local(name) => Ok(local::cache_map(operation, name)),
         Source::Http => http::cache_map(operation, source).await,
+        Source::Git => git::cache_map(operation, source).await,
     }
 }
 
@@ -55,5 +56,6 @@ pub(crate) async fn execute(operation: &VertexOperation, source: &pb::SourceOp) 
         Source::OciLayout(reference) => image::execute(operation, reference, true).await,
         Source::Local(name) => local::execute(operation, name),
         Source::Http => http::execute(operation, source).await,
+        Source::Git => git::execute(operation, source).await,
     }
 }

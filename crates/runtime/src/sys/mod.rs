@@ -8,3 +8,4 @@ pub(crate) mod mount;
 pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod seccomp;
+pub(crate) mod tether;

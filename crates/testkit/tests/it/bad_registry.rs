@@ -53,7 +53,9 @@ fn what_the_registry_refuses_is_told_with_its_reason() {
 fn a_busy_registry_is_asked_again_and_then_given_up() {
     let environment = Environment::new();
     let fake = FakeRegistry::start(|_: &Request| Reply::status(429).header("Retry-After", "0"));
-    error_of(&environment, &fake.reference("busy/app:1"), &["limits the rate"]);
+    let error =
+        error_of(&environment, &fake.reference("busy/app:1"), &["limits the rate", "try again later"]);
+    assert!(!error.contains(" in 0 s"), "{error}");
     assert!(fake.requests().len() > 1, "it was asked only once");
 }
 
@@ -66,6 +68,7 @@ enum Lie {
     LayerSize,
     ManifestDigest,
     ConfigDigest,
+    NotJson,
 }
 
 fn lying(lie: Lie) -> FakeRegistry {
@@ -112,7 +115,10 @@ fn lying(lie: Lie) -> FakeRegistry {
             let lies = lie == Lie::ConfigDigest;
             Reply::body("application/json", &if lies { altered(&config) } else { config.clone() })
         } else if last == "1" || last == index_digest {
-            Reply::body(INDEX, &index)
+            match lie {
+                Lie::NotJson => Reply::body(INDEX, b"<html>please log in</html>"),
+                _ => Reply::body(INDEX, &index),
+            }
         } else {
             Reply::status(404)
         }
@@ -135,6 +141,7 @@ fn a_registry_that_lies_is_found_out() {
         (Lie::LayerSize, &["sha256:"]),
         (Lie::ManifestDigest, &["sha256:"]),
         (Lie::ConfigDigest, &["sha256:"]),
+        (Lie::NotJson, &["no JSON", "the address of a registry"]),
     ];
     for (lie, parts) in lies {
         let environment = Environment::new();

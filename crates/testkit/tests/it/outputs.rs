@@ -185,3 +185,15 @@ fn the_same_source_gives_the_same_bytes() {
     });
     assert_eq!(digests[0], digests[1]);
 }
+
+#[test]
+fn annotations_of_an_index_need_an_index() {
+    let environment = Environment::new();
+    let context = environment.context("context", "FROM scratch\nCOPY Dockerfile /\n");
+    let annotated = ["--annotation=index:org.example.a=b", &context];
+    let error = environment.build(&annotated).failed(1);
+    for part in ["index annotations not supported for single platform export", "`org.example.a`", "hint: "] {
+        assert!(error.contains(part), "no `{part}` in:\n{error}");
+    }
+    environment.build(&[&["--build-arg=BUILDKIT_MULTI_PLATFORM=1"], &annotated[..]].concat()).succeeded();
+}
