@@ -7,10 +7,13 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use slipway_engine::store::{self, UsageItem, UsageKind};
+pub(crate) use slipway_engine::{
+    CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, RunOptions, RunSource,
+    Stated, Volume, Wanted,
+};
 use slipway_engine::{Engine, EngineOptions, SolveResponse, runtime};
-pub(crate) use slipway_engine::{RunOptions, RunSource, Volume};
 use slipway_model::progress::EventSink;
-use slipway_model::{Descriptor, Diagnostic, Digest, Platform, Reference, SolveRequest};
+use slipway_model::{Diagnostic, Digest, Platform, Reference, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalArgs;
@@ -47,17 +50,6 @@ impl BuildOutcome {
         let text = |key: &str| self.metadata.get(key).and_then(Value::as_str);
         text("containerimage.config.digest").or_else(|| text("containerimage.digest"))
     }
-}
-
-/// What a registry holds under a name.
-#[derive(Debug)]
-pub(crate) struct Inspected {
-    pub(crate) reference: Reference,
-    pub(crate) descriptor: Descriptor,
-    /// The manifest or index, as it is in the registry.
-    pub(crate) raw: Vec<u8>,
-    /// The configs by platform; empty unless they were asked for.
-    pub(crate) images: Vec<(Platform, Value)>,
 }
 
 /// An image in slipway's own store.
@@ -138,16 +130,38 @@ impl Builder {
         self.engine.collect_garbage();
     }
 
-    /// Asks a registry for an image; its configs too if `configs`.
-    pub(crate) async fn inspect(&self, name: &Reference, configs: bool) -> Result<Inspected, Failure> {
-        let found = self.engine.inspect(name).await?;
-        let images = if configs { self.engine.inspect_platforms(&found).await? } else { Vec::new() };
-        Ok(Inspected {
-            reference: found.reference,
-            descriptor: found.descriptor,
-            raw: found.raw,
-            images: images.into_iter().map(|image| (image.platform, image.config)).collect(),
-        })
+    /// Reads an image where it is.
+    pub(crate) async fn inspect(&self, location: &Location) -> Result<Inspection, Failure> {
+        Ok(self.engine.inspect(location).await?)
+    }
+
+    /// Reads what an image has for each platform.
+    pub(crate) async fn inspect_platforms(
+        &self,
+        found: &Inspection,
+        wanted: Wanted,
+    ) -> Result<Vec<PlatformInspection>, Failure> {
+        Ok(self.engine.inspect_platforms(found, wanted).await?)
+    }
+
+    /// Makes one image of several; nothing is written.
+    pub(crate) async fn combine(
+        &self,
+        sources: &[ImageSource],
+        options: &CombineOptions,
+    ) -> Result<Combined, Failure> {
+        Ok(self.engine.combine(sources, options).await?)
+    }
+
+    /// Copies an image to its places and names it there.
+    pub(crate) async fn publish(
+        &self,
+        image: &Combined,
+        targets: &[Location],
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<(), Failure> {
+        Ok(self.engine.publish(image, targets, events, cancel).await?)
     }
 
     /// Lists the images in the store.

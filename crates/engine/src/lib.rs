@@ -15,7 +15,7 @@ mod error;
 mod exporters;
 mod graph;
 mod images;
-mod inspect;
+mod imagetools;
 mod job;
 mod ops;
 mod platform_check;
@@ -32,7 +32,10 @@ mod terminal;
 mod tree;
 
 pub use engine::{Engine, EngineOptions, default_root};
-pub use inspect::{Inspection, PlatformInspection};
+pub use imagetools::{
+    CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,
+    Wanted,
+};
 pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;
 pub use solve::{CallResult, SolveResponse};

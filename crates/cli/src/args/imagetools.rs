@@ -17,17 +17,16 @@ pub(crate) struct ImagetoolsArgs {
 /// What `imagetools` can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImagetoolsCommand {
-    /// Show what a registry holds under a name
+    /// Show what a registry or an OCI layout has under a name
     Inspect(InspectArgs),
-    /// Make an image index from images that are in registries
-    #[command(hide = true)]
+    /// Make an image from images that are in registries or OCI layouts
     Create(CreateArgs),
 }
 
 /// Flags of `imagetools inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// Image to look at
+    /// Image to look at (format: `NAME[:TAG|@DIGEST]`, `oci-layout://PATH[:TAG]`)
     pub(crate) name: String,
     /// Format the output with a Go template
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "raw")]
@@ -40,7 +39,7 @@ pub(crate) struct InspectArgs {
 /// Flags of `imagetools create`.
 #[derive(Args, Debug)]
 pub(crate) struct CreateArgs {
-    /// Images or digests to combine
+    /// Images to combine (format: `NAME[:TAG|@DIGEST]`, digest, `oci-layout://PATH[:TAG]`, descriptor)
     #[arg(value_name = "SOURCE")]
     pub(crate) sources: Vec<String>,
     /// Add to the image that the tag names now
@@ -52,10 +51,10 @@ pub(crate) struct CreateArgs {
     /// Read a source descriptor from FILE
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
-    /// Name the new image
+    /// Name the new image (format: `NAME[:TAG]`, `oci-layout://PATH[:TAG]`)
     #[arg(short, long, value_name = "NAME")]
     pub(crate) tag: Vec<String>,
-    /// Add an annotation to the index (format: `[TYPE:]KEY=VALUE`)
+    /// Add an annotation (format: `index:KEY=VALUE`, `manifest-descriptor[PLATFORM]:KEY=VALUE`)
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) annotation: Vec<String>,
     /// Keep only these platforms

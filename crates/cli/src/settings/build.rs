@@ -140,7 +140,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
 
 /// Decides how progress is shown, and whether the image's ID is printed.
 fn display(args: &BuildArgs, around: &Surroundings) -> Result<(DisplayMode, bool), SettingsError> {
-    let mut kind = args.progress;
+    let kind = args.progress;
     let quiet = args.quiet || kind == ProgressArg::Quiet;
     if quiet {
         return match kind {
@@ -151,6 +151,14 @@ fn display(args: &BuildArgs, around: &Surroundings) -> Result<(DisplayMode, bool
             }
         };
     }
+    Ok((display_mode(kind, around)?, false))
+}
+
+/// Decides how progress is shown.
+pub(crate) fn display_mode(
+    mut kind: ProgressArg,
+    around: &Surroundings,
+) -> Result<DisplayMode, SettingsError> {
     if kind == ProgressArg::Auto
         && let Some(value) = around.non_empty("BUILDKIT_PROGRESS")
     {
@@ -160,13 +168,12 @@ fn display(args: &BuildArgs, around: &Surroundings) -> Result<(DisplayMode, bool
         })?;
     }
     let live = around.stderr_is_terminal && around.variable("TERM") != Some("dumb");
-    let mode = match kind {
+    Ok(match kind {
         ProgressArg::Auto | ProgressArg::Tty if live => DisplayMode::Tty,
         ProgressArg::Auto | ProgressArg::Tty | ProgressArg::Plain => DisplayMode::Plain,
         ProgressArg::Rawjson => DisplayMode::RawJson,
         ProgressArg::Quiet | ProgressArg::None => DisplayMode::Silent,
-    };
-    Ok((mode, false))
+    })
 }
 
 /// Parses `--call`, `--check` and `--print`.

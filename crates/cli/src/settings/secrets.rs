@@ -73,7 +73,7 @@ fn file(id: &str, path: &str, around: &Surroundings) -> Result<SecretSource, Set
 }
 
 /// Describes an error of the file system as every Unix tool does.
-pub(super) fn describe(error: &io::Error) -> String {
+pub(crate) fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),

@@ -19,7 +19,7 @@ use super::tarball::Tarball;
 const IMAGE_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CREATED: &str = "org.opencontainers.image.created";
-const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(crate) const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Which files list the images of an archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,7 +191,7 @@ pub(crate) fn platform_suffix(platform: &slipway_model::Platform) -> String {
     format!("{}{}", platform.architecture, platform.variant.as_deref().unwrap_or_default())
 }
 
-/// Writes a file under another name and renames it, so that the destination is whole or as it was.
+/// Replaces a file as a whole; a pipe or a device is written to.
 pub(crate) fn replace_file(
     path: &Path,
     write: impl FnOnce(&File) -> io::Result<()>,
@@ -205,7 +205,8 @@ pub(crate) fn replace_file(
     result.map_err(|error| failed(&path.display().to_string(), &error))
 }
 
-fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+/// Writes a file under another name and renames it, so that the destination is whole or as it was.
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);

@@ -11,7 +11,7 @@ use slipway_model::solve::LayoutSelector;
 use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, ImageIndex};
 
 /// Names the image in `index.json`.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// Documents larger than this are refused.

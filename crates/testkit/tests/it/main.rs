@@ -14,6 +14,7 @@ mod debian;
 mod git;
 mod hello;
 mod http;
+mod imagetools;
 mod killed;
 mod load;
 mod main_job;
