@@ -13,6 +13,7 @@ mod content;
 mod engine;
 mod error;
 mod exporters;
+mod failures;
 mod graph;
 mod images;
 mod imagetools;

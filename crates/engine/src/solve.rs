@@ -16,7 +16,7 @@ use slipway_model::solve::{
     Call, DockerfileRequest, Frontend, NamedContextSource, OutputSpec, SolveRequest, SourceDateEpoch,
 };
 use slipway_model::{Diagnostic, Digest, Digester, ErrorKind, Platform, SourceSpan, progress};
-use slipway_solver::{Observer, VertexId};
+use slipway_solver::{Observer, SolveError, VertexId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,9 @@ use crate::sandbox::Sandboxes;
 use crate::sources::layout::Layout;
 use crate::sources::local::LocalContexts;
 use crate::tree::Tree;
+
+/// How long, after a failure, others are waited for that nothing has to run for.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a build gave.
 #[derive(Clone, Debug, Default)]
@@ -162,7 +165,7 @@ impl<'a> Solve<'a> {
         let built = self.build(&definitions, &job).await;
         // What was read of the context need not be read again, whether or not the build succeeded.
         job.contexts.values().for_each(|context| context.save_digests());
-        let trees = built.map_err(|e| vec![e])?;
+        let trees = built?;
         let epoch = self.epoch(&job).await.map_err(|e| vec![e])?;
         let results = self.results(&converted, trees);
         let context = ExportContext {
@@ -328,13 +331,16 @@ impl<'a> Solve<'a> {
         Sandboxes::decide(|| self.engine.inner.facts(), platforms)
     }
 
-    async fn build(&self, definitions: &[Definition], job: &Arc<Job>) -> Result<Vec<Tree>, Diagnostic> {
-        let merged = graph::merge(definitions, job)?;
+    async fn build(&self, definitions: &[Definition], job: &Arc<Job>) -> Result<Vec<Tree>, Vec<Diagnostic>> {
+        let merged = graph::merge(definitions, job).map_err(|e| vec![e])?;
         let wanted: Vec<_> = merged.results.iter().flatten().copied().collect();
         let cache = StoredCache::new(job.engine.store.cache(), self.lease.clone());
         let observer = Narrator { progress: self.progress.clone(), graph: &merged.graph };
         let solved = slipway_solver::solve(&merged.graph, &wanted, &cache, &observer).await;
-        let mut trees = solved.map_err(|failure| failure.error)?.into_iter();
+        let told = |failures: Vec<_>| {
+            crate::failures::told(failures.into_iter().map(|f: SolveError<_>| f.error).collect())
+        };
+        let mut trees = solved.map_err(told)?.into_iter();
         Ok(merged.results.iter().map(|r| r.and_then(|_| trees.next()).unwrap_or(Tree::Empty)).collect())
     }
 
@@ -467,6 +473,10 @@ impl Narrator<'_> {
 }
 
 impl Observer<VertexOperation> for Narrator<'_> {
+    fn patience(&self) -> futures_util::future::BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(PATIENCE))
+    }
+
     fn cached(&self, id: VertexId, operation: &VertexOperation) {
         let now = Some(std::time::SystemTime::now());
         let vertex = self.vertex(id, operation);

@@ -1,10 +1,12 @@
 //! Performs the machine's actions: operations run concurrently, the cache is asked in between.
 //!
 //! All futures live in the one future that [`solve`] returns, so dropping it stops everything that has not
-//! been handed to a thread. The first failure ends the solve; the caller cancels what is still running.
+//! been handed to a thread. The first failure ends the solve; the caller cancels what is still running. But what
+//! was being found out about other vertices is waited for a moment longer, so that independent mistakes, as two
+//! files that are missing, are told together.
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use slipway_model::Digest;
 
@@ -67,6 +69,10 @@ pub trait Observer<O: Operation>: Send + Sync {
     fn completed(&self, vertex: VertexId, operation: &O);
     /// The vertex failed, while its key was made or while it executed.
     fn failed(&self, vertex: VertexId, operation: &O, error: &O::Error);
+    /// Ends when, after a failure, no others are waited for any more.
+    fn patience(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A vertex failed.
@@ -85,37 +91,31 @@ enum Done<O: Operation> {
 /// Computes the results of `wanted`, in their order.
 ///
 /// # Errors
-/// The first failure of an operation. Operations that were running then are dropped.
+/// The first failure of an operation, and those of others whose keys were being made then. Operations that were
+/// executing are dropped.
 pub async fn solve<O: Operation>(
     graph: &Graph<O>,
     wanted: &[Input],
     cache: &dyn CacheStore<O>,
     observer: &dyn Observer<O>,
-) -> Result<Vec<O::Output>, SolveError<O::Error>> {
+) -> Result<Vec<O::Output>, Vec<SolveError<O::Error>>> {
     let mut driver = Driver {
         graph,
         cache,
         observer,
         machine: Machine::new(graph),
         outputs: vec![None; graph.len()],
-        running: FuturesUnordered::new(),
+        keying: FuturesUnordered::new(),
+        executing: FuturesUnordered::new(),
+        failed: false,
     };
     for input in wanted {
         let actions = driver.machine.demand(input.vertex);
         driver.perform(actions);
     }
-    while let Some(done) = driver.running.next().await {
-        match done {
-            Done::Event(event) => driver.feed(event),
-            Done::Executed(vertex, outputs) => {
-                driver.outputs[vertex.0] = Some(outputs);
-                observer.completed(vertex, graph.operation(vertex));
-                driver.feed(Event::Executed(vertex));
-            }
-            Done::Failed(error) => {
-                observer.failed(error.vertex, graph.operation(error.vertex), &error.error);
-                return Err(error);
-            }
+    while let Some(done) = driver.next().await {
+        if let Some(error) = driver.take(done) {
+            return Err(driver.failures(error).await);
         }
     }
     Ok(wanted.iter().map(|input| driver.output(*input)).collect())
@@ -127,10 +127,62 @@ struct Driver<'a, O: Operation> {
     observer: &'a dyn Observer<O>,
     machine: Machine,
     outputs: Vec<Option<Vec<O::Output>>>,
-    running: FuturesUnordered<BoxFuture<'a, Done<O>>>,
+    /// Keys and contents that are being found out.
+    keying: FuturesUnordered<BoxFuture<'a, Done<O>>>,
+    executing: FuturesUnordered<BoxFuture<'a, Done<O>>>,
+    /// Nothing executes any more.
+    failed: bool,
 }
 
 impl<O: Operation> Driver<'_, O> {
+    /// Waits for whatever ends next; `None` if nothing runs.
+    async fn next(&mut self) -> Option<Done<O>> {
+        match (self.keying.is_empty(), self.executing.is_empty()) {
+            (true, true) => None,
+            (true, false) => self.executing.next().await,
+            (false, true) => self.keying.next().await,
+            (false, false) => match select(self.keying.next(), self.executing.next()).await {
+                Either::Left((done, _)) | Either::Right((done, _)) => done,
+            },
+        }
+    }
+
+    /// Takes note of what has ended; a failure is given back.
+    fn take(&mut self, done: Done<O>) -> Option<SolveError<O::Error>> {
+        match done {
+            Done::Event(event) => self.feed(event),
+            Done::Executed(vertex, outputs) => {
+                self.outputs[vertex.0] = Some(outputs);
+                self.observer.completed(vertex, self.graph.operation(vertex));
+                self.feed(Event::Executed(vertex));
+            }
+            Done::Failed(error) => {
+                self.observer.failed(error.vertex, self.graph.operation(error.vertex), &error.error);
+                return Some(error);
+            }
+        }
+        None
+    }
+
+    /// Collects, after the first failure, those that show without executing anything.
+    async fn failures(&mut self, first: SolveError<O::Error>) -> Vec<SolveError<O::Error>> {
+        self.failed = true;
+        self.executing.clear();
+        let mut failures = vec![first];
+        let mut patience = self.observer.patience();
+        while !self.keying.is_empty() {
+            match select(self.keying.next(), &mut patience).await {
+                Either::Left((Some(done), _)) => {
+                    let failure = self.take(done);
+                    // A vertex has several inputs, of which each may be wrong; it is told once.
+                    failures.extend(failure.filter(|one| failures.iter().all(|f| f.vertex != one.vertex)));
+                }
+                Either::Left((None, _)) | Either::Right(_) => break,
+            }
+        }
+        failures
+    }
+
     fn feed(&mut self, event: Event) {
         let actions = self.machine.step(event);
         self.perform(actions);
@@ -179,6 +231,7 @@ impl<O: Operation> Driver<'_, O> {
     }
 
     fn start(&mut self, action: Action) {
+        let executes = matches!(action, Action::Execute(_));
         let (vertex, future): (_, BoxFuture<'_, Result<Done<O>, O::Error>>) = match action {
             Action::CacheMap(vertex) => {
                 let operation = self.graph.operation(vertex).clone();
@@ -196,6 +249,9 @@ impl<O: Operation> Driver<'_, O> {
                 (vertex, Box::pin(key))
             }
             Action::Execute(vertex) => {
+                if self.failed {
+                    return;
+                }
                 let operation = self.graph.operation(vertex).clone();
                 self.observer.started(vertex, &operation);
                 let inputs = self.graph.inputs(vertex).iter().map(|input| self.output(*input)).collect();
@@ -204,7 +260,8 @@ impl<O: Operation> Driver<'_, O> {
             }
             _ => return,
         };
-        self.running.push(Box::pin(async move {
+        let running = if executes { &self.executing } else { &self.keying };
+        running.push(Box::pin(async move {
             future.await.unwrap_or_else(|error| Done::Failed(SolveError { vertex, error }))
         }));
     }

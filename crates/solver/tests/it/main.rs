@@ -285,8 +285,7 @@ async fn the_driver_gives_results_in_the_order_asked_for() {
     for _ in 0..2 {
         let (graph, ids) = graph(&plan, &BTreeSet::new(), false, &world);
         let wanted = [Input { vertex: ids[2], index: 0 }, Input { vertex: ids[0], index: 0 }];
-        let results =
-            solve(&graph, &wanted, &Memory(world.clone()), &Silent).await.map_err(|e| e.error).unwrap();
+        let results = solve(&graph, &wanted, &Memory(world.clone()), &Silent).await.unwrap();
         let expected = naive(&plan, &BTreeSet::new());
         assert_eq!(results, [expected[2], expected[0]]);
     }
@@ -318,4 +317,79 @@ fn certain_misses_start_without_waiting() {
         }
     }
     assert_eq!(ready, ids[..4].iter().copied().collect());
+}
+
+/// Fails while its key is made, or while it executes.
+#[derive(Debug)]
+struct Faulty {
+    in_key: bool,
+}
+
+#[async_trait]
+impl Operation for Faulty {
+    type Output = u64;
+    type Error = String;
+
+    async fn cache_map(&self) -> Result<CacheMap, String> {
+        if self.in_key {
+            return Err("key".to_owned());
+        }
+        Ok(CacheMap { digest: Digest::of("faulty"), inputs: Vec::new(), no_cache: None })
+    }
+
+    async fn content_key(&self, _: usize, _: &u64) -> Result<Option<Digest>, String> {
+        Ok(None)
+    }
+
+    async fn execute(&self, _: Vec<u64>) -> Result<Vec<u64>, String> {
+        Err("execution".to_owned())
+    }
+}
+
+/// Remembers nothing, and waits for what is under way.
+struct Patient;
+
+impl CacheStore<Faulty> for Patient {
+    fn lookup(&self, _: &Digest) -> Option<CachedKey> {
+        None
+    }
+
+    fn link(&self, _: &Digest, _: &Digest) {}
+
+    fn load(&self, _: &Faulty, _: &Digest) -> Option<Vec<u64>> {
+        None
+    }
+
+    fn save(&self, _: &Faulty, _: SaveRecord<'_, Faulty>) {}
+}
+
+impl Observer<Faulty> for Patient {
+    fn cached(&self, _: VertexId, _: &Faulty) {}
+
+    fn started(&self, _: VertexId, _: &Faulty) {}
+
+    fn completed(&self, _: VertexId, _: &Faulty) {}
+
+    fn failed(&self, _: VertexId, _: &Faulty, _: &String) {}
+
+    fn patience(&self) -> futures_util::future::BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn independent_failures_are_told_together() {
+    let mut graph = Graph::new();
+    let faults = [true, false, true];
+    let wanted: Vec<Input> = (0_u64..)
+        .zip(faults)
+        .map(|(name, in_key)| Input {
+            vertex: graph.add(Digest::of(name.to_le_bytes()), Vec::new(), || Faulty { in_key }),
+            index: 0,
+        })
+        .collect();
+    let failures = solve(&graph, &wanted, &Patient, &Patient).await.unwrap_err();
+    let failed = |number: usize| failures.iter().any(|failure| failure.vertex == wanted[number].vertex);
+    assert!(failed(0) && failed(2), "{failures:?}");
+    assert!(!failed(1), "what executes after a failure is not waited for");
 }

@@ -21,5 +21,6 @@ mod main_job;
 mod outputs;
 mod platform_check;
 mod rootless;
+mod several_errors;
 mod stopped;
 mod terminal;
