@@ -34,7 +34,7 @@ mod transport;
 
 pub use blob::{BlobStream, VerifiedBlob};
 pub use challenge::{Challenge, parse_challenges};
-pub use client::{Access, Client, ClientOptions, Progress, PushOptions, Pushed};
+pub use client::{Access, Client, ClientOptions, Growth, Progress, PushOptions, Pushed};
 pub use clock::{Clock, SystemClock};
 pub use config::{ConfigError, ConfigPaths, RegistryConfig};
 pub use credentials::{Anonymous, Credential, CredentialError, Credentials, DockerCredentials};

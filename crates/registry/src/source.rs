@@ -1,7 +1,9 @@
 //! Content to be pushed, which can be read again from any place when a connection breaks.
 
 use std::fmt;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ pub enum BlobSource {
     Bytes(Bytes),
     /// A file, opened when it is needed.
     Path(PathBuf),
+    /// An open file, which may have lost its name; where it is read is not changed.
+    File(Arc<File>),
     /// Anything that can be opened at an offset.
     Open(OpenBlob),
 }
@@ -32,6 +36,7 @@ impl fmt::Debug for BlobSource {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
             Self::Path(path) => write!(f, "Path({})", path.display()),
+            Self::File(_) => f.write_str("File(..)"),
             Self::Open(_) => f.write_str("Open(..)"),
         }
     }
@@ -57,7 +62,14 @@ impl BlobSource {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 stream::iter([Ok(bytes.slice(start..))]).boxed()
             }
-            Self::Path(path) => read_file(path.clone(), offset, length),
+            Self::Path(path) => {
+                let path = path.clone();
+                read_file(move || File::open(path).map(Arc::new), offset, length)
+            }
+            Self::File(file) => {
+                let file = file.clone();
+                read_file(move || Ok(file), offset, length)
+            }
             Self::Open(open) => {
                 let opened = open(offset);
                 stream::once(opened)
@@ -73,37 +85,47 @@ impl BlobSource {
 }
 
 /// Reads a file piece by piece on the blocking threads, one piece ahead of what is being sent.
-fn read_file(path: PathBuf, offset: u64, length: u64) -> BoxStream<'static, io::Result<Bytes>> {
-    let open = move || -> io::Result<Reader> {
-        let mut file = std::fs::File::open(&path)?;
-        file.seek(SeekFrom::Start(offset))?;
-        read_piece(file, length)
-    };
-    let first = tokio::task::spawn_blocking(open);
+fn read_file(
+    open: impl FnOnce() -> io::Result<Arc<File>> + Send + 'static,
+    offset: u64,
+    length: u64,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let first = tokio::task::spawn_blocking(move || read_piece(open()?, offset, length));
     stream::try_unfold(first, |pending| async move {
-        let Reader { file, piece, left } = pending.await.map_err(io::Error::other)??;
+        let Reader { file, piece, offset, left } = pending.await.map_err(io::Error::other)??;
         if piece.is_empty() {
             return Ok(None);
         }
-        let next = tokio::task::spawn_blocking(move || read_piece(file, left));
+        let next = tokio::task::spawn_blocking(move || read_piece(file, offset, left));
         Ok(Some((piece, next)))
     })
     .boxed()
 }
 
 struct Reader {
-    file: std::fs::File,
+    file: Arc<File>,
     piece: Bytes,
+    /// Where the next piece is, and how much is left from there.
+    offset: u64,
     left: u64,
 }
 
-fn read_piece(mut file: std::fs::File, left: u64) -> io::Result<Reader> {
-    let wanted = left.min(CHUNK);
-    // One byte more, so that the last read finds the end without growing the buffer.
-    let mut piece = Vec::with_capacity(wanted as usize + 1);
-    (&mut file).take(wanted).read_to_end(&mut piece)?;
-    let left = left - piece.len() as u64;
-    Ok(Reader { file, piece: piece.into(), left })
+fn read_piece(file: Arc<File>, offset: u64, left: u64) -> io::Result<Reader> {
+    // A chunk fits into memory.
+    let wanted = left.min(CHUNK) as usize;
+    let mut piece = vec![0; wanted];
+    let mut filled = 0;
+    while filled < wanted {
+        match file.read_at(&mut piece[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    piece.truncate(filled);
+    let read = filled as u64;
+    Ok(Reader { file, piece: piece.into(), offset: offset + read, left: left - read })
 }
 
 fn exactly(
@@ -151,8 +173,12 @@ mod tests {
             let rest = opened.slice(offset as usize..);
             Box::pin(async move { Ok(stream::iter([Ok(rest)]).boxed()) })
         });
-        let sources =
-            [BlobSource::Bytes(bytes), BlobSource::Path(file.path().into()), BlobSource::Open(open)];
+        let sources = [
+            BlobSource::Bytes(bytes),
+            BlobSource::Path(file.path().into()),
+            BlobSource::Open(open),
+            BlobSource::File(Arc::new(file.reopen().unwrap())),
+        ];
         for source in sources {
             for (offset, length) in [(0, content.len()), (7, CHUNK as usize), (content.len(), 0), (5, 1)] {
                 let read = read(&source, offset as u64, length as u64).await.unwrap();

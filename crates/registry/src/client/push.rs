@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use slipway_model::{Descriptor, Digest, Reference};
 
 use super::call::Call;
-use super::upload::{Session, Upload};
+use super::upload::{Session, Transfer, Upload};
 use super::{Answer, Client};
 use crate::error::RegistryError;
 use crate::host::Host;
@@ -89,14 +89,10 @@ impl Client {
             Begun::Mounted => return Ok(Pushed::Mounted),
             Begun::Session(session) => session,
         };
-        let upload = Upload {
-            host: &host,
-            reference,
-            descriptor,
-            source,
-            progress: options.progress.clone(),
-            action: format!("push blob `{}` to `{}`", descriptor.digest, reference.without_tag().familiar()),
-        };
+        let action = format!("push blob `{}` to `{}`", descriptor.digest, reference.without_tag().familiar());
+        let progress = options.progress.clone();
+        let transfer = Transfer { host: &host, reference, source, progress, action };
+        let upload = Upload { transfer, descriptor };
         self.upload(&upload, session).await?;
         Ok(Pushed::Uploaded)
     }
@@ -128,7 +124,7 @@ impl Client {
         self.push_blob(to, descriptor, &source, &options).await
     }
 
-    async fn blob_is_there(
+    pub(super) async fn blob_is_there(
         &self,
         host: &Host,
         reference: &Reference,
@@ -218,7 +214,7 @@ impl Client {
     }
 
     /// Gives an upload session back; the registry drops forgotten ones by itself, so failing is harmless.
-    async fn cancel(&self, host: &Host, reference: &Reference, session: Session) {
+    pub(super) async fn cancel(&self, host: &Host, reference: &Reference, session: Session) {
         let call = Call::get("", ScopeSet::push(reference.path()), "cancel the upload")
             .with_method(Method::DELETE)
             .with_target(session.place);

@@ -23,24 +23,29 @@ use crate::scope::ScopeSet;
 use crate::source::BlobSource;
 
 /// How large a piece is where a proxy refuses the whole (many stop at 100 MB).
-const PIECE: u64 = 32 << 20;
+pub(super) const PIECE: u64 = 32 << 20;
 
 /// Is an upload that the registry has begun: where to send to, and from which byte on.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(super) place: Url,
-    offset: u64,
-    smallest_piece: u64,
+    pub(super) offset: u64,
+    pub(super) smallest_piece: u64,
 }
 
-/// Says what is uploaded where.
-pub(super) struct Upload<'a> {
+/// Says what is sent where.
+pub(super) struct Transfer<'a> {
     pub(super) host: &'a Host,
     pub(super) reference: &'a Reference,
-    pub(super) descriptor: &'a Descriptor,
     pub(super) source: &'a BlobSource,
     pub(super) progress: Option<Progress>,
     pub(super) action: String,
+}
+
+/// Says which blob a transfer makes.
+pub(super) struct Upload<'a> {
+    pub(super) transfer: Transfer<'a>,
+    pub(super) descriptor: &'a Descriptor,
 }
 
 /// Is a part of a blob as a request's body.
@@ -78,8 +83,10 @@ impl Client {
     /// Sends the blob to `session`, and to further ones if that fails in a way that may pass.
     pub(super) async fn upload(&self, upload: &Upload<'_>, session: Session) -> Result<(), RegistryError> {
         let size = upload.descriptor.size;
+        let Transfer { host, reference, action, .. } = &upload.transfer;
+        // What was begun in pieces goes on in pieces.
+        let mut piece = if session.offset > 0 { PIECE.max(session.smallest_piece) } else { u64::MAX };
         let mut session = session;
-        let mut piece = u64::MAX;
         let mut tries = 0;
         loop {
             tries += 1;
@@ -89,9 +96,9 @@ impl Client {
             };
             let refused_for_size = matches!(error, RegistryError::Rejected { status: 413, .. });
             if refused_for_size && piece > PIECE && size > PIECE {
-                tracing::debug!(action = upload.action, "too large in one piece");
+                tracing::debug!(action, "too large in one piece");
                 piece = PIECE.max(session.smallest_piece);
-                session = self.start_upload(upload.host, upload.reference, &upload.action).await?;
+                session = self.start_upload(host, reference, action).await?;
                 continue;
             }
             if tries >= self.shared.retry.tries || !may_pass(&error) {
@@ -104,14 +111,14 @@ impl Client {
             if asked.is_some_and(|asked| asked > self.shared.retry.longest_retry_after) {
                 return Err(error);
             }
-            tracing::debug!(action = upload.action, %error, tries, "the upload broke");
+            tracing::debug!(action, %error, tries, "the upload broke");
             self.clock().sleep(asked.unwrap_or_else(|| self.shared.retry.pause(tries))).await;
             match self.pick_up(upload, &session).await? {
                 Some(resumed) => session = resumed,
                 // The answer to the last request was lost, not the request.
                 None if self.arrived(upload).await => return Ok(()),
                 None => {
-                    session = self.start_upload(upload.host, upload.reference, &upload.action).await?;
+                    session = self.start_upload(host, reference, action).await?;
                 }
             }
         }
@@ -124,43 +131,29 @@ impl Client {
         piece: u64,
     ) -> Result<(), RegistryError> {
         let size = upload.descriptor.size;
+        let Transfer { host, action, .. } = &upload.transfer;
         let in_one = session.offset == 0 && size <= piece;
         while !in_one && session.offset < size {
-            let length = piece.min(size - session.offset);
-            let end = session.offset + length;
-            let call = upload
-                .call(Method::PATCH, session.place.clone())
-                .with_header(header::CONTENT_TYPE, "application/octet-stream")
-                .with_header(header::CONTENT_RANGE, &format!("{}-{}", session.offset, end - 1))
-                .with_header(header::CONTENT_LENGTH, &length.to_string())
-                .with_body(upload.piece(session.offset, length));
-            let answer = self.send_once(upload.host, &call).await?;
-            if !answer.status.is_success() {
-                return Err(answer.into_error(upload.host, &upload.action));
-            }
-            let before = session.offset;
-            if session.advance(&answer).is_none() {
-                session.offset = end;
-            }
-            if session.offset > size || session.offset <= before {
-                return Err(upload.nonsense(format!("it has {} of {size} bytes", session.offset)));
-            }
+            let end = session.offset + piece.min(size - session.offset);
+            self.send_piece(&upload.transfer, session, end, size).await?;
         }
         let mut place = session.place.clone();
         place.query_pairs_mut().append_pair("digest", &upload.descriptor.digest.to_string());
-        let mut call =
-            upload.call(Method::PUT, place).with_header(header::CONTENT_TYPE, "application/octet-stream");
+        let mut call = upload
+            .transfer
+            .call(Method::PUT, place)
+            .with_header(header::CONTENT_TYPE, "application/octet-stream");
         if in_one && size > 0 {
-            call =
-                call.with_header(header::CONTENT_LENGTH, &size.to_string()).with_body(upload.piece(0, size));
+            let body = upload.transfer.piece(0, size);
+            call = call.with_header(header::CONTENT_LENGTH, &size.to_string()).with_body(body);
         }
-        let answer = self.send_once(upload.host, &call).await?;
+        let answer = self.send_once(host, &call).await?;
         if !answer.status.is_success() {
-            return Err(answer.into_error(upload.host, &upload.action));
+            return Err(answer.into_error(host, action));
         }
         match answer.digest().filter(|&actual| actual != upload.descriptor.digest) {
             Some(actual) => Err(RegistryError::DigestMismatch {
-                action: upload.action.clone(),
+                action: action.clone(),
                 expected: upload.descriptor.digest,
                 actual,
             }),
@@ -168,10 +161,39 @@ impl Client {
         }
     }
 
+    /// Sends what is between the session's offset and `end` of a blob of at most `size` bytes.
+    pub(super) async fn send_piece(
+        &self,
+        transfer: &Transfer<'_>,
+        session: &mut Session,
+        end: u64,
+        size: u64,
+    ) -> Result<(), RegistryError> {
+        let before = session.offset;
+        let length = end - before;
+        let call = transfer
+            .call(Method::PATCH, session.place.clone())
+            .with_header(header::CONTENT_TYPE, "application/octet-stream")
+            .with_header(header::CONTENT_RANGE, &format!("{before}-{}", end - 1))
+            .with_header(header::CONTENT_LENGTH, &length.to_string())
+            .with_body(transfer.piece(before, length));
+        let answer = self.send_once(transfer.host, &call).await?;
+        if !answer.status.is_success() {
+            return Err(answer.into_error(transfer.host, &transfer.action));
+        }
+        if session.advance(&answer).is_none() {
+            session.offset = end;
+        }
+        if session.offset > size || session.offset <= before {
+            return Err(transfer.nonsense(format!("it has {} of {size} bytes", session.offset)));
+        }
+        Ok(())
+    }
+
     /// Asks the registry how much of a broken upload it has; nothing if it is to be begun anew.
     async fn pick_up(&self, upload: &Upload<'_>, broken: &Session) -> Result<Option<Session>, RegistryError> {
-        let call = upload.call(Method::GET, broken.place.clone());
-        let answer = match self.send_once(upload.host, &call).await {
+        let call = upload.transfer.call(Method::GET, broken.place.clone());
+        let answer = match self.send_once(upload.transfer.host, &call).await {
             Ok(answer) => answer,
             // Whether the registry is back shows when the new session is begun, with patience.
             Err(error) if may_pass(&error) => return Ok(None),
@@ -185,14 +207,15 @@ impl Client {
 
     async fn arrived(&self, upload: &Upload<'_>) -> bool {
         let digest = upload.descriptor.digest;
-        let path = format!("{}/blobs/{digest}", upload.reference.path());
-        let call = Call::get(path, ScopeSet::push(upload.reference.path()), upload.action.clone())
-            .with_method(Method::HEAD);
-        self.send_once(upload.host, &call).await.is_ok_and(|answer| answer.status.is_success())
+        let Transfer { host, reference, action, .. } = &upload.transfer;
+        let path = format!("{}/blobs/{digest}", reference.path());
+        let call =
+            Call::get(path, ScopeSet::push(reference.path()), action.clone()).with_method(Method::HEAD);
+        self.send_once(host, &call).await.is_ok_and(|answer| answer.status.is_success())
     }
 }
 
-impl Upload<'_> {
+impl Transfer<'_> {
     fn call(&self, method: Method, place: Url) -> Call {
         Call::get("", ScopeSet::push(self.reference.path()), self.action.clone())
             .with_method(method)

@@ -4,6 +4,7 @@
 
 mod auth;
 mod fake;
+mod growing;
 mod kit;
 mod mirrors;
 mod pull;

@@ -5,11 +5,12 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use slipway_model::{Descriptor, Digest, MediaType, Reference, Secret};
 use slipway_registry::config::HostConfig;
 use slipway_registry::{
-    Access, BlobSource, Credential, Missing, PushOptions, Pushed, RegistryConfig, RegistryError,
+    Access, BlobSource, Credential, Growth, Missing, PushOptions, Pushed, RegistryConfig, RegistryError,
 };
 
 use crate::kit::*;
@@ -170,4 +171,28 @@ async fn an_image_goes_round_with_a_password() {
         assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error:?}");
         assert!(!show(&error).contains("wrong-password"));
     }
+}
+
+#[tokio::test]
+async fn a_blob_that_grows_arrives_whole() {
+    let Some(registry) = Registry::start("") else { return };
+    let (client, name) = (client().0, registry.reference("team/grows:1"));
+    let bytes = content(40 << 20);
+    let (sent, source) = (Arc::new(tokio::sync::Notify::new()), BlobSource::Bytes(bytes.clone()));
+    let tell = sent.clone();
+    let progress = Arc::new(move |total| {
+        if total >= 16 << 20 {
+            tell.notify_one();
+        }
+    });
+    let (grow, growth) = tokio::sync::watch::channel(Growth::Written(20 << 20));
+    let options = PushOptions { progress: Some(progress), ..PushOptions::default() };
+    let push = client.push_growing(&name, &source, growth, &options);
+    let made = async {
+        sent.notified().await;
+        grow.send_replace(Growth::Done(Box::new(layer(&bytes))));
+    };
+    let (pushed, ()) = tokio::join!(push, made);
+    assert_eq!(pushed.unwrap().unwrap(), (layer(&bytes), Pushed::Uploaded));
+    assert!(read_verified(client.blob(&name, &layer(&bytes), 0)).await.unwrap() == bytes);
 }
