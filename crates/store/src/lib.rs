@@ -37,7 +37,7 @@ pub use content::{ContentStore, Ingest, IngestOutcome};
 pub use error::{EntryFault, Result, StoreError};
 pub use images::{Images, NamedImage};
 pub use kv::{KeyValues, Stamped};
-pub use layer::{DiffOptions, FileObserver, LayerFormat, layer_compression, layer_media_type};
+pub use layer::{BlobWatcher, DiffOptions, FileObserver, LayerFormat, layer_compression, layer_media_type};
 pub use lease::Lease;
 pub use mount::{MountedTree, OverlaySpec};
 pub use prune::{GcPolicy, GcRule, PruneOptions};

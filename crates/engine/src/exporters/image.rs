@@ -5,8 +5,9 @@ use std::sync::Arc;
 use slipway_model::oci::MediaType;
 use slipway_model::solve::{AnnotationTarget, ImageOptions};
 use slipway_model::{Descriptor, Diagnostic, ErrorKind, Reference};
-use slipway_store::{DiffOptions, LayerFormat, SnapshotInfo};
+use slipway_store::{BlobWatcher, DiffOptions, LayerFormat, SnapshotInfo};
 
+use super::ahead::Ahead;
 use super::assemble::{self, AssembleOptions, Image, Layer};
 use super::{Built, ExportContext, PlatformResult};
 use crate::error::{Context as _, blocking};
@@ -15,13 +16,17 @@ use crate::platform_check::{Checked, LayerCheck, Programs};
 use crate::tree::Tree;
 
 /// Makes the image of every platform, and the index over them.
-pub(super) async fn build(context: &ExportContext, options: &ImageOptions) -> Result<Built, Diagnostic> {
+pub(super) async fn build(
+    context: &ExportContext,
+    options: &ImageOptions,
+    ahead: Ahead,
+) -> Result<Built, Diagnostic> {
     let job = &context.job;
     let step = job.progress.step("exporting to image");
     let assemble = AssembleOptions { image: options, epoch: context.epoch };
     let mut images: Vec<Image> = Vec::with_capacity(context.results.len());
     for result in &context.results {
-        let image = one(context, result, options, &assemble, &step).await;
+        let image = one(context, result, &assemble, &ahead, &step).await;
         match image {
             Ok(image) => images.push(image),
             Err(error) => {
@@ -43,7 +48,7 @@ pub(super) async fn build(context: &ExportContext, options: &ImageOptions) -> Re
         (false, Some(only)) => only.manifest.clone(),
         _ => assemble::index(&images, &assemble),
     };
-    let built = Built { images, root, is_index };
+    let built = Built { images, root, is_index, ahead };
     let content = job.engine.store.content();
     let stored = built.documents().into_iter().try_for_each(|document| {
         let there = content.contains(&document.descriptor.digest)? == Some(document.descriptor.size);
@@ -59,11 +64,11 @@ pub(super) async fn build(context: &ExportContext, options: &ImageOptions) -> Re
 async fn one(
     context: &ExportContext,
     result: &PlatformResult,
-    options: &ImageOptions,
     assemble: &AssembleOptions<'_>,
+    ahead: &Ahead,
     step: &crate::progress::Step,
 ) -> Result<Image, Diagnostic> {
-    let job = &context.job;
+    let (job, options) = (&context.job, assemble.image);
     let snapshots = job.engine.store.snapshots();
     let top = match &result.tree {
         Tree::Empty => None,
@@ -88,7 +93,7 @@ async fn one(
         threads: None,
     };
     let clamp_mtime = context.epoch.filter(|_| options.rewrite_timestamp);
-    let export = LayerExport { job: job.clone(), format, clamp_mtime };
+    let export = LayerExport { job: job.clone(), format, clamp_mtime, ahead: ahead.clone() };
     let (layers, programs) = blocking(move || export.all(&chain)).await?;
     let mut check = Checked::new(context, result);
     let new = layers.len() - result.layer_spans.len().min(layers.len());
@@ -106,6 +111,7 @@ struct LayerExport {
     job: Arc<Job>,
     format: LayerFormat,
     clamp_mtime: Option<i64>,
+    ahead: Ahead,
 }
 
 impl LayerExport {
@@ -123,11 +129,19 @@ impl LayerExport {
     fn one(&self, info: &SnapshotInfo) -> Result<(Layer, Programs), Diagnostic> {
         let store = &self.job.engine.store;
         let observer = LayerCheck::default();
-        let diff = DiffOptions { clamp_mtime: self.clamp_mtime, observer: Some(&observer) };
+        let watch = self.ahead.watch();
+        let diff = DiffOptions {
+            clamp_mtime: self.clamp_mtime,
+            observer: Some(&observer),
+            watcher: watch.as_ref().map(|watch| watch as &dyn BlobWatcher),
+        };
         let blob = store
             .snapshots()
             .export_layer(info.id, &self.format, &diff, &self.job.lease)
             .context(|| "cannot make a layer of the image".to_owned())?;
+        if let Some(watch) = watch {
+            watch.done(&blob.descriptor);
+        }
         let programs = observer.settle(store, info.id);
         let mut descriptor = blob.descriptor;
         descriptor.media_type = media_type(&descriptor.media_type, self.format.oci);

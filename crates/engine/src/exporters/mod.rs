@@ -3,6 +3,7 @@
 //! An image is made once for each way of writing it (compression, media types), and every output that wants
 //! it that way shares it.
 
+mod ahead;
 pub(crate) mod assemble;
 mod engine_load;
 mod files;
@@ -26,6 +27,7 @@ use slipway_store::Store;
 use crate::error::{Context as _, blocking};
 use crate::job::Job;
 use crate::tree::Tree;
+use ahead::Ahead;
 use assemble::{Document, Image, Layer};
 
 /// The largest document of the store that is read.
@@ -51,6 +53,8 @@ pub(crate) struct Built {
     /// The index, or the manifest where there is only one.
     pub(crate) root: Document,
     pub(crate) is_index: bool,
+    /// Layers that are on their way to a registry.
+    pub(crate) ahead: Ahead,
 }
 
 impl Built {
@@ -86,7 +90,7 @@ impl Built {
             let platform = entry.platform.clone().unwrap_or_else(|| stated.platform());
             images.push(Image { platform, config, manifest, layers: layers.collect() });
         }
-        Ok(Self { images, root, is_index })
+        Ok(Self { images, root, is_index, ahead: Ahead::default() })
     }
 
     /// Lists all JSON documents, those that others refer to first.
@@ -158,7 +162,8 @@ pub(crate) async fn export(context: &ExportContext, outputs: &[OutputSpec]) -> R
         let image = match built.get(&key) {
             Some(image) => image.clone(),
             None => {
-                let image = Arc::new(image::build(context, options).await?);
+                let ahead = ahead(context, outputs, options);
+                let image = Arc::new(image::build(context, options, ahead).await?);
                 built.insert(key, image.clone());
                 image
             }
@@ -167,6 +172,21 @@ pub(crate) async fn export(context: &ExportContext, outputs: &[OutputSpec]) -> R
         describe(&mut exported, &image, names);
     }
     Ok(exported)
+}
+
+/// Says where layers may be sent while they are made: to the first name that an image made with `options` is
+/// pushed to.
+fn ahead(context: &ExportContext, outputs: &[OutputSpec], options: &ImageOptions) -> Ahead {
+    let pushed = outputs.iter().find_map(|output| match output {
+        OutputSpec::Image(image) if image.push && image.image == *options => {
+            image.names.first().map(|name| (name, image.insecure))
+        }
+        _ => None,
+    });
+    match pushed {
+        Some((name, insecure)) => Ahead::to(context.job.blobs.client().insecure(insecure), name),
+        None => Ahead::default(),
+    }
 }
 
 async fn write(context: &ExportContext, output: &OutputSpec, built: &Arc<Built>) -> Result<(), Diagnostic> {

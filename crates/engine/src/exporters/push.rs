@@ -12,6 +12,7 @@ use slipway_model::{Descriptor, Diagnostic, MediaType, Reference};
 use slipway_registry::{Access, BlobSource as Body, Client, PushOptions, Pushed};
 
 use super::Built;
+use super::ahead::Ahead;
 use super::assemble::{Document, Image};
 use crate::blobs::BlobSource;
 use crate::error::Context as _;
@@ -35,8 +36,12 @@ pub(crate) async fn push(
         false => name.with_default_tag(),
     };
     let step = job.progress.step(format!("pushing {name}"));
-    let pusher = Pusher { job, client: job.blobs.client().insecure(insecure), name, step: &step };
+    let client = job.blobs.client().insecure(insecure);
+    let pusher = Pusher { job, client, name, ahead: &built.ahead, step: &step };
     let pushed = pusher.push(built).await;
+    if pushed.is_ok() {
+        built.ahead.settle().await;
+    }
     match pushed {
         Ok(true) => step.done(),
         Ok(false) => step.cached(),
@@ -52,6 +57,7 @@ struct Pusher<'a> {
     job: &'a Arc<Job>,
     client: Client,
     name: Reference,
+    ahead: &'a Ahead,
     step: &'a Step,
 }
 
@@ -120,10 +126,17 @@ impl Pusher<'_> {
             })
             .collect();
         // A small layer is there before anyone could read how far it is.
-        let counter = (layer.size >= SHOWN).then(|| {
+        let counter = || {
             let name = format!("pushing layer {}", layer.digest);
-            Arc::new(self.step.progress().counter(self.step.digest(), name, layer.size))
-        });
+            let count = || self.step.progress().counter(self.step.digest(), name, layer.size);
+            (layer.size >= SHOWN).then(count)
+        };
+        if let Some(arrived) = self.ahead.arrival(&self.name, &layer.digest, counter).await {
+            arrived.context(doing)?;
+            self.job.blobs.remember(&layer.digest, &BlobSource::Registry(self.name.without_tag()));
+            return Ok(());
+        }
+        let counter = counter().map(Arc::new);
         let options = PushOptions {
             mount_from: repositories.clone(),
             known_missing: false,

@@ -48,7 +48,9 @@ impl Ingest {
             }
         }
         let path = content.store.layout.ingest().join(lease.unique_name());
-        let file = File::create_new(&path).map_err(StoreError::io("create", &path))?;
+        // Others may read what is there while it grows.
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
+        let file = file.map_err(StoreError::io("create", &path))?;
         Ok(Self {
             content: content.clone(),
             lease: lease.clone(),
@@ -142,7 +144,7 @@ impl Ingest {
         Ok(actual)
     }
 
-    fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         match &self.output {
             Output::Resumable(lock) => lock.file(),
             Output::Temporary(file) => file,

@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -42,12 +43,28 @@ pub trait FileObserver: Sync {
     }
 }
 
+/// Is told of a layer's blob while it is being made, so that it can be read before it is complete.
+///
+/// Called from the thread that writes: what takes long must be done elsewhere. Whether the blob was completed
+/// shows in what [`crate::Snapshots::export_layer`] returns.
+pub trait BlobWatcher: Sync {
+    /// A blob is going to be written to this file, which keeps its content when it gets its name.
+    ///
+    /// The place to read from must be given with each call: the handle's own is where the blob is written.
+    fn begun(&self, file: File);
+
+    /// So many bytes are there.
+    fn written(&self, bytes: u64);
+}
+
 /// How the archive of a layer is written.
 #[derive(Clone, Copy, Default)]
 pub struct DiffOptions<'a> {
     /// Times after this one, in seconds since 1970, become it.
     pub clamp_mtime: Option<i64>,
     pub observer: Option<&'a dyn FileObserver>,
+    /// Who is told how far the layer's blob is, if one has to be made.
+    pub watcher: Option<&'a dyn BlobWatcher>,
 }
 
 impl DiffOptions<'_> {

@@ -10,7 +10,7 @@ use slipway_model::solve::Compression;
 use slipway_model::{Descriptor, Digester};
 
 use super::compress::{Compressor, effective_level};
-use super::diff::{self, DiffContext, DiffOptions, UpperForm};
+use super::diff::{self, BlobWatcher, DiffContext, DiffOptions, UpperForm};
 use super::{Decompressor, Variant, layer_media_type};
 use crate::content::{ContentStore, Ingest};
 use crate::error::{Result, StoreError};
@@ -193,7 +193,7 @@ impl Snapshots {
         let layer = variant.blob.descriptor.digest;
         let malformed = |error: io::Error| StoreError::MalformedLayer { layer, reason: error.to_string() };
         let mut archive = Decompressor::new(content.open(&layer)?).map_err(malformed)?;
-        let mut output = LayerOutput::new(&content, format, lease)?;
+        let mut output = LayerOutput::new(&content, format, options, lease)?;
         let mut buffer = vec![0; 256 << 10];
         loop {
             if options.is_cancelled() {
@@ -228,7 +228,7 @@ impl Snapshots {
             let blob = self.blobs(row.id)?.into_iter().next().ok_or(StoreError::NoContent(row.id))?;
             return Err(StoreError::BlobMissing(blob.descriptor.digest));
         }
-        let mut output = LayerOutput::new(&content, format, lease)?;
+        let mut output = LayerOutput::new(&content, format, options, lease)?;
         self.write_own_diff(row, &mut output, options).map_err(|error| match error {
             StoreError::Output(error) => write_error(error),
             other => other,
@@ -252,23 +252,28 @@ impl Snapshots {
 }
 
 /// Hashes an archive, compresses it and writes it to the content store.
-struct LayerOutput {
+struct LayerOutput<'a> {
     /// None where the blob is the archive, and the content store hashes it anyway.
     digester: Option<Digester>,
-    compressor: Compressor<Ingest>,
+    compressor: Compressor<Watched<'a>>,
 }
 
-impl LayerOutput {
-    fn new(content: &ContentStore, format: &LayerFormat, lease: &Lease) -> Result<Self> {
-        let ingest = content.ingest(None, lease)?;
-        let compressor = Compressor::new(ingest, format.compression, format.level, format.threads());
+impl<'a> LayerOutput<'a> {
+    fn new(
+        content: &ContentStore,
+        format: &LayerFormat,
+        options: &DiffOptions<'a>,
+        lease: &Lease,
+    ) -> Result<Self> {
+        let output = Watched::new(content.ingest(None, lease)?, options.watcher);
+        let compressor = Compressor::new(output, format.compression, format.level, format.threads());
         let digester = (format.compression != Compression::Uncompressed).then(Digester::new);
         Ok(Self { digester, compressor: compressor.map_err(write_error)? })
     }
 
     /// Ends the blob and keeps it.
     fn finish(self, format: &LayerFormat) -> Result<LayerBlob> {
-        let ingest = self.compressor.finish().map_err(write_error)?;
+        let ingest = self.compressor.finish().map_err(write_error)?.ingest;
         let size = ingest.offset();
         let digest = ingest.commit()?;
         let media_type = layer_media_type(format.compression, format.oci);
@@ -277,13 +282,45 @@ impl LayerOutput {
     }
 }
 
-impl Write for LayerOutput {
+impl Write for LayerOutput<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.compressor.write_all(bytes)?;
         if let Some(digester) = &mut self.digester {
             digester.update(bytes);
         }
         Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A blob that is being written, with who wants to know how far it is.
+struct Watched<'a> {
+    ingest: Ingest,
+    watcher: Option<&'a dyn BlobWatcher>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(ingest: Ingest, watcher: Option<&'a dyn BlobWatcher>) -> Self {
+        let file = watcher.and_then(|_| ingest.file().try_clone().ok());
+        // Without a handle there is nothing to read from.
+        let watcher = watcher.filter(|_| file.is_some());
+        if let (Some(watcher), Some(file)) = (watcher, file) {
+            watcher.begun(file);
+        }
+        Self { ingest, watcher }
+    }
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.ingest.write(bytes)?;
+        if let Some(watcher) = self.watcher {
+            watcher.written(self.ingest.offset());
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -14,7 +14,7 @@ pub(crate) mod path;
 mod variant;
 
 pub(crate) use decompress::Decompressor;
-pub use diff::{DiffOptions, FileObserver};
+pub use diff::{BlobWatcher, DiffOptions, FileObserver};
 pub use export::LayerFormat;
 pub use media_type::{layer_compression, layer_media_type};
 pub(crate) use variant::Variant;

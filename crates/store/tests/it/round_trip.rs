@@ -1,6 +1,7 @@
 //! From a tree to a blob and back, read by other programs on the way.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -9,7 +10,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use slipway_model::Digest;
 use slipway_model::solve::Compression;
-use slipway_store::{CommitInfo, DiffOptions, FileObserver, LayerFormat, StoreError, UnpackOptions};
+use slipway_store::{
+    BlobWatcher, CommitInfo, DiffOptions, FileObserver, LayerFormat, StoreError, UnpackOptions,
+};
 
 use crate::support::{Scratch, can_mount, is_real_root, list, path_of, pipe, tar_names};
 
@@ -167,7 +170,7 @@ fn times_are_clamped_and_files_observed() {
     });
     let snapshots = scratch.store.snapshots();
     let seen = Seen(Mutex::default());
-    let clamped = DiffOptions { clamp_mtime: Some(5000), observer: Some(&seen) };
+    let clamped = DiffOptions { clamp_mtime: Some(5000), observer: Some(&seen), watcher: None };
     let mut archive = Vec::new();
     snapshots.write_diff(id, &mut archive, &clamped).unwrap();
     let listing = pipe(Command::new("tar").args(["-tv", "--utc", "--full-time"]), &archive);
@@ -179,7 +182,7 @@ fn times_are_clamped_and_files_observed() {
     assert_eq!(seen, [("new".to_owned(), vec![b'n'; 256]), ("old".to_owned(), vec![])]);
     let format = LayerFormat::default();
     let plain = snapshots.export_layer(id, &format, &DiffOptions::default(), &scratch.lease).unwrap();
-    let clamped = DiffOptions { clamp_mtime: Some(5000), observer: None };
+    let clamped = DiffOptions { clamp_mtime: Some(5000), ..DiffOptions::default() };
     let rewritten = snapshots.export_layer(id, &format, &clamped, &scratch.lease).unwrap();
     assert_ne!(plain.diff_id, rewritten.diff_id);
     assert_eq!(rewritten.diff_id, Digest::of(&archive));
@@ -263,4 +266,47 @@ fn the_level_asked_for_is_the_level_that_comes() {
     // What was made at another level before makes no difference.
     assert_eq!(own(&[Some(9), None]), own(&[None]));
     assert_ne!(own(&[Some(9)]), own(&[None]));
+}
+
+#[test]
+fn a_blob_can_be_read_while_it_is_made() {
+    #[derive(Default)]
+    struct Reader(Mutex<(Option<File>, Vec<u8>, usize)>);
+    impl BlobWatcher for Reader {
+        fn begun(&self, file: File) {
+            self.0.lock().unwrap().0 = Some(file);
+        }
+
+        fn written(&self, bytes: u64) {
+            let mut state = self.0.lock().unwrap();
+            let mut new = vec![0; bytes as usize - state.1.len()];
+            state.0.as_ref().unwrap().read_exact_at(&mut new, state.1.len() as u64).unwrap();
+            state.1.extend(new);
+            state.2 += 1;
+        }
+    }
+    if !can_mount("a_blob_can_be_read_while_it_is_made") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let noise: Vec<u8> =
+        (0..2_000_000_u32).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let id = scratch.commit(None, |root| std::fs::write(root.join("noise"), &noise).unwrap());
+    for compression in [Compression::Gzip, Compression::Zstd, Compression::Uncompressed] {
+        let reader = Reader::default();
+        let options = DiffOptions { watcher: Some(&reader), ..DiffOptions::default() };
+        let format = LayerFormat { compression, ..LayerFormat::default() };
+        let export =
+            || scratch.store.snapshots().export_layer(id, &format, &options, &scratch.lease).unwrap();
+        let blob = export();
+        let (read, times) = {
+            let state = reader.0.lock().unwrap();
+            (state.1.clone(), state.2)
+        };
+        assert!(times > 2, "{compression:?}");
+        assert_eq!(Digest::of(&read), blob.descriptor.digest, "{compression:?}");
+        // Nobody is told of a blob that is there.
+        export();
+        assert_eq!(reader.0.lock().unwrap().2, times);
+    }
 }

@@ -197,3 +197,46 @@ fn annotations_of_an_index_need_an_index() {
     }
     environment.build(&[&["--build-arg=BUILDKIT_MULTI_PLATFORM=1"], &annotated[..]].concat()).succeeded();
 }
+
+/// Bytes that no compression makes smaller, others for each seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[test]
+fn large_layers_are_sent_while_they_are_made_and_arrive_whole() {
+    let Some(registry) = registry() else { return };
+    for compression in ["gzip", "zstd", "uncompressed"] {
+        let environment = Environment::new();
+        let context = environment
+            .context("context", "FROM scratch\nCOPY one /one\nCOPY two /two\nCOPY Dockerfile /small\n");
+        environment.write("context/one", noise(1, 40 << 20));
+        environment.write("context/two", noise(2, 17 << 20));
+        let name = format!("large/{compression}:1");
+        let references = [registry.reference(&name), registry.reference(&format!("large/{compression}:2"))];
+        let output =
+            format!("type=image,\"name={}\",push=true,compression={compression}", references.join(","));
+        let pushed = environment.build(&["--platform=linux/amd64", "-o", &output, &context]).succeeded();
+        assert!(pushed.stderr.contains("pushing layer"), "{}", pushed.stderr);
+        // It checks every digest on the way.
+        let directory = environment.text("pulled");
+        let copied = Command::new("skopeo")
+            .args(["copy", "--src-tls-verify=false"])
+            .args([format!("docker://{}", references[0]), format!("dir:{directory}")])
+            .output()
+            .expect("install `skopeo`");
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        let manifest = registry.raw(&name);
+        assert_eq!(registry.raw(&format!("large/{compression}:2")), manifest);
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        assert_eq!(manifest["layers"].as_array().unwrap().len(), 3);
+        // Another state makes the same layers, and finds them there.
+        let elsewhere = Environment::new();
+        elsewhere.build(&["--platform=linux/amd64", "-o", &output, &context]).succeeded();
+    }
+}
