@@ -8,9 +8,11 @@ use slipway_emulation::{EmulationOptions, HostFacts, Qemu, Version};
 use slipway_model::{Diagnostic, ErrorKind};
 use slipway_registry::{Client, ClientOptions, ConfigPaths, DockerCredentials, RegistryConfig};
 use slipway_store::Store;
+use tokio::sync::Semaphore;
 
 use crate::config::WorkerConfig;
 use crate::error::Context as _;
+use crate::in_flight::InFlight;
 
 /// The key-value namespace of the versions of emulators.
 const VERSIONS: &str = "emulator-version";
@@ -40,7 +42,10 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) client: Client,
-    pub(crate) parallelism: usize,
+    /// Bounds how many steps run at once, of all builds together.
+    pub(crate) permits: Semaphore,
+    /// What is executing now, of all builds together.
+    pub(crate) in_flight: InFlight,
     notes: Vec<String>,
     emulation: EmulationOptions,
     facts: OnceLock<HostFacts>,
@@ -77,7 +82,8 @@ impl Engine {
             inner: Arc::new(Inner {
                 store,
                 client,
-                parallelism,
+                permits: Semaphore::new(parallelism),
+                in_flight: InFlight::default(),
                 notes: worker.notes,
                 emulation,
                 facts: OnceLock::new(),
@@ -160,6 +166,7 @@ impl Inner {
         if !self.store.collection_due() {
             return;
         }
+        crate::session::collect_mirrors(self.store.root());
         if let Err(error) = self.store.collect_garbage(None) {
             tracing::warn!(%error, "could not collect garbage");
         }

@@ -1,8 +1,10 @@
 //! Merging the definitions of all platforms into one graph of operations, and naming vertices for people.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use slipway_model::llb::{Definition, Edge, Vertex, pb};
+use slipway_model::solve::Entitlement;
 use slipway_model::{Diagnostic, ErrorKind, SourceSpan};
 use slipway_solver::{Graph, Input};
 
@@ -17,19 +19,24 @@ pub(crate) struct Merged {
 }
 
 /// Merges definitions; vertices that are equal become one, named as in the first that has them.
-pub(crate) fn merge(definitions: &[Definition], job: &Arc<Job>) -> Result<Merged, Diagnostic> {
+pub(crate) fn merge(definitions: &[&Definition], job: &Arc<Job>) -> Result<Merged, Diagnostic> {
     let mut graph = Graph::new();
     let mut results = Vec::with_capacity(definitions.len());
     for definition in definitions {
         for vertex in &definition.vertices {
             check_indices(vertex)?;
+            check_entitlements(vertex, &job.entitlements)?;
             let inputs = vertex
                 .inputs
                 .iter()
                 .map(|edge| resolve(&graph, edge))
                 .collect::<Result<Vec<Input>, Diagnostic>>()?;
             let span = span_of(vertex, definition);
-            graph.add(vertex.digest, inputs, || VertexOperation::new(vertex.clone(), span, job.clone()));
+            graph.add(vertex.digest, inputs, || {
+                job.notes
+                    .vertices
+                    .get_or_make(vertex, || VertexOperation::new(vertex.clone(), span, job.clone()))
+            });
         }
         results.push(definition.result.map(|edge| resolve(&graph, &edge)).transpose()?);
     }
@@ -63,6 +70,23 @@ fn check_indices(vertex: &Vertex) -> Result<(), Diagnostic> {
         Some(_) => Ok(()),
         None => Err(invalid(format!("vertex {} has no operation", vertex.digest))),
     }
+}
+
+/// Checks that the client may ask for what a step wants of the host.
+fn check_entitlements(vertex: &Vertex, granted: &BTreeSet<Entitlement>) -> Result<(), Diagnostic> {
+    let Some(pb::op::Op::Exec(exec)) = &vertex.op.op else { return Ok(()) };
+    let refused = |name: &str| {
+        Diagnostic::new(ErrorKind::User, format!("{name} is not allowed"))
+            .hint(format!("grant it with `--allow {name}`"))
+    };
+    if exec.network == pb::NetMode::Host as i32 && !granted.contains(&Entitlement::NetworkHost) {
+        return Err(refused("network.host"));
+    }
+    if exec.security == pb::SecurityMode::Insecure as i32 && !granted.contains(&Entitlement::SecurityInsecure)
+    {
+        return Err(refused("security.insecure"));
+    }
+    Ok(())
 }
 
 fn invalid(cause: String) -> Diagnostic {

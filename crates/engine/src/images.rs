@@ -38,14 +38,19 @@ type Slot<T> = Arc<OnceCell<Result<T, Diagnostic>>>;
 /// Resolves the images of one solve.
 pub(crate) struct Images {
     blobs: Blobs,
-    layouts: HashMap<String, (Layout, LayoutSelector)>,
+    layouts: parking_lot::Mutex<HashMap<String, (Layout, LayoutSelector)>>,
     roots: parking_lot::Mutex<HashMap<String, Slot<Descriptor>>>,
     pinned: parking_lot::Mutex<HashMap<(String, Platform), Slot<Pinned>>>,
 }
 
 impl Images {
-    pub(crate) fn new(blobs: Blobs, layouts: HashMap<String, (Layout, LayoutSelector)>) -> Self {
-        Self { blobs, layouts, roots: Default::default(), pinned: Default::default() }
+    pub(crate) fn new(blobs: Blobs) -> Self {
+        Self { blobs, layouts: Default::default(), roots: Default::default(), pinned: Default::default() }
+    }
+
+    /// Makes a layout known under a name.
+    pub(crate) fn add_layout(&self, name: String, layout: Layout, selector: LayoutSelector) {
+        self.layouts.lock().insert(name, (layout, selector));
     }
 
     /// Resolves a registry's image for a platform.
@@ -65,11 +70,11 @@ impl Images {
         digest: Option<Digest>,
         platform: &Platform,
     ) -> Result<Pinned, Diagnostic> {
-        let (layout, selector) = self.layouts.get(name).ok_or_else(|| {
+        let (layout, selector) = self.layouts.lock().get(name).cloned().ok_or_else(|| {
             Diagnostic::new(ErrorKind::User, format!("there is no OCI layout named `{name}`"))
                 .hint(format!("give one with `--build-context {name}=oci-layout://PATH`"))
         })?;
-        let selector = digest.map(LayoutSelector::Digest).unwrap_or_else(|| selector.clone());
+        let selector = digest.map(LayoutSelector::Digest).unwrap_or(selector);
         let source = BlobSource::Layout(layout.path().to_owned());
         let key = format!("oci-layout:{name}@{selector:?}");
         self.pin(key, platform, source, async move { layout.select(&selector) }).await
@@ -149,11 +154,6 @@ fn missing_platform(name: &str, platform: &Platform, index: &ImageIndex) -> Diag
 }
 
 impl Images {
-    /// Returns the blobs that images are made of.
-    pub(crate) fn blobs(&self) -> &Blobs {
-        &self.blobs
-    }
-
     /// Resolves one image for one platform, wherever it comes from.
     pub(crate) async fn find(&self, request: &ResolveRequest) -> Result<Pinned, Diagnostic> {
         let found = match &request.origin {

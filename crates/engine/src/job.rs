@@ -1,6 +1,6 @@
-//! What all operations of one solve share, and the services they need from it.
+//! What all operations of one build share, and the services they need from it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,42 +8,45 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use slipway_model::llb::{Vertex, pb};
-use slipway_model::solve::{SshSpec, StepOptions};
+use slipway_model::progress::EventSink;
+use slipway_model::solve::Entitlement;
 use slipway_model::{Diagnostic, Digest, Digester, ErrorKind, Platform, Secret};
 use slipway_runtime::Process;
 use slipway_store::{ActiveSnapshot, CommitInfo, Lease, SnapshotId};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::Blobs;
+use crate::build::BuildOptions;
 use crate::engine::Inner;
 use crate::error::{Context as _, blocking};
 use crate::images::Images;
 use crate::ops::keys::Selection;
 use crate::progress::Progress;
 use crate::sandbox::Sandboxes;
-use crate::sources::local::LocalContext;
+use crate::session::Session;
+use crate::sources::local::Contexts;
 use crate::ssh::AgentSocket;
 use crate::tree::Tree;
+use crate::vertices::Vertices;
 
 /// The key-value namespace of content digests of snapshots.
 const CONTENT: &str = "content";
 
-/// One solve.
+/// One build of one client.
 pub(crate) struct Job {
     pub(crate) engine: Arc<Inner>,
+    pub(crate) session: Arc<dyn Session>,
     pub(crate) lease: Lease,
     pub(crate) progress: Progress,
     pub(crate) images: Images,
     pub(crate) blobs: Blobs,
-    /// By LLB name: `context`, `context:NAME`.
-    pub(crate) contexts: HashMap<String, Arc<LocalContext>>,
-    pub(crate) options: StepOptions,
+    pub(crate) contexts: Contexts,
     pub(crate) sandboxes: Sandboxes,
+    pub(crate) entitlements: BTreeSet<Entitlement>,
     pub(crate) cancel: CancellationToken,
-    /// Unique to the solve.
+    /// Unique to the build.
     pub(crate) nonce: Digest,
-    pub(crate) permits: Semaphore,
     pub(crate) notes: Notes,
 }
 
@@ -57,39 +60,41 @@ pub(crate) struct Notes {
     pushed: Mutex<HashMap<(String, Digest), Slot<()>>>,
     /// Answers of web servers, by address.
     http: Mutex<HashMap<String, Slot<Vec<u8>>>>,
+    pub(crate) vertices: Vertices,
 }
 
 /// Work that is done once, by whoever asks first.
 pub(crate) type Slot<T> = Arc<OnceCell<Result<T, Diagnostic>>>;
 
 impl Job {
-    /// Makes a job that only moves blobs.
-    pub(crate) fn for_push(
+    /// Starts a job that has done nothing yet.
+    pub(crate) fn start(
         engine: &Arc<Inner>,
-        progress: Progress,
+        options: BuildOptions,
+        events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<Self, Diagnostic> {
+        let BuildOptions { id, session, entitlements } = options;
         let lease = engine.store.lease().diagnose()?;
-        let blobs = Blobs::new(
-            engine.client.clone(),
-            engine.store.clone(),
-            lease.clone(),
-            progress.clone(),
-            cancel.clone(),
-        );
+        let progress = Progress::new(events);
+        let client = match session.credentials() {
+            Some(credentials) => engine.client.with_credentials(credentials),
+            None => engine.client.clone(),
+        };
+        let blobs = Blobs::new(client, engine.store.clone(), lease.clone(), progress.clone(), cancel.clone());
         Ok(Self {
-            permits: Semaphore::new(engine.parallelism),
+            contexts: Contexts::new(session.clone(), engine.store.clone(), lease.clone()),
             notes: Notes::default(),
             engine: engine.clone(),
+            session,
             lease,
             progress,
-            images: Images::new(blobs.clone(), HashMap::new()),
+            images: Images::new(blobs.clone()),
             blobs,
-            contexts: HashMap::new(),
-            options: StepOptions::default(),
-            sandboxes: Sandboxes::none(),
+            sandboxes: Sandboxes::default(),
+            entitlements,
             cancel,
-            nonce: Digest::of("push"),
+            nonce: nonce(&id),
         })
     }
 
@@ -183,28 +188,34 @@ impl Job {
     }
 
     /// Returns a secret's value; `None` if there is none and it is not required.
-    pub(crate) fn secret(&self, id: &str, required: bool) -> Result<Option<Secret<Vec<u8>>>, Diagnostic> {
-        let Some(spec) = self.options.secrets.iter().find(|s| s.id == id) else {
-            if !required {
-                return Ok(None);
-            }
-            return Err(Diagnostic::new(ErrorKind::User, format!("secret {id}: not found")).hint(format!(
-                "give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`"
-            )));
-        };
-        let value =
-            crate::ops::read_secret(&spec.source).context(|| format!("cannot read the secret `{id}`"))?;
-        Ok(Some(Secret::new(value)))
+    pub(crate) async fn secret(
+        &self,
+        id: &str,
+        required: bool,
+    ) -> Result<Option<Secret<Vec<u8>>>, Diagnostic> {
+        let value = self.session.secret(id).await?;
+        if value.is_some() || !required {
+            return Ok(value);
+        }
+        Err(Diagnostic::new(ErrorKind::User, format!("secret {id}: not found"))
+            .hint(format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")))
     }
 
-    /// Makes a socket that leads to the person's ssh agent.
-    pub(crate) fn forward_agent(
+    /// Makes a socket that leads to the client's ssh agent; `None` if there is none and it is not required.
+    pub(crate) async fn forward_agent(
         &self,
-        spec: &SshSpec,
         options: &pb::SshOpt,
-    ) -> Result<AgentSocket, Diagnostic> {
+    ) -> Result<Option<AgentSocket>, Diagnostic> {
+        let id = &options.id;
+        if !self.session.has_ssh(id).await? {
+            if options.optional {
+                return Ok(None);
+            }
+            return Err(Diagnostic::new(ErrorKind::User, format!("unset ssh forward key {id}"))
+                .hint(format!("forward your agent with `--ssh {id}`")));
+        }
         let directory = self.engine.store.temporary_directory(&self.lease).diagnose()?;
-        AgentSocket::listen(spec, options, &directory)
+        AgentSocket::listen(self.session.clone(), options, &directory).map(Some)
     }
 
     /// Notes a running process, so that [`Job::abort`] can kill it.
@@ -230,6 +241,18 @@ impl Job {
     pub(crate) fn platform_name(platform: Option<&Platform>) -> String {
         platform.cloned().unwrap_or_else(Platform::host).to_string()
     }
+}
+
+/// Makes a value that no other build has.
+fn nonce(id: &str) -> Digest {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut digester = Digester::new();
+    digester.field(id);
+    digester.field(std::process::id().to_le_bytes());
+    digester.field(COUNT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    digester.field(now.as_nanos().to_le_bytes());
+    digester.finish()
 }
 
 /// A process that [`Job::abort`] knows of; dropped when it has ended.

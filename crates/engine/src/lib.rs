@@ -1,22 +1,27 @@
 //! Joins the parts: sources, operations, exporters, sessions.
 //!
-//! [`Engine::solve`] is the one way to build: it takes a request and a sink for events, and gives what the
-//! outputs were. It prints nothing, and keeps nothing but what the [`slipway_store::Store`] keeps, so any
-//! number of engines in any number of processes may work on one state directory.
+//! [`Engine::start`] begins a [`Build`] for a client, who is known by a [`Session`] and a sink for events.
+//! [`Engine::solve`] is the same for a request of this process: frontend, results, outputs. The engine prints
+//! nothing, and keeps nothing but what the [`slipway_store::Store`] keeps, so any number of engines in any
+//! number of processes may work on one state directory.
 
 #![forbid(unsafe_code)]
 
 mod blobs;
+mod build;
 mod cache;
 mod config;
 mod content;
 mod engine;
 mod error;
+mod evaluate;
 mod exporters;
 mod failures;
+mod frontend;
 mod graph;
 mod images;
 mod imagetools;
+mod in_flight;
 mod job;
 mod ops;
 mod platform_check;
@@ -25,20 +30,31 @@ mod progress;
 mod run;
 mod sandbox;
 mod services;
+pub mod session;
 mod solve;
 mod sources;
 mod ssh;
 mod started;
 mod terminal;
 mod tree;
+mod vertices;
 
+pub use build::{
+    Attestation, Build, BuildOptions, BuildResult, ExportOptions, ExporterRequest, FileInfo, FileKind,
+    ImageMeta, Ref, Refs, ResolveOptions, SourceMeta, keys,
+};
 pub use engine::{Engine, EngineOptions, default_root};
+pub use frontend::CallResult;
 pub use imagetools::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,
     Wanted,
 };
 pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;
-pub use solve::{CallResult, SolveResponse};
+pub use session::Session;
+pub use solve::SolveResponse;
 pub use terminal::restore_terminal;
-pub use {slipway_emulation as emulation, slipway_runtime as runtime, slipway_store as store};
+pub use {
+    slipway_emulation as emulation, slipway_files as files, slipway_registry as registry,
+    slipway_runtime as runtime, slipway_store as store,
+};

@@ -3,7 +3,6 @@
 //! The program works on a snapshot of its own that is thrown away when it ends. It is a build step's sandbox
 //! with the terminal attached, not a container engine: there is no network of its own, and nothing stays.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -103,7 +102,8 @@ impl Engine {
         }
         // An image for a compatible platform runs as what it is.
         let platform = config.platform();
-        let sandboxes = Sandboxes::decide(|| inner.facts(), [platform.clone()]).map_err(|mut refused| {
+        let sandboxes = Sandboxes::default();
+        sandboxes.decide(|| inner.facts(), [platform.clone()]).map_err(|mut refused| {
             refused.pop().unwrap_or_else(|| crate::error::internal("refused without a reason"))
         })?;
         let sandbox = sandboxes.for_platform(Some(&platform)).await?;
@@ -125,12 +125,13 @@ impl Engine {
     async fn pin(&self, options: &RunOptions, blobs: &Blobs) -> Result<Pinned, Diagnostic> {
         match &options.source {
             RunSource::Layout { path, selector } => {
-                let layouts = HashMap::from([(LAYOUT.to_owned(), (Layout::new(path), selector.clone()))]);
-                Images::new(blobs.clone(), layouts).pin_layout(LAYOUT, None, &options.platform).await
+                let images = Images::new(blobs.clone());
+                images.add_layout(LAYOUT.to_owned(), Layout::new(path), selector.clone());
+                images.pin_layout(LAYOUT, None, &options.platform).await
             }
             RunSource::Named(name) => {
                 let name = name.with_default_tag();
-                let images = Images::new(blobs.clone(), HashMap::new());
+                let images = Images::new(blobs.clone());
                 let own = self.inner.store.images().get(&name.to_string()).diagnose()?;
                 match own.filter(|_| !options.pull) {
                     Some(own) => images.pin_stored(&name, own.descriptor, &options.platform).await,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use slipway_emulation::{Emulator, HostFacts};
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 use slipway_runtime::{ProcessSettings, SandboxServer, ServerOptions};
@@ -14,39 +15,36 @@ use tokio::sync::OnceCell;
 use crate::error::{Context as _, blocking, internal};
 use crate::job::Job;
 
-/// How the steps of each platform run in this solve.
+/// How the steps of each platform run in this build.
+#[derive(Default)]
 pub(crate) struct Sandboxes {
-    host: Platform,
-    decisions: BTreeMap<Platform, Emulator>,
-    /// Platforms whose programs run here if they are told that the machine is a 32-bit one.
-    linux32: BTreeSet<Platform>,
+    decisions: Mutex<BTreeMap<Platform, Decision>>,
     native: OnceCell<Arc<SandboxServer>>,
-    emulating: OnceCell<Arc<SandboxServer>>,
+    /// The helper with emulators, and what is registered in its table.
+    emulating: tokio::sync::Mutex<Option<(BTreeSet<String>, Arc<SandboxServer>)>>,
+}
+
+#[derive(Clone)]
+struct Decision {
+    emulator: Emulator,
+    /// The programs run here if they are told that the machine is a 32-bit one.
+    linux32: bool,
 }
 
 impl Sandboxes {
-    /// Runs nothing.
-    pub(crate) fn none() -> Self {
-        Self {
-            host: Platform::host(),
-            decisions: BTreeMap::new(),
-            linux32: BTreeSet::new(),
-            native: OnceCell::new(),
-            emulating: OnceCell::new(),
-        }
-    }
-
-    /// Decides for every platform that has steps; refuses those that cannot run here.
+    /// Decides for every platform that has steps and is not decided yet; refuses those that cannot run here.
     pub(crate) fn decide<'f>(
+        &self,
         facts: impl Fn() -> &'f HostFacts,
         platforms: impl IntoIterator<Item = Platform>,
-    ) -> Result<Self, Vec<Diagnostic>> {
-        let mut decisions = BTreeMap::new();
-        let mut linux32 = BTreeSet::new();
+    ) -> Result<(), Vec<Diagnostic>> {
         let mut refused = Vec::new();
         for platform in platforms {
-            let decision = slipway_emulation::decide(facts(), &platform);
-            if let Emulator::Unsupported(reason) = &decision {
+            if self.decisions.lock().contains_key(&platform) {
+                continue;
+            }
+            let emulator = slipway_emulation::decide(facts(), &platform);
+            if let Emulator::Unsupported(reason) = &emulator {
                 let mut diagnostic = Diagnostic::new(
                     ErrorKind::Environment,
                     format!("cannot run steps for `{platform}` on this machine"),
@@ -55,49 +53,56 @@ impl Sandboxes {
                 diagnostic.hint = reason.hint();
                 diagnostic.platform = Some(platform.clone());
                 refused.push(diagnostic);
+                continue;
             }
-            if slipway_emulation::needs_linux32(facts(), &platform) {
-                linux32.insert(platform.clone());
-            }
-            decisions.insert(platform, decision);
+            let linux32 = slipway_emulation::needs_linux32(facts(), &platform);
+            self.decisions.lock().insert(platform, Decision { emulator, linux32 });
         }
-        if !refused.is_empty() {
-            return Err(refused);
-        }
-        let host = Platform::host();
-        Ok(Self { host, decisions, linux32, native: OnceCell::new(), emulating: OnceCell::new() })
+        if refused.is_empty() { Ok(()) } else { Err(refused) }
+    }
+
+    fn decision(&self, platform: &Platform) -> Option<Decision> {
+        self.decisions.lock().get(platform).cloned()
     }
 
     /// Describes the emulator of a platform's steps; `None` if they run natively.
     pub(crate) fn describe(&self, platform: Option<&Platform>) -> Option<String> {
-        let platform = platform.unwrap_or(&self.host);
-        self.decisions.get(platform)?.describe(platform)
+        let platform = platform.cloned().unwrap_or_else(Platform::host);
+        self.decision(&platform)?.emulator.describe(&platform)
     }
 
     /// Returns where a step for `platform` runs.
     pub(crate) async fn for_platform(&self, platform: Option<&Platform>) -> Result<Sandbox, Diagnostic> {
-        let platform = platform.unwrap_or(&self.host);
-        let emulator = self
-            .decisions
-            .get(platform)
-            .cloned()
+        let platform = platform.cloned().unwrap_or_else(Platform::host);
+        let Decision { emulator, linux32 } = self
+            .decision(&platform)
             .ok_or_else(|| internal(format!("nobody decided how `{platform}` runs")))?;
-        let server = match &emulator {
-            Emulator::PrivateBinfmt(_) => self.emulating.get_or_try_init(|| self.start_emulating()).await?,
-            _ => self.native.get_or_try_init(|| start(ServerOptions::default())).await?,
+        let server = match registration(&emulator) {
+            Some(registration) => self.emulating(registration?).await?,
+            None => self.native.get_or_try_init(|| start(ServerOptions::default())).await?.clone(),
         };
-        let linux32 = self.linux32.contains(platform);
-        Ok(Sandbox { server: server.clone(), emulator, linux32, platform: platform.clone() })
+        Ok(Sandbox { server, emulator, linux32, platform })
     }
 
-    async fn start_emulating(&self) -> Result<Arc<SandboxServer>, Diagnostic> {
-        let binfmt = self
-            .decisions
-            .values()
-            .filter_map(registration)
-            .collect::<Result<BTreeSet<String>, Diagnostic>>()?;
-        let binfmt = binfmt.into_iter().collect();
-        start(ServerOptions { user_namespace: true, binfmt, ..ServerOptions::default() }).await
+    /// Returns a helper in whose table an emulator is registered.
+    ///
+    /// The table is filled when the helper starts, with all that was decided until then. An emulator that a
+    /// later definition needs takes a new helper; steps of the old one go on in it.
+    async fn emulating(&self, registration: String) -> Result<Arc<SandboxServer>, Diagnostic> {
+        let mut running = self.emulating.lock().await;
+        if let Some((registered, server)) = running.as_ref()
+            && registered.contains(&registration)
+        {
+            return Ok(server.clone());
+        }
+        let decided: Vec<Emulator> = self.decisions.lock().values().map(|d| d.emulator.clone()).collect();
+        let registered =
+            decided.iter().filter_map(self::registration).collect::<Result<BTreeSet<String>, _>>()?;
+        let binfmt = registered.iter().cloned().collect();
+        let server =
+            start(ServerOptions { user_namespace: true, binfmt, ..ServerOptions::default() }).await?;
+        *running = Some((registered, server.clone()));
+        Ok(server)
     }
 }
 

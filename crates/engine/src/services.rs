@@ -11,12 +11,12 @@ use slipway_store::{PruneOptions, UsageItem};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::build::BuildOptions;
 use crate::engine::Engine;
 use crate::error::Context as _;
 use crate::exporters::{self, Built};
+use crate::frontend::CallResult;
 use crate::job::Job;
-use crate::progress::Progress;
-use crate::solve::CallResult;
 
 /// The largest document of the store that is read.
 const MAX_DOCUMENT: u64 = 8 << 20;
@@ -99,7 +99,7 @@ impl Engine {
                 .hint("`slipway images` lists those there are")
         })?;
         let built = Built::read(&self.inner.store, &stored.descriptor)?;
-        let job = Arc::new(Job::for_push(&self.inner, Progress::new(events), cancel)?);
+        let job = Arc::new(Job::start(&self.inner, BuildOptions::local("push"), events, cancel)?);
         exporters::push::push(&job, &built, target, false, false).await?;
         Ok(built.root.descriptor.digest)
     }

@@ -29,8 +29,12 @@ pub trait Operation: Send + Sync + 'static {
     /// Computes the digest of what the operation reads of input number `input`, whose result is `output`.
     async fn content_key(&self, input: usize, output: &Self::Output) -> Result<Option<Digest>, Self::Error>;
 
-    /// Runs, and returns one output for each index that others use.
-    async fn execute(&self, inputs: Vec<Self::Output>) -> Result<Vec<Self::Output>, Self::Error>;
+    /// Runs, and returns one output for each index that others use; `key` names the result.
+    async fn execute(
+        &self,
+        key: &Digest,
+        inputs: Vec<Self::Output>,
+    ) -> Result<Vec<Self::Output>, Self::Error>;
 }
 
 /// What is remembered across runs and shared by processes. Calls are short and may block for microseconds.
@@ -219,7 +223,7 @@ impl<O: Operation> Driver<'_, O> {
                     self.cache.save(self.graph.operation(vertex), record);
                     None
                 }
-                Action::CacheMap(_) | Action::ContentKey(..) | Action::Execute(_) => {
+                Action::CacheMap(_) | Action::ContentKey(..) | Action::Execute(..) => {
                     self.start(action);
                     None
                 }
@@ -231,7 +235,7 @@ impl<O: Operation> Driver<'_, O> {
     }
 
     fn start(&mut self, action: Action) {
-        let executes = matches!(action, Action::Execute(_));
+        let executes = matches!(action, Action::Execute(..));
         let (vertex, future): (_, BoxFuture<'_, Result<Done<O>, O::Error>>) = match action {
             Action::CacheMap(vertex) => {
                 let operation = self.graph.operation(vertex).clone();
@@ -248,14 +252,15 @@ impl<O: Operation> Driver<'_, O> {
                 };
                 (vertex, Box::pin(key))
             }
-            Action::Execute(vertex) => {
+            Action::Execute(vertex, key) => {
                 if self.failed {
                     return;
                 }
                 let operation = self.graph.operation(vertex).clone();
                 self.observer.started(vertex, &operation);
                 let inputs = self.graph.inputs(vertex).iter().map(|input| self.output(*input)).collect();
-                let execute = async move { Ok(Done::Executed(vertex, operation.execute(inputs).await?)) };
+                let execute =
+                    async move { Ok(Done::Executed(vertex, operation.execute(&key, inputs).await?)) };
                 (vertex, Box::pin(execute))
             }
             _ => return,

@@ -44,13 +44,20 @@ impl<O> Graph<O> {
     }
 
     /// Adds a vertex, or returns the one of the same digest that is there.
-    pub fn add(&mut self, digest: Digest, inputs: Vec<Input>, operation: impl FnOnce() -> O) -> VertexId {
+    ///
+    /// Operations are shared: a graph that is made later may hold the same ones.
+    pub fn add(
+        &mut self,
+        digest: Digest,
+        inputs: Vec<Input>,
+        operation: impl FnOnce() -> Arc<O>,
+    ) -> VertexId {
         if let Some(id) = self.by_digest.get(&digest) {
             return *id;
         }
         let id = VertexId(self.nodes.len());
         debug_assert!(inputs.iter().all(|input| input.vertex < id), "inputs are added first");
-        self.nodes.push(Node { digest, operation: Arc::new(operation()), inputs });
+        self.nodes.push(Node { digest, operation: operation(), inputs });
         self.by_digest.insert(digest, id);
         id
     }
@@ -73,6 +80,11 @@ impl<O> Graph<O> {
     /// Returns a vertex's inputs.
     pub fn inputs(&self, vertex: VertexId) -> &[Input] {
         &self.nodes[vertex.0].inputs
+    }
+
+    /// Lists what the vertices do.
+    pub fn operations(&self) -> impl Iterator<Item = &Arc<O>> {
+        self.nodes.iter().map(|node| &node.operation)
     }
 
     /// Counts the vertices.

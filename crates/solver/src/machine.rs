@@ -72,7 +72,8 @@ pub enum Action {
         canonical: Digest,
     },
     Load(VertexId, Digest),
-    Execute(VertexId),
+    /// Execute; the digest is the key under which the result will be stored.
+    Execute(VertexId, Digest),
     /// Store the result under `canonical` and link the aliases; no answer.
     Save {
         vertex: VertexId,
@@ -312,8 +313,12 @@ impl Machine {
                 self.found(vertex, found)
             }
             (Phase::Looking { definition }, None) if has_content => Phase::Contents { definition },
-            (Phase::Looking { definition } | Phase::LookingByContent { definition, .. }, None) => {
+            (Phase::Looking { definition }, None) => {
                 Phase::Known(Key { canonical: definition, fresh: true, loadable: false })
+            }
+            // Other solves that read the same content come to this key too, and share the work.
+            (Phase::LookingByContent { content, .. }, None) => {
+                Phase::Known(Key { canonical: content, fresh: true, loadable: false })
             }
             (phase, _) => {
                 debug_assert!(false, "unexpected look-up in {phase:?}");
@@ -382,7 +387,7 @@ impl Machine {
         }
         if inputs.iter().all(|input| self.is_done(input.vertex)) {
             self.states[vertex.0].phase = Phase::Executing(key);
-            self.actions.push(Action::Execute(vertex));
+            self.actions.push(Action::Execute(vertex, key.canonical));
             self.compute_contents(vertex);
         }
     }

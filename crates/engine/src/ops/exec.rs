@@ -4,12 +4,12 @@
 //! a step that fails, is killed or is retried leaves nothing. What a step may see besides its files (secrets,
 //! agent sockets, cache mounts) is mounted over them and is never part of the result.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use slipway_model::llb::pb;
-use slipway_model::solve::SecretSource;
-use slipway_model::{Diagnostic, Digest, ErrorKind};
+use slipway_model::{Diagnostic, Digest, ErrorKind, Secret};
 use slipway_runtime::{
     FileContent, Mount, MountSource, Network, ProcessSettings, ResourceLimits, Rlimit, Security,
 };
@@ -17,8 +17,10 @@ use slipway_store::{ActiveSnapshot, CacheMount, Sharing, SnapshotId};
 
 use super::VertexOperation;
 use super::keys::Selection;
-use super::process::{Outcome, StepProcess};
+use super::process::{Ending, Outcome, StepProcess};
 use crate::error::{Context as _, blocking, internal};
+use crate::job::Job;
+use crate::ssh::AgentSocket;
 use crate::tree::Tree;
 
 /// What programs see as their search path when neither the image nor the Dockerfile says.
@@ -58,30 +60,71 @@ pub(super) async fn execute(
         };
         planned.push(Planned { mount: mount.clone(), snapshot, seed });
     }
-    let _permit = job.permits.acquire().await.map_err(|_| internal("the step permits are closed"))?;
+    let offered = Offered::gather(job, exec).await?;
+    let _permit = job.engine.permits.acquire().await.map_err(|_| internal("the step permits are closed"))?;
     if job.cancel.is_cancelled() {
         return Err(Diagnostic::new(ErrorKind::User, "canceled"));
     }
     let sandbox = job.sandboxes.for_platform(operation.vertex.platform().as_ref()).await?;
     let (exec, job, digest, name) = (exec.clone(), job.clone(), operation.digest(), operation.name.clone());
     let metadata = operation.vertex.metadata.clone();
+    let ending = Ending::default();
+    let _guard = ending.guard();
     blocking(move || {
-        let mut step = Prepared::new(&job, name, &exec, planned)?;
-        let mut settings = step.settings(&exec, &job, &metadata)?;
+        let mut step = Prepared::new(&job, name, &exec, planned, &offered)?;
+        let mut settings = step.settings(&exec, &offered, &metadata)?;
         sandbox.adjust(&mut settings);
         let mounts = std::mem::take(&mut step.mounts);
         let root = step.root.try_clone().diagnose()?;
-        let outcome =
-            StepProcess { job: &job, vertex: digest, sandbox: &sandbox }.run(root, mounts, settings)?;
+        let outcome = StepProcess { job: &job, vertex: digest, sandbox: &sandbox, ending: &ending }
+            .run(root, mounts, settings)?;
         check(&exec, &sandbox, outcome).map_err(|error| step.full_disk(error))?;
         step.commit()
     })
     .await
 }
 
+/// What the client gives to a step, asked for before the step is set up: sockets live as long as this.
+struct Offered {
+    secrets: HashMap<String, Secret<Vec<u8>>>,
+    /// By the position of the mount.
+    agents: HashMap<usize, AgentSocket>,
+}
+
+impl Offered {
+    async fn gather(job: &Arc<Job>, exec: &pb::ExecOp) -> Result<Self, Diagnostic> {
+        let mut offered = Self { secrets: HashMap::new(), agents: HashMap::new() };
+        for (position, mount) in exec.mounts.iter().enumerate() {
+            match pb::MountType::try_from(mount.mount_type) {
+                Ok(pb::MountType::Secret) => {
+                    let options = mount.secret_opt.clone().unwrap_or_default();
+                    offered.secret(job, &options.id, !options.optional).await?;
+                }
+                Ok(pb::MountType::Ssh) => {
+                    let options = mount.ssh_opt.clone().unwrap_or_default();
+                    let agent = job.forward_agent(&options).await?;
+                    offered.agents.extend(agent.map(|agent| (position, agent)));
+                }
+                _ => {}
+            }
+        }
+        for secret in &exec.secretenv {
+            offered.secret(job, &secret.id, !secret.optional).await?;
+        }
+        Ok(offered)
+    }
+
+    async fn secret(&mut self, job: &Job, id: &str, required: bool) -> Result<(), Diagnostic> {
+        if let Some(value) = job.secret(id, required).await? {
+            self.secrets.insert(id.to_owned(), value);
+        }
+        Ok(())
+    }
+}
+
 /// The snapshots and mounts of a step that is about to run.
 struct Prepared<'a> {
-    job: &'a Arc<crate::job::Job>,
+    job: &'a Arc<Job>,
     name: String,
     root: OwnedFd,
     mounts: Vec<Mount>,
@@ -91,7 +134,6 @@ struct Prepared<'a> {
     outputs: Vec<(i64, Output)>,
     /// Locks of cache mounts, held while the step runs.
     _caches: Vec<CacheMount>,
-    _sockets: Vec<crate::ssh::AgentSocket>,
 }
 
 enum Output {
@@ -121,18 +163,19 @@ impl<'a> Prepared<'a> {
     }
 
     fn new(
-        job: &'a Arc<crate::job::Job>,
+        job: &'a Arc<Job>,
         name: String,
         exec: &pb::ExecOp,
         planned: Vec<Planned>,
+        offered: &Offered,
     ) -> Result<Self, Diagnostic> {
         let mut root = None;
-        let mut this = PreparedMounts { job, ..PreparedMounts::new(job) };
-        for plan in planned {
+        let mut this = PreparedMounts::new(job, offered);
+        for (position, plan) in planned.iter().enumerate() {
             if plan.mount.dest == "/" {
-                root = Some(this.root(&plan)?);
+                root = Some(this.root(plan)?);
             } else {
-                this.add(&plan)?;
+                this.add(position, plan)?;
             }
         }
         let root = root.ok_or_else(|| internal("a step has no root file system"))?;
@@ -146,14 +189,13 @@ impl<'a> Prepared<'a> {
             readonly_root: this.readonly_root,
             outputs: this.outputs,
             _caches: this.caches,
-            _sockets: this.sockets,
         })
     }
 
     fn settings(
         &self,
         exec: &pb::ExecOp,
-        job: &crate::job::Job,
+        offered: &Offered,
         metadata: &pb::OpMetadata,
     ) -> Result<ProcessSettings, Diagnostic> {
         let meta = exec.meta.clone().unwrap_or_default();
@@ -165,7 +207,7 @@ impl<'a> Prepared<'a> {
         env.extend(meta.proxy_env.iter().flat_map(proxies));
         env.extend(self.env.iter().cloned());
         for secret in &exec.secretenv {
-            if let Some(value) = job.secret(&secret.id, !secret.optional)? {
+            if let Some(value) = offered.secrets.get(&secret.id) {
                 let value = String::from_utf8_lossy(value.expose()).into_owned();
                 env.push(format!("{}={value}", secret.name));
             }
@@ -218,25 +260,25 @@ impl<'a> Prepared<'a> {
 }
 
 struct PreparedMounts<'a> {
-    job: &'a Arc<crate::job::Job>,
+    job: &'a Arc<Job>,
+    offered: &'a Offered,
     mounts: Vec<Mount>,
     env: Vec<String>,
     readonly_root: bool,
     outputs: Vec<(i64, Output)>,
     caches: Vec<CacheMount>,
-    sockets: Vec<crate::ssh::AgentSocket>,
 }
 
 impl<'a> PreparedMounts<'a> {
-    fn new(job: &'a Arc<crate::job::Job>) -> Self {
+    fn new(job: &'a Arc<Job>, offered: &'a Offered) -> Self {
         Self {
             job,
+            offered,
             mounts: Vec::new(),
             env: Vec::new(),
             readonly_root: false,
             outputs: Vec::new(),
             caches: Vec::new(),
-            sockets: Vec::new(),
         }
     }
 
@@ -269,7 +311,7 @@ impl<'a> PreparedMounts<'a> {
         Ok(tree.into_fd())
     }
 
-    fn add(&mut self, plan: &Planned) -> Result<(), Diagnostic> {
+    fn add(&mut self, position: usize, plan: &Planned) -> Result<(), Diagnostic> {
         let mount = &plan.mount;
         let kind = pb::MountType::try_from(mount.mount_type).unwrap_or(pb::MountType::Bind);
         let (source, readonly) = match kind {
@@ -285,11 +327,11 @@ impl<'a> PreparedMounts<'a> {
                 )
             }
             pb::MountType::Cache => (self.cache(plan)?, mount.readonly),
-            pb::MountType::Secret => match self.secret(mount)? {
+            pb::MountType::Secret => match self.secret(mount) {
                 Some(source) => (source, true),
                 None => return Ok(()),
             },
-            pb::MountType::Ssh => match self.ssh(mount)? {
+            pb::MountType::Ssh => match self.ssh(position)? {
                 Some(source) => (source, false),
                 None => return Ok(()),
             },
@@ -333,30 +375,20 @@ impl<'a> PreparedMounts<'a> {
         Ok(source)
     }
 
-    fn secret(&self, mount: &pb::Mount) -> Result<Option<MountSource>, Diagnostic> {
+    fn secret(&self, mount: &pb::Mount) -> Option<MountSource> {
         let options = mount.secret_opt.clone().unwrap_or_default();
-        let Some(value) = self.job.secret(&options.id, !options.optional)? else { return Ok(None) };
-        Ok(Some(MountSource::File(FileContent {
+        let value = self.offered.secrets.get(&options.id)?;
+        Some(MountSource::File(FileContent {
             content: value.expose().clone(),
             mode: options.mode & 0o777,
             uid: options.uid,
             gid: options.gid,
-        })))
+        }))
     }
 
-    fn ssh(&mut self, mount: &pb::Mount) -> Result<Option<MountSource>, Diagnostic> {
-        let options = mount.ssh_opt.clone().unwrap_or_default();
-        let Some(spec) = self.job.options.ssh.iter().find(|s| s.id == options.id) else {
-            if options.optional {
-                return Ok(None);
-            }
-            return Err(Diagnostic::new(ErrorKind::User, format!("unset ssh forward key {}", options.id))
-                .hint(format!("forward your agent with `--ssh {}`", options.id)));
-        };
-        let socket = self.job.forward_agent(spec, &options)?;
-        let source = MountSource::host_path(socket.path()).map_err(std::io::Error::from).diagnose()?;
-        self.sockets.push(socket);
-        Ok(Some(source))
+    fn ssh(&self, position: usize) -> Result<Option<MountSource>, Diagnostic> {
+        let Some(agent) = self.offered.agents.get(&position) else { return Ok(None) };
+        MountSource::host_path(agent.path()).map_err(std::io::Error::from).diagnose().map(Some)
     }
 
     /// Adds `/etc/hosts` and `/etc/resolv.conf`, unless the step brings its own.
@@ -383,16 +415,6 @@ fn part(mount: OwnedFd, selector: &str) -> MountSource {
     match selector.trim_matches('/') {
         "" | "." => MountSource::Detached(mount),
         path => MountSource::Subtree { mount, path: path.to_owned() },
-    }
-}
-
-/// Reads a secret's value where it comes from.
-pub(crate) fn read_secret(source: &SecretSource) -> std::io::Result<Vec<u8>> {
-    match source {
-        SecretSource::File(path) => std::fs::read(path),
-        SecretSource::Environment(name) => {
-            Ok(std::env::var_os(name).map(|v| v.into_encoded_bytes()).unwrap_or_default())
-        }
     }
 }
 

@@ -72,17 +72,27 @@ pub(crate) fn exec_selection(exec: &pb::ExecOp, input: usize) -> Option<Vec<Sele
 /// Makes the cache map of a file operation.
 pub(crate) fn file(vertex: &Vertex, file: &pb::FileOp, no_cache: Option<Digest>) -> CacheMap {
     let inputs = (0..vertex.inputs.len())
-        .map(|input| InputCacheMap { selector: None, by_content: file_selection(file, input).is_some() })
+        .map(|input| {
+            let selections = file_selection(file, input);
+            InputCacheMap { selector: selections.as_deref().map(selector), by_content: selections.is_some() }
+        })
         .collect();
     let mut keyed = file.clone();
     for action in &mut keyed.actions {
-        // Where a copied file lies is part of the content's key, if at all; what it is called is not.
+        // Where a copied file lies is the selector's: it counts as long as the content is not known.
         let from_input = (0..vertex.inputs.len() as i64).contains(&action.secondary_input);
         if let (true, Some(pb::file_action::Action::Copy(copy))) = (from_input, &mut action.action) {
             copy.src = copy.src.rsplit('/').next().unwrap_or_default().to_owned();
         }
     }
     CacheMap { digest: digest("file", None, &keyed.encode_to_vec()), inputs, no_cache }
+}
+
+/// Names what is read of an input, for keys that are made before the content is known.
+fn selector(selections: &[Selection]) -> Digest {
+    let mut digester = Digester::new();
+    selections.iter().for_each(|selection| selection.key(&mut digester));
+    digester.finish()
 }
 
 /// Returns what a file operation reads of an input, or `None` if it must be taken whole.
@@ -201,6 +211,24 @@ mod tests {
         let op = exec_op();
         let map = exec(&vertex(pb::op::Op::Exec(op.clone()), 2), &op, None);
         assert_eq!(map.inputs.iter().map(|i| i.by_content).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn copies_of_different_paths_have_different_definitions() {
+        let key = |src: &str| {
+            let copy = pb::FileActionCopy { src: src.to_owned(), ..Default::default() };
+            let action = pb::FileAction {
+                input: 0,
+                secondary_input: 1,
+                output: 0,
+                action: Some(pb::file_action::Action::Copy(copy)),
+            };
+            let op = pb::FileOp { actions: vec![action] };
+            file(&vertex(pb::op::Op::File(op.clone()), 2), &op, None)
+        };
+        // The name in the target is the same, so equal content gives an equal result.
+        assert_eq!(key("/amd64/program").digest, key("/arm64/program").digest);
+        assert_ne!(key("/amd64/program").inputs[1].selector, key("/arm64/program").inputs[1].selector);
     }
 
     #[test]

@@ -9,8 +9,6 @@ mod graft;
 pub(crate) mod keys;
 mod process;
 
-pub(crate) use exec::read_secret;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +16,7 @@ use prost::Message as _;
 use slipway_model::llb::{Vertex, pb};
 use slipway_model::{Diagnostic, Digest, ErrorKind, SourceSpan};
 use slipway_solver::{CacheMap, Operation};
+use tokio::sync::OnceCell;
 
 use crate::graph::name_of;
 use crate::job::Job;
@@ -31,12 +30,23 @@ pub(crate) struct VertexOperation {
     pub(crate) name: String,
     pub(crate) job: Arc<Job>,
     started: std::sync::OnceLock<std::time::SystemTime>,
+    /// What was found out in this build: several definitions of one build hold the same vertex.
+    map: OnceCell<CacheMap>,
+    outputs: OnceCell<Vec<Tree>>,
 }
 
 impl VertexOperation {
     pub(crate) fn new(vertex: Arc<Vertex>, span: Option<SourceSpan>, job: Arc<Job>) -> Self {
         let name = job.display_name(&vertex, name_of(&vertex));
-        Self { vertex, span, name, job, started: std::sync::OnceLock::new() }
+        Self {
+            vertex,
+            span,
+            name,
+            job,
+            started: std::sync::OnceLock::new(),
+            map: OnceCell::new(),
+            outputs: OnceCell::new(),
+        }
     }
 
     pub(crate) fn digest(&self) -> Digest {
@@ -116,14 +126,18 @@ impl Operation for VertexOperation {
     type Error = Diagnostic;
 
     async fn cache_map(&self) -> Result<CacheMap, Diagnostic> {
-        self.map().await.map_err(|e| self.place(e))
+        self.map.get_or_try_init(|| self.map()).await.cloned().map_err(|e| self.place(e))
     }
 
     async fn content_key(&self, input: usize, output: &Tree) -> Result<Option<Digest>, Diagnostic> {
         self.content(input, output).await.map_err(|e| self.place(e))
     }
 
-    async fn execute(&self, inputs: Vec<Tree>) -> Result<Vec<Tree>, Diagnostic> {
-        self.run(inputs).await.map_err(|e| self.place(e))
+    async fn execute(&self, key: &Digest, inputs: Vec<Tree>) -> Result<Vec<Tree>, Diagnostic> {
+        let shared = || async {
+            let in_flight = &self.job.engine.in_flight;
+            in_flight.run(key, &self.job.lease, || self.run(inputs)).await
+        };
+        self.outputs.get_or_try_init(shared).await.cloned().map_err(|e| self.place(e))
     }
 }

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::PipeFlags;
 use slipway_model::progress::Stream;
 use slipway_model::{Diagnostic, Digest, ErrorKind};
-use slipway_runtime::{Exit, Mount, ProcessSettings, ProcessSpec, Stdio};
+use slipway_runtime::{Exit, Mount, Process, ProcessSettings, ProcessSpec, Stdio};
 
 use crate::error::{Context as _, Explain as _};
 use crate::job::Job;
@@ -30,6 +31,49 @@ pub(super) struct StepProcess<'a> {
     pub(super) job: &'a Arc<Job>,
     pub(super) vertex: Digest,
     pub(super) sandbox: &'a Sandbox,
+    pub(super) ending: &'a Ending,
+}
+
+/// Kills a step's process when nobody waits for the step any more, which is when the guard is dropped.
+#[derive(Clone, Default)]
+pub(super) struct Ending(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    over: bool,
+    process: Option<Arc<Process>>,
+}
+
+/// See [`Ending`].
+pub(super) struct EndingGuard(Ending);
+
+impl Ending {
+    /// Returns what is to be held while somebody waits.
+    pub(super) fn guard(&self) -> EndingGuard {
+        EndingGuard(self.clone())
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.lock().over
+    }
+
+    fn watch(&self, process: &Arc<Process>) {
+        let mut waiting = self.0.lock();
+        if waiting.over {
+            process.kill();
+        }
+        waiting.process = Some(process.clone());
+    }
+}
+
+impl Drop for EndingGuard {
+    fn drop(&mut self) {
+        let mut waiting = self.0.0.lock();
+        waiting.over = true;
+        if let Some(process) = waiting.process.take() {
+            process.kill();
+        }
+    }
 }
 
 impl StepProcess<'_> {
@@ -58,11 +102,12 @@ impl StepProcess<'_> {
             })?;
         let process = Arc::new(process);
         let running = self.job.track(process.clone());
+        self.ending.watch(&process);
         let mut tail = Tail::default();
         self.forward(&[(out, Stream::Stdout), (err, Stream::Stderr)], &mut tail).diagnose()?;
         let exit = process.wait().diagnose()?;
         drop(running);
-        if self.job.cancel.is_cancelled() {
+        if self.job.cancel.is_cancelled() || self.ending.is_over() {
             return Err(Diagnostic::new(ErrorKind::User, "canceled"));
         }
         Ok(Outcome { exit, tail: tail.finish() })

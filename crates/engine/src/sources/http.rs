@@ -132,23 +132,23 @@ fn headers(source: &pb::SourceOp) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// Finds what to show the server: the secret that the operation names, or one for the host.
-fn authorization(
+async fn authorization(
     operation: &VertexOperation,
     source: &pb::SourceOp,
 ) -> Result<Option<Secret<String>>, Diagnostic> {
-    let read = |name: &str, required: bool| -> Result<Option<String>, Diagnostic> {
-        let secret = operation.job.secret(name, required)?;
+    let read = async |name: &str, required: bool| -> Result<Option<String>, Diagnostic> {
+        let secret = operation.job.secret(name, required).await?;
         let text = secret.map(|secret| String::from_utf8_lossy(secret.expose()).trim().to_owned());
         Ok(text.filter(|text| !text.is_empty()))
     };
     if let Some(name) = source.attrs.get("http.authheadersecret").filter(|name| !name.is_empty()) {
-        return Ok(read(name, true)?.map(Secret::new));
+        return Ok(read(name, true).await?.map(Secret::new));
     }
     let Some(host) = host_of(&source.identifier) else { return Ok(None) };
-    if let Some(token) = read(&format!("HTTP_AUTH_TOKEN_{host}"), false)? {
+    if let Some(token) = read(&format!("HTTP_AUTH_TOKEN_{host}"), false).await? {
         return Ok(Some(Secret::new(format!("Bearer {token}"))));
     }
-    Ok(read(&format!("HTTP_AUTH_HEADER_{host}"), false)?.map(Secret::new))
+    Ok(read(&format!("HTTP_AUTH_HEADER_{host}"), false).await?.map(Secret::new))
 }
 
 fn host_of(address: &str) -> Option<String> {
@@ -179,7 +179,7 @@ async fn request(operation: &VertexOperation, source: &pb::SourceOp) -> Result<A
     for (name, value) in headers(source) {
         get = get.header(name, value);
     }
-    let authorization = authorization(operation, source)?;
+    let authorization = authorization(operation, source).await?;
     if let Some(value) = &authorization {
         let mut value = HeaderValue::from_str(value.expose()).map_err(|_| {
             Diagnostic::new(ErrorKind::User, format!("cannot use the secret for {shown}"))

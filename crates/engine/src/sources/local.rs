@@ -8,24 +8,26 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use slipway_dockerfile::{Ignored, MainContext, SourceFile};
+use parking_lot::Mutex;
+use prost::Message as _;
+use slipway_dockerfile::Ignored;
 use slipway_files::patterns::{Pattern, PatternMatcher, parse_ignore_file};
 use slipway_files::{ContextTree, DigestCache, FileTree as _, Root, Stability};
-use slipway_model::solve::{ContextSource, DockerfileRequest, DockerfileSource, NamedContextSource};
-use slipway_model::{Diagnostic, Digest, ErrorKind, Platform};
+use slipway_model::llb::pb;
+use slipway_model::{Diagnostic, Digest, Digester, ErrorKind, Platform};
 use slipway_solver::CacheMap;
-use slipway_store::{Lease, SnapshotId};
+use slipway_store::{Lease, SnapshotId, Store};
 use tokio::sync::OnceCell;
 
-use crate::engine::Inner;
 use crate::error::{Context as _, blocking};
-use crate::job::Job;
+use crate::job::{Job, Slot};
 use crate::ops::keys::Selection;
 use crate::ops::{VertexOperation, keys};
+use crate::session::{LocalDirectory, LocalRequest, MirrorDirectory, Session};
 use crate::tree::Tree;
 
 /// The name of the main context in LLB.
-const MAIN: &str = "context";
+pub(crate) const MAIN: &str = "context";
 
 /// A directory that a build reads.
 pub(crate) struct LocalContext {
@@ -36,6 +38,8 @@ pub(crate) struct LocalContext {
     /// The ignore file's name, for messages.
     ignore_file: String,
     snapshot: OnceCell<Result<SnapshotId, Diagnostic>>,
+    /// Keeps a mirror as it is.
+    _fetched: Fetched,
 }
 
 impl std::fmt::Debug for LocalContext {
@@ -53,177 +57,167 @@ pub(crate) fn context_key(name: &str, platform: Option<&Platform>) -> String {
 }
 
 /// A local directory's content is only known by looking at what is used of it, so its own key is new each time.
-pub(super) fn cache_map(operation: &VertexOperation, name: &str) -> CacheMap {
-    keys::source("local", None, name.as_bytes(), Some(operation.job.nonce))
+pub(super) fn cache_map(operation: &VertexOperation, source: &pb::SourceOp) -> CacheMap {
+    keys::source("local", None, &source.encode_to_vec(), Some(operation.job.nonce))
 }
 
 /// Gives the directory, still unread.
-pub(super) fn execute(operation: &VertexOperation, name: &str) -> Result<Tree, Diagnostic> {
-    match operation.job.contexts.get(name) {
-        Some(context) => Ok(Tree::Local(context.clone())),
-        None => Err(Diagnostic::new(ErrorKind::User, format!("there is no local context `{name}`"))
-            .hint("give a directory as the build context, as in `slipway build .`")),
+pub(super) async fn execute(
+    operation: &VertexOperation,
+    name: &str,
+    source: &pb::SourceOp,
+) -> Result<Tree, Diagnostic> {
+    let request = request_of(name, source)?;
+    operation.job.contexts.get(&request).await.map(Tree::Local)
+}
+
+/// The local directories of a build, each opened when it is first asked for.
+pub(crate) struct Contexts {
+    session: Arc<dyn Session>,
+    store: Store,
+    lease: Lease,
+    /// What is known of the ignore files of directories, by name.
+    ignore_files: Mutex<HashMap<String, Arc<IgnoreFile>>>,
+    open: Mutex<HashMap<LocalRequest, Slot<Arc<LocalContext>>>>,
+}
+
+/// What keeps files out of a directory, and how it is called in messages.
+#[derive(Debug, Default)]
+pub(crate) struct IgnoreFile {
+    /// Empty if there is none.
+    pub(crate) name: String,
+    pub(crate) patterns: Vec<Pattern>,
+}
+
+impl Contexts {
+    pub(crate) fn new(session: Arc<dyn Session>, store: Store, lease: Lease) -> Self {
+        Self { session, store, lease, ignore_files: Mutex::default(), open: Mutex::default() }
+    }
+
+    /// Sets the ignore file of a directory that the engine filters, before it is opened.
+    pub(crate) fn ignore(&self, name: &str, file: IgnoreFile) {
+        self.ignore_files.lock().insert(name.to_owned(), Arc::new(file));
+    }
+
+    /// Gives what a request asks for, without reading it.
+    pub(crate) async fn directory(&self, request: &LocalRequest) -> Result<Fetched, Diagnostic> {
+        let mut key = Digester::new();
+        for part in [self.session.shared_key().as_str(), &request.name, &request.shared_key_hint] {
+            key.field(part);
+        }
+        let mirror = MirrorDirectory::new(self.store.clone(), self.lease.clone(), key.finish());
+        let directory = self.session.local(request, &mirror).await?;
+        Ok(Fetched { directory, _mirror: mirror })
+    }
+
+    /// Opens what a request asks for; equal requests are one directory.
+    pub(crate) async fn get(&self, request: &LocalRequest) -> Result<Arc<LocalContext>, Diagnostic> {
+        let slot = self.open.lock().entry(request.clone()).or_default().clone();
+        let open = || async {
+            let fetched = self.directory(request).await?;
+            let ignore = self.ignore_files.lock().get(&request.name).cloned().unwrap_or_default();
+            LocalContext::open(request, fetched, &ignore, &self.store.root().join("contexts")).map(Arc::new)
+        };
+        slot.get_or_init(open).await.clone()
+    }
+
+    /// Keeps what was found out about files: what was read of them need not be read again by the next build.
+    pub(crate) fn save_digests(&self) {
+        let open: Vec<Slot<Arc<LocalContext>>> = self.open.lock().values().cloned().collect();
+        for slot in open {
+            if let Some(Ok(context)) = slot.get() {
+                context.save_digests();
+            }
+        }
     }
 }
 
-/// The local directories of a request.
-pub(crate) struct LocalContexts {
-    directory: Option<PathBuf>,
-    main: MainContext,
-    contexts: HashMap<String, Arc<LocalContext>>,
+/// A directory of the client, here for as long as this lives.
+pub(crate) struct Fetched {
+    pub(crate) directory: LocalDirectory,
+    _mirror: MirrorDirectory,
 }
 
-impl LocalContexts {
-    /// Opens the directories of a request; an archive is unpacked first.
-    pub(crate) fn open(
-        request: &DockerfileRequest,
-        engine: &Inner,
-        lease: &Lease,
+/// Reads what a source operation asks for.
+pub(crate) fn request_of(name: &str, source: &pb::SourceOp) -> Result<LocalRequest, Diagnostic> {
+    let text = |key: &str| source.attrs.get(key).cloned().unwrap_or_default();
+    let list = |key: &str| -> Result<Vec<String>, Diagnostic> {
+        match source.attrs.get(key).map(String::as_str) {
+            None | Some("") => Ok(Vec::new()),
+            Some(value) => serde_json::from_str(value).map_err(|error| {
+                Diagnostic::new(
+                    ErrorKind::User,
+                    format!("the attribute `{key}` of `local://{name}` is no list"),
+                )
+                .cause(error.to_string())
+            }),
+        }
+    };
+    Ok(LocalRequest {
+        name: name.to_owned(),
+        include: list("local.includepattern")?,
+        exclude: list("local.excludepatterns")?,
+        follow_paths: list("local.followpaths")?,
+        shared_key_hint: text("local.sharedkeyhint"),
+        unique: text("local.unique"),
+        session: text("local.session"),
+        metadata_only: text("local.metadatatransfer") == "true",
+        metadata_exceptions: list("local.metadatatransferexclude")?,
+        always_send: text("local.differ") == "none",
+    })
+}
+
+impl IgnoreFile {
+    /// Reads the ignore file of a directory: `special` if there is such a file, or else `.dockerignore`.
+    pub(crate) fn read(directory: &Path, special: Option<PathBuf>) -> Result<Self, Diagnostic> {
+        let path = special.filter(|path| path.is_file()).unwrap_or_else(|| directory.join(".dockerignore"));
+        match std::fs::read(&path) {
+            Ok(text) => {
+                let shown = path.strip_prefix(directory).unwrap_or(&path);
+                Ok(Self { name: shown.display().to_string(), patterns: parse_ignore_file(&text) })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).context(|| format!("cannot read `{}`", path.display())),
+        }
+    }
+}
+
+impl LocalContext {
+    fn open(
+        request: &LocalRequest,
+        fetched: Fetched,
+        ignore: &IgnoreFile,
+        state: &Path,
     ) -> Result<Self, Diagnostic> {
-        let directory = match &request.context {
-            ContextSource::Directory(path) => Some(path.clone()),
-            ContextSource::Archive(path) => Some(unpack(path, engine, lease)?),
-            ContextSource::Empty => None,
-            ContextSource::Url(url) => {
-                return Err(Diagnostic::new(ErrorKind::User, format!("cannot use `{url}` as build context"))
-                    .cause("contexts at an address are not supported yet")
-                    .hint("download it, and give the directory as the context"));
-            }
-        };
-        let mut contexts = HashMap::new();
-        let state = engine.store.root().join("contexts");
-        // Without a context an empty directory stands for it: what is copied from it is then not found.
-        let path = match &directory {
-            Some(path) => path.clone(),
-            None => engine.store.temporary_directory(lease).diagnose()?,
-        };
-        let special = directory.as_deref().and_then(|d| ignore_file_of(d, &request.dockerfile));
-        contexts.insert(MAIN.to_owned(), Arc::new(LocalContext::open(MAIN, &path, special, &state)?));
-        for named in &request.named_contexts {
-            if let NamedContextSource::Directory(path) = &named.source {
-                let name = format!("{MAIN}:{}", context_key(&named.name, named.platform.as_ref()));
-                contexts.insert(name.clone(), Arc::new(LocalContext::open(&name, path, None, &state)?));
-            }
+        let directory = fetched.directory.path.clone();
+        let doing = || format!("cannot read the context directory `{}`", directory.display());
+        let root = Root::open(&directory).context(doing)?;
+        let mut patterns = ignore.patterns.clone();
+        if !fetched.directory.filtered {
+            patterns.extend(parse_ignore_file(request.exclude.join("\n").as_bytes()));
         }
-        Ok(Self { directory, main: MainContext::Local, contexts })
+        let matcher =
+            PatternMatcher::from_patterns(patterns).context(|| format!("cannot use `{}`", ignore.name))?;
+        let tree = ContextTree::new(root, matcher).context(doing)?;
+        let digests = DigestCache::load(state, &DigestCache::name_of_directory(&directory), Stability::Live);
+        Ok(Self {
+            name: request.name.clone(),
+            directory,
+            tree,
+            digests,
+            ignore_file: ignore.name.clone(),
+            snapshot: OnceCell::new(),
+            _fetched: fetched,
+        })
     }
 
-    pub(crate) fn main(&self) -> MainContext {
-        self.main.clone()
-    }
-
-    pub(crate) fn into_map(self) -> HashMap<String, Arc<LocalContext>> {
-        self.contexts
-    }
-
-    /// Returns what the Dockerfile is called in messages.
-    pub(crate) fn dockerfile_name(&self, source: &DockerfileSource) -> String {
-        match source {
-            DockerfileSource::Path(path) => path
-                .file_name()
-                .map(|n| n.to_string_lossy().into_owned())
-                .unwrap_or_else(|| path.display().to_string()),
-            DockerfileSource::Inline(_) => "Dockerfile".to_owned(),
-            DockerfileSource::Url(url) => url.rsplit('/').next().unwrap_or("Dockerfile").to_owned(),
-        }
-    }
-
-    /// Reads the Dockerfile.
-    pub(crate) fn read_dockerfile(&self, source: &DockerfileSource) -> Result<SourceFile, Diagnostic> {
-        let name = self.dockerfile_name(source);
-        match source {
-            DockerfileSource::Inline(text) => Ok(SourceFile::new(name, text.clone())),
-            DockerfileSource::Url(url) => {
-                Err(Diagnostic::new(ErrorKind::User, format!("cannot read a Dockerfile from {url}"))
-                    .hint("download it, and name the file with `--file`"))
-            }
-            DockerfileSource::Path(path) => {
-                let full = match &self.directory {
-                    Some(directory) => directory.join(path),
-                    None => path.clone(),
-                };
-                let text = std::fs::read(&full).map_err(|error| self.no_dockerfile(path, &full, &error))?;
-                Ok(SourceFile::new(name, text))
-            }
-        }
-    }
-
-    fn no_dockerfile(&self, path: &Path, full: &Path, error: &std::io::Error) -> Diagnostic {
-        let text = match error.kind() {
-            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-            _ => error.to_string(),
-        };
-        let diagnostic = Diagnostic::new(
-            ErrorKind::User,
-            format!("failed to read dockerfile: open {}: {text}", path.display()),
-        );
-        let beside = full.parent().and_then(|directory| std::fs::read_dir(directory).ok());
-        let candidate = beside.into_iter().flatten().flatten().map(|e| e.file_name()).find(|name| {
-            let name = name.to_string_lossy().to_lowercase();
-            name.contains("dockerfile") || name == "containerfile"
-        });
-        match candidate {
-            Some(name) => {
-                diagnostic.hint(format!("there is `{}`: name it with `--file`", name.to_string_lossy()))
-            }
-            None => diagnostic
-                .hint("name the file with `--file PATH`, or give the directory that has a Dockerfile"),
-        }
-    }
-
-    /// Returns the question whether `.dockerignore` keeps a path out, if there is such a file.
-    pub(crate) fn ignored(&self) -> Option<Ignored> {
-        let context = self.contexts.get(MAIN)?.clone();
+    /// Returns the question whether the ignore file keeps a path out, if there is such a file.
+    pub(crate) fn ignored(self: &Arc<Self>) -> Option<Ignored> {
+        let context = self.clone();
         if context.ignore_file.is_empty() || context.tree.has_exceptions() {
             return None;
         }
         Some(Arc::new(move |path: &str| context.tree.excluded_by(Path::new(path)).is_some()))
-    }
-}
-
-fn unpack(archive: &Path, engine: &Inner, lease: &Lease) -> Result<PathBuf, Diagnostic> {
-    let directory = engine.store.temporary_directory(lease).diagnose()?;
-    let doing = || "cannot unpack the build context".to_owned();
-    let root = Root::open(&directory).context(doing)?;
-    let file = std::fs::File::open(archive).diagnose()?;
-    let plain = slipway_files::archive::decompress(file).context(doing)?;
-    slipway_files::archive::unpack(plain, Path::new("context"), &root, Default::default()).context(doing)?;
-    Ok(directory)
-}
-
-/// Finds `<Dockerfile>.dockerignore`, which wins over `.dockerignore`.
-fn ignore_file_of(directory: &Path, dockerfile: &DockerfileSource) -> Option<PathBuf> {
-    let DockerfileSource::Path(path) = dockerfile else { return None };
-    let mut name = directory.join(path).into_os_string();
-    name.push(".dockerignore");
-    Some(PathBuf::from(name)).filter(|path| path.is_file())
-}
-
-impl LocalContext {
-    fn open(name: &str, directory: &Path, ignore: Option<PathBuf>, state: &Path) -> Result<Self, Diagnostic> {
-        let doing = || format!("cannot read the context directory `{}`", directory.display());
-        let root = Root::open(directory).context(doing)?;
-        let ignore = ignore.unwrap_or_else(|| directory.join(".dockerignore"));
-        let (patterns, ignore_file): (Vec<Pattern>, String) = match std::fs::read(&ignore) {
-            Ok(text) => {
-                let shown = ignore.strip_prefix(directory).unwrap_or(&ignore);
-                (parse_ignore_file(&text), shown.display().to_string())
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Vec::new(), String::new()),
-            Err(error) => return Err(error).context(|| format!("cannot read `{}`", ignore.display())),
-        };
-        let matcher = PatternMatcher::from_patterns(patterns)
-            .context(|| format!("cannot use `{}`", ignore.display()))?;
-        let tree = ContextTree::new(root, matcher).context(doing)?;
-        let digests = DigestCache::load(state, &DigestCache::name_of_directory(directory), Stability::Live);
-        Ok(Self {
-            name: name.to_owned(),
-            directory: directory.to_owned(),
-            tree,
-            digests,
-            ignore_file,
-            snapshot: OnceCell::new(),
-        })
     }
 
     /// Computes the digest of what is selected.

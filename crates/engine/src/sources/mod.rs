@@ -43,7 +43,7 @@ pub(crate) async fn cache_map(
     match Source::parse(&source.identifier)? {
         Source::Image(reference) => image::cache_map(operation, reference, false).await,
         Source::OciLayout(reference) => image::cache_map(operation, reference, true).await,
-        Source::Local(name) => Ok(local::cache_map(operation, name)),
+        Source::Local(_) => Ok(local::cache_map(operation, source)),
         Source::Http => http::cache_map(operation, source).await,
         Source::Git => git::cache_map(operation, source).await,
     }
@@ -54,7 +54,7 @@ pub(crate) async fn execute(operation: &VertexOperation, source: &pb::SourceOp) 
     match Source::parse(&source.identifier)? {
         Source::Image(reference) => image::execute(operation, reference, false).await,
         Source::OciLayout(reference) => image::execute(operation, reference, true).await,
-        Source::Local(name) => local::execute(operation, name),
+        Source::Local(name) => local::execute(operation, name, source).await,
         Source::Http => http::execute(operation, source).await,
         Source::Git => git::execute(operation, source).await,
     }

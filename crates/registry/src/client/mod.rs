@@ -87,7 +87,7 @@ pub struct Client {
 struct Shared {
     config: Arc<RegistryConfig>,
     credentials: Arc<dyn Credentials>,
-    transport: Transport,
+    transport: Arc<Transport>,
     max_concurrency: usize,
     retry: RetryPolicy,
     clock: Arc<dyn Clock>,
@@ -108,7 +108,7 @@ impl Client {
     pub fn new(options: ClientOptions) -> Self {
         let config = Arc::new(options.config);
         let shared = Shared {
-            transport: Transport::new(config.clone(), options.user_agent),
+            transport: Arc::new(Transport::new(config.clone(), options.user_agent)),
             config,
             credentials: options.credentials,
             max_concurrency: options.max_concurrency.max(1),
@@ -124,6 +124,22 @@ impl Client {
     #[must_use]
     pub fn insecure(&self, insecure: bool) -> Self {
         Self { view: View { insecure, ..self.view }, ..self.clone() }
+    }
+
+    /// Returns a client for somebody else: connections are shared, logins and tokens are not.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: Arc<dyn Credentials>) -> Self {
+        let shared = Shared {
+            config: self.shared.config.clone(),
+            credentials,
+            transport: self.shared.transport.clone(),
+            max_concurrency: self.shared.max_concurrency,
+            retry: self.shared.retry.clone(),
+            clock: self.shared.clock.clone(),
+            hosts: Mutex::default(),
+            resting: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), view: self.view }
     }
 
     /// Returns the same client, for requests that go to the registry itself only.

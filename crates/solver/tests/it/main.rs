@@ -61,7 +61,7 @@ impl Operation for Toy {
         Ok(Some(Digest::of(content_class(*output).to_string())))
     }
 
-    async fn execute(&self, inputs: Vec<u64>) -> Result<Vec<u64>, String> {
+    async fn execute(&self, _: &Digest, inputs: Vec<u64>) -> Result<Vec<u64>, String> {
         self.world.lock().unwrap().executed.push(self.name);
         Ok(vec![compute(self.name, self.modulus, &self.by_content, &inputs)])
     }
@@ -137,12 +137,14 @@ fn graph(
         let edges = inputs.iter().map(|(i, _)| Input { vertex: ids[*i], index: 0 }).collect();
         let no_cache =
             no_cache.then(|| Digest::of(format!("nonce {n} {}", world.lock().unwrap().executed.len())));
-        ids.push(graph.add(Digest::of(format!("{n}")), edges, || Toy {
-            name,
-            by_content: inputs.iter().map(|(_, b)| *b).collect(),
-            modulus: *modulus,
-            no_cache,
-            world: world.clone(),
+        ids.push(graph.add(Digest::of(format!("{n}")), edges, || {
+            Arc::new(Toy {
+                name,
+                by_content: inputs.iter().map(|(_, b)| *b).collect(),
+                modulus: *modulus,
+                no_cache,
+                world: world.clone(),
+            })
         }));
     }
     (graph, ids)
@@ -186,9 +188,9 @@ fn run_shuffled(
                 outputs.extend(loaded.map(|loaded| (v, loaded)));
                 Event::Loaded(v, usable)
             }
-            Action::Execute(v) => {
+            Action::Execute(v, key) => {
                 let inputs = graph.inputs(v).iter().map(output).collect();
-                outputs.insert(v, now(graph.operation(v).execute(inputs)).unwrap());
+                outputs.insert(v, now(graph.operation(v).execute(&key, inputs)).unwrap());
                 Event::Executed(v)
             }
             Action::Link { alias, canonical } => {
@@ -312,7 +314,7 @@ fn certain_misses_start_without_waiting() {
                 pending.extend(machine.step(Event::CacheMapped(v, map)));
             }
             Action::Lookup(v, _) => pending.extend(machine.step(Event::LookedUp(v, None))),
-            Action::Execute(v) => drop(ready.insert(v)),
+            Action::Execute(v, _) => drop(ready.insert(v)),
             other => panic!("{other:?} before anything has executed"),
         }
     }
@@ -341,7 +343,7 @@ impl Operation for Faulty {
         Ok(None)
     }
 
-    async fn execute(&self, _: Vec<u64>) -> Result<Vec<u64>, String> {
+    async fn execute(&self, _: &Digest, _: Vec<u64>) -> Result<Vec<u64>, String> {
         Err("execution".to_owned())
     }
 }
@@ -384,7 +386,7 @@ async fn independent_failures_are_told_together() {
     let wanted: Vec<Input> = (0_u64..)
         .zip(faults)
         .map(|(name, in_key)| Input {
-            vertex: graph.add(Digest::of(name.to_le_bytes()), Vec::new(), || Faulty { in_key }),
+            vertex: graph.add(Digest::of(name.to_le_bytes()), Vec::new(), || Arc::new(Faulty { in_key })),
             index: 0,
         })
         .collect();

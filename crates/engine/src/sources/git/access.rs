@@ -47,11 +47,11 @@ impl<'a> Access<'a> {
         let mut access =
             Self { operation, home, header: None, agent: None, ssh_config: None, secrets: Vec::new() };
         if source.address.is_http {
-            access.authorize(source)?;
+            access.authorize(source).await?;
             access.check_version().await?;
         }
         if source.address.is_ssh {
-            access.forward(source)?;
+            access.forward(source).await?;
         }
         Ok(access)
     }
@@ -81,8 +81,8 @@ impl<'a> Access<'a> {
         }
     }
 
-    fn authorize(&mut self, source: &GitSource) -> Result<(), Diagnostic> {
-        let Some(value) = self.authorization(source)? else { return Ok(()) };
+    async fn authorize(&mut self, source: &GitSource) -> Result<(), Diagnostic> {
+        let Some(value) = self.authorization(source).await? else { return Ok(()) };
         let name = format!("http.{}.extraheader", source.address.scope());
         let words = value.expose().split_whitespace().map(|word| Secret::new(word.to_owned()));
         self.secrets.extend(words.filter(|word| word.expose().len() > 6));
@@ -92,7 +92,7 @@ impl<'a> Access<'a> {
     }
 
     /// Finds the value of the header: a secret for the host, one for all hosts, or what the address holds.
-    fn authorization(&mut self, source: &GitSource) -> Result<Option<Secret<String>>, Diagnostic> {
+    async fn authorization(&mut self, source: &GitSource) -> Result<Option<Secret<String>>, Diagnostic> {
         let host = &source.address.host;
         let (header, token) = (&source.header_secret, &source.token_secret);
         let names = [
@@ -102,7 +102,7 @@ impl<'a> Access<'a> {
             token.as_ref().map(|name| (name.clone(), true)),
         ];
         for (name, is_token) in names.into_iter().flatten() {
-            let Some(value) = self.operation.job.secret(&name, false)? else { continue };
+            let Some(value) = self.operation.job.secret(&name, false).await? else { continue };
             let text = String::from_utf8_lossy(value.expose()).trim().to_owned();
             if text.is_empty() {
                 continue;
@@ -122,16 +122,16 @@ impl<'a> Access<'a> {
         Ok(Some(basic(user, password.expose())))
     }
 
-    fn forward(&mut self, source: &GitSource) -> Result<(), Diagnostic> {
+    async fn forward(&mut self, source: &GitSource) -> Result<(), Diagnostic> {
         let job = &self.operation.job;
         if let Some(id) = &source.ssh {
-            let Some(spec) = job.options.ssh.iter().find(|spec| spec.id == *id) else {
+            let options = pb::SshOpt { id: id.clone(), mode: 0o600, optional: true, ..Default::default() };
+            let Some(agent) = job.forward_agent(&options).await? else {
                 return Err(Diagnostic::new(ErrorKind::User, format!("unset ssh forward key {id}"))
                     .cause(format!("`{}` is fetched by ssh, and no agent is forwarded", source.address))
                     .hint(format!("forward your agent with `--ssh {id}`, or a key with `--ssh {id}=FILE`")));
             };
-            let options = pb::SshOpt { mode: 0o600, ..Default::default() };
-            self.agent = Some(job.forward_agent(spec, &options)?);
+            self.agent = Some(agent);
         }
         let config = self.home.join("ssh_config");
         let text = match &source.known_hosts {

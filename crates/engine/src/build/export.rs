@@ -1,0 +1,163 @@
+//! From a result to outputs.
+
+use std::collections::BTreeMap;
+
+use slipway_model::solve::{OutputSpec, PlatformCheck};
+use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform};
+
+use super::{Build, BuildResult, Ref, Refs, keys};
+use crate::exporters::{self, ExportContext, Exported, PlatformResult};
+use crate::platform_check::check_bases;
+use crate::tree::Tree;
+
+/// An output as a client asks for it.
+#[derive(Clone, Debug, Default)]
+pub struct ExporterRequest {
+    /// `image`, `oci`, `docker`, `local`, `tar`.
+    pub kind: String,
+    pub attributes: BTreeMap<String, String>,
+    /// Names the client's end of the output.
+    pub id: crate::session::ExporterId,
+}
+
+/// How results are exported.
+#[derive(Clone, Debug, Default)]
+pub struct ExportOptions {
+    /// Seconds since 1970 that times are clamped to; replaces what the result says.
+    pub epoch: Option<i64>,
+    pub platform_check: PlatformCheck,
+}
+
+impl Build {
+    /// Builds a result if it is not built yet, and writes it to outputs.
+    ///
+    /// Returns BuildKit's exporter response, as `containerimage.digest`.
+    pub async fn export(
+        &self,
+        result: &BuildResult,
+        exporters: &[ExporterRequest],
+        options: &ExportOptions,
+    ) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
+        let outputs = exporters
+            .iter()
+            .map(ExporterRequest::output)
+            .collect::<Result<Vec<OutputSpec>, Diagnostic>>()
+            .map_err(|e| vec![e])?;
+        let exported = self.write(result, &outputs, options).await?;
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => text,
+            other => base64(&other),
+        };
+        Ok(exported.metadata.into_iter().map(|(key, value)| (key, text(value))).collect())
+    }
+
+    /// Builds a result if it is not built yet, and writes it to typed outputs.
+    pub(crate) async fn write(
+        &self,
+        result: &BuildResult,
+        outputs: &[OutputSpec],
+        options: &ExportOptions,
+    ) -> Result<Exported, Vec<Diagnostic>> {
+        self.until_cancelled(async {
+            self.check_bases(result, outputs, options).map_err(|e| vec![e])?;
+            let references: Vec<Ref> = result.refs.iter().filter_map(|(_, r)| r.cloned()).collect();
+            Ref::evaluate_all(&references, &self.job).await?;
+            if outputs.is_empty() {
+                return Ok(Exported::default());
+            }
+            let results = self.platform_results(result).await.map_err(|e| vec![e])?;
+            let context = ExportContext {
+                job: self.job.clone(),
+                results,
+                epoch: options.epoch.or_else(|| result.epoch()),
+                force_index: matches!(result.refs, Refs::ByPlatform(_)),
+                platform_check: options.platform_check,
+            };
+            exporters::export(&context, outputs).await.map_err(|e| vec![e])
+        })
+        .await
+    }
+
+    /// Refuses an image whose base is for another platform, before anything is built.
+    fn check_bases(
+        &self,
+        result: &BuildResult,
+        outputs: &[OutputSpec],
+        options: &ExportOptions,
+    ) -> Result<(), Diagnostic> {
+        let stated = result.platforms()?;
+        let mut checked = Vec::new();
+        for (id, details) in &result.details {
+            checked.push((platform_of(result, &stated, id)?, details.base.as_ref()));
+        }
+        check_bases(options.platform_check, outputs, checked.into_iter(), &self.job.progress)
+    }
+
+    async fn platform_results(&self, result: &BuildResult) -> Result<Vec<PlatformResult>, Diagnostic> {
+        let stated = result.platforms()?;
+        let position = |id: &str| stated.iter().position(|(known, _)| known == id);
+        let mut references: Vec<(&str, Option<&Ref>)> = result.refs.iter().collect();
+        references.sort_by_key(|(id, _)| position(id).unwrap_or(usize::MAX));
+        let mut results = Vec::with_capacity(references.len());
+        for (id, reference) in references {
+            let tree = match reference {
+                Some(reference) => reference.tree(&self.job).await?,
+                None => Tree::Empty,
+            };
+            let platform = platform_of(result, &stated, id)?;
+            let base = config(result, keys::BASE_CONFIG, id)?;
+            let details = result.details.get(id).cloned().unwrap_or_default();
+            results.push(PlatformResult {
+                config: config(result, keys::CONFIG, id)?
+                    .unwrap_or_else(|| ImageConfig::for_platform(&platform)),
+                platform,
+                tree,
+                base: details.base,
+                base_history: base.map(|base| base.history).unwrap_or_default(),
+                layer_spans: details.layer_spans,
+            });
+        }
+        Ok(results)
+    }
+}
+
+/// Finds what a reference is for: as stated, as its id or its config says, or this machine.
+fn platform_of(
+    result: &BuildResult,
+    stated: &[(String, Platform)],
+    id: &str,
+) -> Result<Platform, Diagnostic> {
+    let stated = stated.iter().find(|(known, _)| id.is_empty() || known == id);
+    if let Some((_, platform)) = stated {
+        return Ok(platform.clone());
+    }
+    if let Ok(platform) = id.parse() {
+        return Ok(platform);
+    }
+    let config = config(result, keys::CONFIG, id)?;
+    Ok(config.map_or_else(Platform::host, |config| config.platform()))
+}
+
+/// Reads an image config of a result's metadata; empty bytes are none.
+fn config(result: &BuildResult, key: &str, id: &str) -> Result<Option<ImageConfig>, Diagnostic> {
+    match result.metadata_of(key, id) {
+        None | Some([]) | Some(b"null") => Ok(None),
+        Some(text) => serde_json::from_slice(text).map(Some).map_err(|error| {
+            Diagnostic::new(ErrorKind::User, format!("cannot use the result's `{key}`"))
+                .cause(error.to_string())
+        }),
+    }
+}
+
+impl ExporterRequest {
+    /// Converts the client's attributes.
+    fn output(&self) -> Result<OutputSpec, Diagnostic> {
+        Err(Diagnostic::new(ErrorKind::User, format!("the exporter `{}` is not supported yet", self.kind)))
+    }
+}
+
+/// Encodes a document of the response, as BuildKit does.
+fn base64(value: &serde_json::Value) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(value.to_string())
+}

@@ -1,0 +1,149 @@
+//! One build of one client: what it is told, and what it can be asked.
+//!
+//! A [`Build`] is made by [`Engine::start`] and is the only way to build. `Engine::solve` makes one for a
+//! request of this process; the daemon makes one for each client and maps the calls of BuildKit's protocol
+//! to its methods.
+//!
+//! Invariants:
+//!
+//! 1. A [`Ref`] is lazy: nothing runs until its files are asked for or the result is exported.
+//! 2. What a build uses (snapshots, blobs, processes, mirrors) is held by the build's lease and ends with it:
+//!    dropping a `Build` at any point leaves nothing behind.
+//! 3. A method's future may be dropped at any point; what only it waited for is stopped.
+
+mod export;
+mod files;
+mod reference;
+mod result;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use slipway_model::llb::pb;
+use slipway_model::progress::{self, EventSink};
+use slipway_model::solve::Entitlement;
+use slipway_model::{Diagnostic, ErrorKind};
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::job::Job;
+use crate::session::{EmbeddedSession, Session};
+
+pub use export::{ExportOptions, ExporterRequest};
+pub use files::{FileInfo, FileKind};
+pub use reference::Ref;
+pub use result::{Attestation, BuildResult, Refs, keys};
+pub(crate) use result::{Details, key_of};
+pub use source::{ImageMeta, ResolveOptions, SourceMeta};
+
+/// What a build is started with.
+pub struct BuildOptions {
+    /// Names the build, in history and on the wire.
+    pub id: String,
+    pub session: Arc<dyn Session>,
+    /// What the client has granted, and the engine's owner too.
+    pub entitlements: BTreeSet<Entitlement>,
+}
+
+impl BuildOptions {
+    /// Starts with a client that is this process and offers nothing.
+    pub fn local(id: impl Into<String>) -> Self {
+        Self { id: id.into(), session: Arc::new(EmbeddedSession::default()), entitlements: BTreeSet::new() }
+    }
+}
+
+/// A build that is under way.
+pub struct Build {
+    pub(crate) job: Arc<Job>,
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        self.job.abort();
+    }
+}
+
+impl Engine {
+    /// Starts a build; it ends when the `Build` is dropped or `cancel` is called.
+    pub fn start(
+        &self,
+        options: BuildOptions,
+        events: Arc<dyn EventSink>,
+        cancel: &CancellationToken,
+    ) -> Result<Build, Diagnostic> {
+        // Work in threads sees the end of the build, whichever way it comes, as cancellation.
+        let job = Job::start(&self.inner, options, events, cancel.child_token())?;
+        Ok(Build { job: Arc::new(job) })
+    }
+}
+
+impl Build {
+    /// Takes a definition; `None` for the empty one, which is the empty file system.
+    ///
+    /// The definition is checked, and with `evaluate` it is built before this returns.
+    pub async fn solve(&self, definition: pb::Definition, evaluate: bool) -> Result<Option<Ref>, Diagnostic> {
+        let Some(reference) = Ref::new(definition)? else { return Ok(None) };
+        if evaluate {
+            self.evaluate(&reference).await?;
+        }
+        Ok(Some(reference))
+    }
+
+    /// Runs a frontend by name, with BuildKit's options and inputs.
+    pub async fn frontend(
+        &self,
+        name: &str,
+        options: &BTreeMap<String, String>,
+        inputs: BTreeMap<String, pb::Definition>,
+    ) -> Result<BuildResult, Vec<Diagnostic>> {
+        self.until_cancelled(crate::frontend::run(self, name, options, inputs)).await
+    }
+
+    /// Builds what a reference stands for.
+    pub async fn evaluate(&self, reference: &Ref) -> Result<(), Diagnostic> {
+        let evaluated = self.until_cancelled(reference.evaluate(&self.job)).await;
+        evaluated.map(drop).map_err(first)
+    }
+
+    /// Builds what several references stand for, at once.
+    pub async fn evaluate_all(&self, references: &[Ref]) -> Result<(), Vec<Diagnostic>> {
+        self.until_cancelled(Ref::evaluate_all(references, &self.job)).await
+    }
+
+    /// Passes a warning of a frontend on to whoever follows the build.
+    pub fn warn(&self, warning: progress::Warning) {
+        self.job.progress.warn(warning);
+    }
+
+    pub(crate) async fn until_cancelled<T, E: From<Canceled>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            result = work => result,
+            () = self.job.cancel.cancelled() => Err(Canceled.into()),
+        }
+    }
+}
+
+/// The build was cancelled.
+pub(crate) struct Canceled;
+
+impl From<Canceled> for Diagnostic {
+    fn from(_: Canceled) -> Self {
+        Self::new(ErrorKind::User, "canceled")
+    }
+}
+
+impl From<Canceled> for Vec<Diagnostic> {
+    fn from(canceled: Canceled) -> Self {
+        vec![canceled.into()]
+    }
+}
+
+/// Takes the first of several diagnostics, where only one can be passed on.
+pub(crate) fn first(diagnostics: Vec<Diagnostic>) -> Diagnostic {
+    let mut diagnostics = diagnostics.into_iter();
+    diagnostics.next().unwrap_or_else(|| crate::error::internal("a failure without a reason"))
+}

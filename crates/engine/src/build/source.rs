@@ -1,0 +1,68 @@
+//! Pinning sources without fetching them: what a name stands for now.
+
+use std::sync::Arc;
+
+use slipway_model::llb::pb;
+use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, Reference};
+
+use super::Build;
+
+/// How a source is resolved.
+#[derive(Clone, Debug, Default)]
+pub struct ResolveOptions {
+    pub platform: Option<Platform>,
+    /// Ask the registry even for what is known locally.
+    pub pull: bool,
+    /// Shown to people while it is resolved.
+    pub log_name: String,
+}
+
+/// What a source stands for.
+#[derive(Clone, Debug)]
+pub struct SourceMeta {
+    /// The operation, pinned where it can be.
+    pub op: pb::SourceOp,
+    /// For images.
+    pub image: Option<ImageMeta>,
+}
+
+/// What an image's name stands for.
+#[derive(Clone, Debug)]
+pub struct ImageMeta {
+    /// The digest of the index or manifest.
+    pub digest: Digest,
+    /// The config of the platform's image, as it is in the registry.
+    pub config: Arc<[u8]>,
+}
+
+impl Build {
+    /// Finds what a source stands for now.
+    pub async fn resolve_source(
+        &self,
+        op: pb::SourceOp,
+        options: &ResolveOptions,
+    ) -> Result<SourceMeta, Diagnostic> {
+        self.until_cancelled(self.resolve(op, options)).await
+    }
+
+    async fn resolve(&self, op: pb::SourceOp, options: &ResolveOptions) -> Result<SourceMeta, Diagnostic> {
+        let platform = options.platform.clone().unwrap_or_else(Platform::host);
+        let Some(("docker-image", name)) = op.identifier.split_once("://") else {
+            return Ok(SourceMeta { op, image: None });
+        };
+        let reference: Reference = name.parse().map_err(|e: slipway_model::ParseReferenceError| {
+            Diagnostic::new(ErrorKind::User, e.to_string())
+        })?;
+        let reference = reference.with_default_tag();
+        let shown = match options.log_name.as_str() {
+            "" => format!("resolve image config for {reference}"),
+            name => name.to_owned(),
+        };
+        let step = self.job.progress.step(shown);
+        let pinned = step.end(self.job.images.pin_registry(&reference, &platform).await)?;
+        let digest = pinned.root.digest;
+        let identifier = format!("docker-image://{}", reference.with_digest(digest));
+        let op = pb::SourceOp { identifier, ..op };
+        Ok(SourceMeta { op, image: Some(ImageMeta { digest, config: pinned.config }) })
+    }
+}

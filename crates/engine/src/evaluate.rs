@@ -1,0 +1,135 @@
+//! Evaluating definitions: merged into one graph, solved, and told of as it goes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::BoxFuture;
+use slipway_model::llb::{Definition, pb};
+use slipway_model::{Diagnostic, Platform, progress};
+use slipway_solver::{Observer, SolveError, VertexId};
+
+use crate::cache::StoredCache;
+use crate::graph;
+use crate::job::Job;
+use crate::ops::VertexOperation;
+use crate::progress::Progress;
+use crate::tree::Tree;
+use crate::vertices::Told;
+
+/// How long, after a failure, others are waited for that nothing has to run for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The results of definitions, and the operations that made them.
+pub(crate) struct Evaluated {
+    /// One for each definition, in order.
+    pub(crate) trees: Vec<Tree>,
+    /// As long as these live, the build knows what was found out about them.
+    pub(crate) operations: Vec<Arc<VertexOperation>>,
+}
+
+impl Job {
+    /// Computes the results of definitions; what they share is computed once.
+    pub(crate) async fn evaluate(
+        self: &Arc<Self>,
+        definitions: &[&Definition],
+    ) -> Result<Evaluated, Vec<Diagnostic>> {
+        self.decide(definitions)?;
+        let merged = graph::merge(definitions, self).map_err(|e| vec![e])?;
+        let wanted: Vec<_> = merged.results.iter().flatten().copied().collect();
+        let cache = StoredCache::new(self.engine.store.cache(), self.lease.clone());
+        let observer = Narrator { job: self, graph: &merged.graph };
+        let solved = slipway_solver::solve(&merged.graph, &wanted, &cache, &observer).await;
+        self.contexts.save_digests();
+        let told = |failures: Vec<_>| {
+            crate::failures::told(failures.into_iter().map(|f: SolveError<_>| f.error).collect())
+        };
+        let mut trees = solved.map_err(told)?.into_iter();
+        let trees =
+            merged.results.iter().map(|r| r.and_then(|_| trees.next()).unwrap_or(Tree::Empty)).collect();
+        Ok(Evaluated { trees, operations: merged.graph.operations().cloned().collect() })
+    }
+
+    /// Decides how the steps of each platform run, so that what cannot run is refused before the first step.
+    fn decide(&self, definitions: &[&Definition]) -> Result<(), Vec<Diagnostic>> {
+        let steps = definitions.iter().flat_map(|definition| &definition.vertices);
+        let platforms: BTreeSet<Platform> = steps
+            .filter(|vertex| matches!(vertex.op.op, Some(pb::op::Op::Exec(_))))
+            .map(|vertex| vertex.platform().unwrap_or_else(Platform::host))
+            .collect();
+        self.sandboxes.decide(|| self.engine.facts(), platforms)
+    }
+}
+
+/// Tells what happens to vertices, of each vertex only what the client was not told before.
+struct Narrator<'a> {
+    job: &'a Job,
+    graph: &'a slipway_solver::Graph<VertexOperation>,
+}
+
+impl Narrator<'_> {
+    fn progress(&self) -> &Progress {
+        &self.job.progress
+    }
+
+    fn is_news(&self, operation: &VertexOperation, news: Told) -> bool {
+        self.job.notes.vertices.tell(operation.digest(), news)
+    }
+
+    fn vertex(&self, id: VertexId, operation: &VertexOperation) -> progress::Vertex {
+        progress::Vertex {
+            digest: operation.digest(),
+            name: operation.name.clone(),
+            inputs: self.graph.inputs(id).iter().map(|input| self.graph.digest(input.vertex)).collect(),
+            started: None,
+            completed: None,
+            cached: false,
+            error: None,
+            progress_group: operation.vertex.metadata.progress_group.clone(),
+        }
+    }
+}
+
+impl Observer<VertexOperation> for Narrator<'_> {
+    fn patience(&self) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(PATIENCE))
+    }
+
+    fn cached(&self, id: VertexId, operation: &VertexOperation) {
+        if !self.is_news(operation, Told::Ended) {
+            return;
+        }
+        let now = Some(SystemTime::now());
+        let vertex = self.vertex(id, operation);
+        self.progress().vertex(progress::Vertex { started: now, completed: now, cached: true, ..vertex });
+    }
+
+    fn started(&self, id: VertexId, operation: &VertexOperation) {
+        let now = SystemTime::now();
+        operation.mark_started(now);
+        if self.is_news(operation, Told::Started) {
+            let vertex = self.vertex(id, operation);
+            self.progress().vertex(progress::Vertex { started: Some(now), ..vertex });
+        }
+    }
+
+    fn completed(&self, id: VertexId, operation: &VertexOperation) {
+        if !self.is_news(operation, Told::Ended) {
+            return;
+        }
+        let completed = Some(SystemTime::now());
+        let started = operation.started();
+        self.progress().vertex(progress::Vertex { started, completed, ..self.vertex(id, operation) });
+    }
+
+    fn failed(&self, id: VertexId, operation: &VertexOperation, error: &Diagnostic) {
+        if !self.is_news(operation, Told::Ended) {
+            return;
+        }
+        let now = Some(SystemTime::now());
+        let started = operation.started().or(now);
+        let vertex = self.vertex(id, operation);
+        let error = Some(error.to_string());
+        self.progress().vertex(progress::Vertex { started, completed: now, error, ..vertex });
+    }
+}

@@ -1,0 +1,393 @@
+//! The built-in Dockerfile frontend: from a request to references, one for each platform.
+//!
+//! The order is chosen so that what can fail early does: the Dockerfile is read and parsed, and every base
+//! image of every platform is resolved, before anything is converted. Nothing runs here; the references are
+//! lazy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use slipway_dockerfile::{
+    BaseImage, ConvertOptions, Converted, LintWarning, MainContext, ResolveMode, ResolveRequest, SourceFile,
+};
+use slipway_model::llb::pb;
+use slipway_model::solve::{
+    Call, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContextSource, SolveRequest,
+    SourceDateEpoch,
+};
+use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, SourceSpan, progress};
+
+use crate::build::{Build, BuildResult, Details, Ref, Refs, key_of, keys};
+use crate::images::Images;
+use crate::job::Job;
+use crate::platform_check::Base;
+use crate::progress::Progress;
+use crate::session::LocalRequest;
+use crate::sources::layout::Layout;
+use crate::sources::local::{IgnoreFile, LocalContext, MAIN, context_key};
+
+/// The answer to `--call`.
+#[derive(Clone, Debug)]
+pub struct CallResult {
+    pub text: String,
+    pub json: String,
+    /// The check found something that the Dockerfile calls an error.
+    pub failed: bool,
+}
+
+impl CallResult {
+    /// Returns the answer as a frontend gives it.
+    pub(super) fn into_result(self) -> BuildResult {
+        let mut metadata = BTreeMap::new();
+        metadata.insert("result.txt".to_owned(), self.text.into_bytes());
+        metadata.insert("result.json".to_owned(), self.json.into_bytes());
+        BuildResult::new(Refs::Single(None), metadata)
+    }
+}
+
+/// What the frontend gives.
+pub(crate) enum Answer {
+    Built(BuildResult),
+    Called(CallResult),
+}
+
+/// One request to the frontend.
+pub(crate) struct DockerfileFrontend<'a> {
+    job: &'a Job,
+    request: &'a SolveRequest,
+    dockerfile: &'a DockerfileRequest,
+    platforms: Vec<Platform>,
+}
+
+impl<'a> DockerfileFrontend<'a> {
+    /// Takes a request for a Dockerfile.
+    pub(crate) fn new(build: &'a Build, request: &'a SolveRequest) -> Result<Self, Diagnostic> {
+        let Frontend::Dockerfile(dockerfile) = &request.frontend else {
+            return Err(crate::error::internal("the request is not for the Dockerfile frontend"));
+        };
+        let platforms = match request.platforms.is_empty() {
+            true => vec![Platform::host()],
+            false => request.platforms.clone(),
+        };
+        Ok(Self { job: &build.job, request, dockerfile, platforms })
+    }
+
+    /// Reads, resolves and converts.
+    pub(crate) async fn run(&self) -> Result<Answer, Vec<Diagnostic>> {
+        let (context, source) = self.load().await.map_err(|e| vec![e])?;
+        self.check_frontend(&source).map_err(|e| vec![e])?;
+        self.add_layouts();
+        let images = &self.job.images;
+        let options: Vec<ConvertOptions> =
+            self.platforms.iter().map(|platform| self.convert_options(platform, &context)).collect();
+        if self.dockerfile.call != Call::Build {
+            let call = crate::services::call(self.dockerfile.call, &source, &options[0], images).await?;
+            return Ok(Answer::Called(call));
+        }
+        self.preflight(&source, &options, images).await?;
+        let converted = self.convert(&source, &options, images).await?;
+        let epoch = self.epoch(&context).await.map_err(|e| vec![e])?;
+        self.result(converted, epoch).map(Answer::Built).map_err(|e| vec![e])
+    }
+
+    /// Finds the main context and reads the Dockerfile.
+    async fn load(&self) -> Result<(Arc<LocalContext>, SourceFile), Diagnostic> {
+        if let ContextSource::Url(url) = &self.dockerfile.context {
+            return Err(Diagnostic::new(ErrorKind::User, format!("cannot use `{url}` as build context"))
+                .cause("contexts at an address are not supported yet")
+                .hint("download it, and give the directory as the context"));
+        }
+        let request = local(MAIN);
+        let fetched = self.job.contexts.directory(&request).await?;
+        let has_context = self.dockerfile.context != ContextSource::Empty;
+        let directory = has_context.then_some(fetched.directory.path.as_path());
+        let special = directory.and_then(|d| ignore_file_of(d, &self.dockerfile.dockerfile));
+        self.job.contexts.ignore(MAIN, IgnoreFile::read(&fetched.directory.path, special)?);
+        let source = self.load_dockerfile(directory);
+        for named in &self.dockerfile.named_contexts {
+            if let NamedContextSource::Directory(path) = &named.source {
+                let name = format!("{MAIN}:{}", context_key(&named.name, named.platform.as_ref()));
+                self.job.contexts.ignore(&name, IgnoreFile::read(path, None)?);
+                self.job.contexts.get(&local(&name)).await?;
+            }
+        }
+        Ok((self.job.contexts.get(&request).await?, source?))
+    }
+
+    fn load_dockerfile(&self, directory: Option<&Path>) -> Result<SourceFile, Diagnostic> {
+        let source = &self.dockerfile.dockerfile;
+        let name = dockerfile_name(source);
+        let step = self.progress().step(format!("[internal] load build definition from {name}"));
+        step.end(read_dockerfile(source, &name, directory))
+    }
+
+    fn progress(&self) -> &Progress {
+        &self.job.progress
+    }
+
+    /// Makes the layouts that the request names known to the resolver.
+    fn add_layouts(&self) {
+        for context in &self.dockerfile.named_contexts {
+            if let NamedContextSource::OciLayout { path, selector } = &context.source {
+                let name = context_key(&context.name, context.platform.as_ref());
+                self.job.images.add_layout(name, Layout::new(path), selector.clone());
+            }
+        }
+    }
+
+    fn check_frontend(&self, source: &SourceFile) -> Result<(), Diagnostic> {
+        match slipway_dockerfile::frontend_for(source, &self.dockerfile.build_args) {
+            slipway_dockerfile::FrontendChoice::BuiltIn => Ok(()),
+            slipway_dockerfile::FrontendChoice::Image { reference, lines, .. } => Err(Diagnostic::new(
+                ErrorKind::User,
+                format!("the frontend image `{reference}` cannot be run yet"),
+            )
+            .hint(match lines {
+                Some(_) => "remove the `# syntax=` line if the file is an ordinary Dockerfile",
+                None => "leave out `--build-arg BUILDKIT_SYNTAX` if the file is an ordinary Dockerfile",
+            })),
+        }
+    }
+
+    fn convert_options(&self, platform: &Platform, context: &Arc<LocalContext>) -> ConvertOptions {
+        let request = self.request;
+        let mut options = ConvertOptions::new(platform.clone(), Platform::host());
+        options.target = self.dockerfile.target.clone();
+        options.implicit_platform = request.platforms.is_empty();
+        options.build_args = self.dockerfile.build_args.clone();
+        options.labels = self.dockerfile.labels.clone();
+        options.named_contexts = self.dockerfile.named_contexts.clone();
+        options.main_context = MainContext::Local;
+        options.no_cache = self.dockerfile.no_cache_stages.clone();
+        options.pull = self.dockerfile.pull;
+        options.network = request.steps.network;
+        options.extra_hosts = request.steps.extra_hosts.clone();
+        options.shm_size = request.steps.shm_size;
+        options.ulimits = request.steps.ulimits.clone();
+        options.cgroup_parent = request.steps.cgroup_parent.clone();
+        options.resources = request.steps.resources.clone();
+        options.multi_platform = self.platforms.len() > 1;
+        options.entitlements = request.entitlements.clone();
+        options.ignored = context.ignored();
+        options
+    }
+
+    /// Resolves every base image for every platform at once, and reports all that is missing.
+    async fn preflight(
+        &self,
+        source: &SourceFile,
+        options: &[ConvertOptions],
+        images: &Images,
+    ) -> Result<(), Vec<Diagnostic>> {
+        let mut wanted = Vec::new();
+        for options in options {
+            wanted.extend(slipway_dockerfile::bases(source, options)?);
+        }
+        let mut seen = BTreeSet::new();
+        wanted.retain(|base| seen.insert(format!("{} {} {:?}", base.reference, base.platform, base.origin)));
+        let steps = wanted.iter().map(|base| base.reference.to_string()).collect::<BTreeSet<_>>();
+        let steps: Vec<_> = steps
+            .iter()
+            .map(|name| self.progress().step(format!("[internal] load metadata for {name}")))
+            .collect();
+        let requests: Vec<ResolveRequest> = wanted.into_iter().map(request_of).collect();
+        let resolved = join_all(requests.iter().map(|request| images.find(request))).await;
+        let failures: Vec<Diagnostic> = resolved.into_iter().filter_map(Result::err).collect();
+        match failures.first() {
+            None => steps.into_iter().for_each(|step| step.done()),
+            Some(failure) => steps.into_iter().for_each(|step| step.failed(failure)),
+        }
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
+    }
+
+    async fn convert(
+        &self,
+        source: &SourceFile,
+        options: &[ConvertOptions],
+        images: &Images,
+    ) -> Result<Vec<Converted>, Vec<Diagnostic>> {
+        let conversions = options.iter().map(|options| slipway_dockerfile::convert(source, options, images));
+        let mut converted = Vec::with_capacity(options.len());
+        let mut failures = Vec::new();
+        let mut told = BTreeSet::new();
+        for conversion in join_all(conversions).await {
+            match conversion {
+                Ok(one) => {
+                    self.warn(&one.warnings, &one.source, &mut told);
+                    converted.push(one);
+                }
+                Err(failure) => failures.push(failure),
+            }
+        }
+        // The same mistake is found once for each platform; told once, it is for all of them.
+        match failures.into_iter().next() {
+            None => Ok(converted),
+            Some(failure) => {
+                self.warn(&failure.warnings, &source.info(), &mut told);
+                Err(failure.diagnostics)
+            }
+        }
+    }
+
+    /// Passes on what the checks found, each finding once.
+    fn warn(&self, warnings: &[LintWarning], source: &Arc<pb::SourceInfo>, told: &mut BTreeSet<String>) {
+        for warning in warnings {
+            if !told.insert(format!("{:?} {}", warning.lines, warning.short())) {
+                continue;
+            }
+            self.progress().warn(progress::Warning {
+                vertex: Digest::of(&source.data),
+                level: 1,
+                short: warning.short(),
+                detail: vec![warning.rule.description.to_owned()],
+                url: Some(warning.rule.url.to_owned()).filter(|url| !url.is_empty()),
+                source: Some(source.clone()),
+                ranges: warning.lines.ranges(),
+            });
+        }
+    }
+
+    /// Finds the time that the request wants times to be clamped to.
+    async fn epoch(&self, context: &Arc<LocalContext>) -> Result<Option<i64>, Diagnostic> {
+        match self.request.source_date_epoch {
+            Some(SourceDateEpoch::Seconds(seconds)) => Ok(Some(seconds)),
+            Some(SourceDateEpoch::Context) => context.newest().await,
+            None => Ok(None),
+        }
+    }
+
+    fn result(&self, converted: Vec<Converted>, epoch: Option<i64>) -> Result<BuildResult, Diagnostic> {
+        let several = self.platforms.len() > 1
+            || self.dockerfile.build_args.get("BUILDKIT_MULTI_PLATFORM").is_some_and(|v| truthy(v));
+        let mut result = BuildResult::new(Refs::Single(None), BTreeMap::new());
+        let mut platforms = Vec::with_capacity(converted.len());
+        let mut references = BTreeMap::new();
+        for (asked, one) in self.platforms.iter().zip(converted) {
+            let platform =
+                if self.request.platforms.is_empty() { one.image.platform() } else { asked.clone() };
+            let id = if several { platform.to_string() } else { String::new() };
+            let json = |value: &slipway_model::ImageConfig| serde_json::to_vec(value).unwrap_or_default();
+            result.metadata.insert(key_of(keys::CONFIG, &id), json(&one.image));
+            if let Some(base) = &one.base {
+                result.metadata.insert(key_of(keys::BASE_CONFIG, &id), json(&base.config));
+            }
+            let details = Details { layer_spans: layer_spans(&one), base: Base::of(&one) };
+            result.details.insert(id.clone(), details);
+            for warning in one.warnings {
+                if !result.warnings.contains(&warning) {
+                    result.warnings.push(warning);
+                }
+            }
+            platforms.push((platform.to_string(), platform));
+            references.insert(id, Ref::new(one.definition)?);
+        }
+        result.refs = match several {
+            true => Refs::ByPlatform(references),
+            false => Refs::Single(references.into_values().next().flatten()),
+        };
+        result.set_platforms(platforms);
+        if let Some(epoch) = epoch {
+            result.metadata.insert(keys::EPOCH.to_owned(), epoch.to_string().into_bytes());
+        }
+        Ok(result)
+    }
+}
+
+/// Asks for a directory as the frontend's own definitions do.
+fn local(name: &str) -> LocalRequest {
+    LocalRequest { shared_key_hint: name.to_owned(), ..LocalRequest::named(name) }
+}
+
+/// Finds `<Dockerfile>.dockerignore`, which wins over `.dockerignore`.
+fn ignore_file_of(directory: &Path, dockerfile: &DockerfileSource) -> Option<PathBuf> {
+    let DockerfileSource::Path(path) = dockerfile else { return None };
+    let mut name = directory.join(path).into_os_string();
+    name.push(".dockerignore");
+    Some(PathBuf::from(name))
+}
+
+/// Returns what the Dockerfile is called in messages.
+fn dockerfile_name(source: &DockerfileSource) -> String {
+    match source {
+        DockerfileSource::Path(path) => path
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_else(|| path.display().to_string()),
+        DockerfileSource::Inline(_) => "Dockerfile".to_owned(),
+        DockerfileSource::Url(url) => url.rsplit('/').next().unwrap_or("Dockerfile").to_owned(),
+    }
+}
+
+/// Reads the Dockerfile.
+fn read_dockerfile(
+    source: &DockerfileSource,
+    name: &str,
+    directory: Option<&Path>,
+) -> Result<SourceFile, Diagnostic> {
+    match source {
+        DockerfileSource::Inline(text) => Ok(SourceFile::new(name, text.clone())),
+        DockerfileSource::Url(url) => {
+            Err(Diagnostic::new(ErrorKind::User, format!("cannot read a Dockerfile from {url}"))
+                .hint("download it, and name the file with `--file`"))
+        }
+        DockerfileSource::Path(path) => {
+            let full = directory.map_or_else(|| path.clone(), |directory| directory.join(path));
+            let text = std::fs::read(&full).map_err(|error| no_dockerfile(path, &full, &error))?;
+            Ok(SourceFile::new(name, text))
+        }
+    }
+}
+
+fn no_dockerfile(path: &Path, full: &Path, error: &std::io::Error) -> Diagnostic {
+    let text = match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        _ => error.to_string(),
+    };
+    let diagnostic = Diagnostic::new(
+        ErrorKind::User,
+        format!("failed to read dockerfile: open {}: {text}", path.display()),
+    );
+    let beside = full.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+    let candidate = beside.into_iter().flatten().flatten().map(|e| e.file_name()).find(|name| {
+        let name = name.to_string_lossy().to_lowercase();
+        name.contains("dockerfile") || name == "containerfile"
+    });
+    match candidate {
+        Some(name) => {
+            diagnostic.hint(format!("there is `{}`: name it with `--file`", name.to_string_lossy()))
+        }
+        None => {
+            diagnostic.hint("name the file with `--file PATH`, or give the directory that has a Dockerfile")
+        }
+    }
+}
+
+fn request_of(base: BaseImage) -> ResolveRequest {
+    ResolveRequest {
+        reference: base.reference,
+        platform: base.platform,
+        origin: base.origin,
+        mode: ResolveMode::default(),
+        span: base.span,
+    }
+}
+
+/// Returns the place of the instruction behind each layer that is not the base image's.
+fn layer_spans(converted: &Converted) -> Vec<Option<SourceSpan>> {
+    let entries = converted.image.history.iter().zip(&converted.history_lines);
+    let base = converted.base.as_ref().map_or(0, |base| base.config.history.len());
+    let layers = entries.skip(base).filter(|(history, _)| !history.empty_layer);
+    layers
+        .map(|(_, lines)| {
+            let lines = lines.as_ref()?;
+            Some(SourceSpan { source: converted.source.clone(), ranges: lines.ranges() })
+        })
+        .collect()
+}
+
+/// Interprets a value as Go's `strconv.ParseBool` does.
+fn truthy(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}

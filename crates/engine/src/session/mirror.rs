@@ -1,0 +1,135 @@
+//! Mirrors: directories of the state in which clients' directories are kept between builds.
+//!
+//! A mirror belongs to a key (who sends it, and what), so the next build of the same client finds nearly
+//! everything there. It is locked while a build uses it, because the build reads it in place; a second build
+//! with the same key at the same time gets another mirror. Mirrors that were not used for long are removed.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use slipway_model::{Diagnostic, Digest};
+use slipway_store::{Lease, Store};
+use tokio::sync::OnceCell;
+
+use crate::error::{Context as _, blocking, internal};
+
+/// Where mirrors are, below the state directory.
+const DIRECTORY: &str = "mirrors";
+/// How many builds of one key can be under way at once.
+const MAX_SLOTS: u32 = 1000;
+/// How long a mirror stays that nobody uses.
+const IDLE: Duration = Duration::from_secs(48 * 3600);
+
+/// A directory that is kept between builds, locked from the first use until dropped.
+pub struct MirrorDirectory {
+    store: Store,
+    lease: Lease,
+    key: Digest,
+    locked: OnceCell<Locked>,
+}
+
+#[derive(Debug)]
+struct Locked {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl MirrorDirectory {
+    pub(crate) fn new(store: Store, lease: Lease, key: Digest) -> Self {
+        Self { store, lease, key, locked: OnceCell::new() }
+    }
+
+    /// Returns the directory, which exists and is this build's alone.
+    pub async fn path(&self) -> Result<&Path, Diagnostic> {
+        let (state, key) = (self.store.root().join(DIRECTORY), self.key);
+        let locked = self.locked.get_or_try_init(|| blocking(move || lock(&state, &key))).await?;
+        Ok(&locked.path)
+    }
+
+    /// Makes an empty directory that goes away with the build, for what cannot be kept up to date.
+    pub fn temporary(&self) -> Result<PathBuf, Diagnostic> {
+        self.store.temporary_directory(&self.lease).diagnose()
+    }
+}
+
+fn lock(state: &Path, key: &Digest) -> Result<Locked, Diagnostic> {
+    let doing = || format!("cannot make a mirror in `{}`", state.display());
+    std::fs::create_dir_all(state).context(doing)?;
+    for slot in 0..MAX_SLOTS {
+        let name = format!("{}-{slot}", &key.hex()[..32]);
+        let Some(lock) = try_lock(&state.join(format!("{name}.lock"))).context(doing)? else { continue };
+        let path = state.join(name);
+        std::fs::create_dir_all(&path).context(doing)?;
+        return Ok(Locked { path, _lock: lock });
+    }
+    Err(internal(format!("all {MAX_SLOTS} mirrors of one directory are in use")))
+}
+
+/// Takes a lock file; `None` if somebody else has it.
+fn try_lock(path: &Path) -> std::io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    // The collector may have removed the file between the two calls; a lock on it would lock nothing.
+    let there = rustix::fs::stat(path).is_ok_and(|now| {
+        rustix::fs::fstat(&file).is_ok_and(|ours| (ours.st_dev, ours.st_ino) == (now.st_dev, now.st_ino))
+    });
+    if !there {
+        return Ok(None);
+    }
+    // Says when the mirror was last used.
+    let _ = rustix::fs::futimens(&file, &now());
+    Ok(Some(file))
+}
+
+fn now() -> rustix::fs::Timestamps {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    rustix::fs::Timestamps { last_access: now, last_modification: now }
+}
+
+/// Removes the mirrors that were not used for long.
+pub(crate) fn collect(state: &Path) {
+    let Ok(entries) = std::fs::read_dir(state.join(DIRECTORY)) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "lock") {
+            continue;
+        }
+        let used = entry.metadata().and_then(|metadata| metadata.modified());
+        let idle = used.is_ok_and(|used| SystemTime::now().duration_since(used).is_ok_and(|age| age > IDLE));
+        if let (true, Ok(Some(_lock))) = (idle, try_lock(&path)) {
+            let _ = std::fs::remove_dir_all(path.with_extension(""));
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mirror_in_use_is_left_alone_and_used_again_later() {
+        let state = std::env::temp_dir().join(format!("slipway-mirror-{}", std::process::id()));
+        let store = Store::open(&state).unwrap();
+        let lease = store.lease().unwrap();
+        let mirror = || MirrorDirectory::new(store.clone(), lease.clone(), Digest::of("a client's context"));
+        let first = mirror();
+        let path = first.path().await.unwrap().to_owned();
+        assert!(path.starts_with(state.join(DIRECTORY)));
+        std::fs::write(path.join("kept"), "x").unwrap();
+        let second = mirror();
+        assert_ne!(second.path().await.unwrap(), path);
+        drop(first);
+        let third = mirror();
+        assert_eq!(third.path().await.unwrap(), path);
+        assert!(path.join("kept").exists());
+        std::fs::remove_dir_all(&state).unwrap();
+    }
+}
