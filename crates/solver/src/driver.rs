@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use slipway_model::Digest;
 
 use crate::graph::{Graph, Input, VertexId};
-use crate::machine::{Action, CacheMap, Event, KeyLookup, Machine};
+use crate::machine::{Action, CacheMap, Event, KeyLookup, Machine, VertexKeys};
 
 /// What a vertex does. The engine implements it for LLB operations.
 ///
@@ -48,12 +48,26 @@ pub trait CacheStore<O: Operation>: Send + Sync {
     /// Returns the stored outputs, or `None` if they cannot be used any more.
     fn load(&self, operation: &O, canonical: &Digest) -> Option<Vec<O::Output>>;
 
+    /// Gets outputs that [`load`](Self::load) did not give, if that takes longer; `None`: there is no way.
+    fn fetch<'a>(&'a self, operation: &'a O, canonical: Digest) -> Option<Fetch<'a, O>> {
+        let _ = (operation, canonical);
+        None
+    }
+
+    /// Is told the final keys of a vertex, at the end of a solve that succeeded.
+    fn keyed(&self, operation: &O, keys: &VertexKeys) {
+        let _ = (operation, keys);
+    }
+
     /// Stores outputs; failing to do so costs time later, not correctness, so there is no error.
     fn save(&self, operation: &O, record: SaveRecord<'_, O>);
 }
 
 /// A canonical key, and whether a result is stored under it.
 pub type CachedKey = KeyLookup;
+
+/// Outputs that are on their way; `None` if they turn out not to be usable.
+pub type Fetch<'a, O> = BoxFuture<'a, Option<Vec<<O as Operation>::Output>>>;
 
 /// A result to store.
 #[derive(Debug)]
@@ -89,6 +103,7 @@ pub struct SolveError<E> {
 enum Done<O: Operation> {
     Event(Event),
     Executed(VertexId, Vec<O::Output>),
+    Fetched(VertexId, Option<Vec<O::Output>>),
     Failed(SolveError<O::Error>),
 }
 
@@ -122,6 +137,11 @@ pub async fn solve<O: Operation>(
             return Err(driver.failures(error).await);
         }
     }
+    for vertex in (0..graph.len()).map(VertexId) {
+        if let Some(keys) = driver.machine.keys(vertex) {
+            cache.keyed(graph.operation(vertex), &keys);
+        }
+    }
     Ok(wanted.iter().map(|input| driver.output(*input)).collect())
 }
 
@@ -133,6 +153,7 @@ struct Driver<'a, O: Operation> {
     outputs: Vec<Option<Vec<O::Output>>>,
     /// Keys and contents that are being found out.
     keying: FuturesUnordered<BoxFuture<'a, Done<O>>>,
+    /// Results that are being made or fetched.
     executing: FuturesUnordered<BoxFuture<'a, Done<O>>>,
     /// Nothing executes any more.
     failed: bool,
@@ -159,6 +180,11 @@ impl<O: Operation> Driver<'_, O> {
                 self.outputs[vertex.0] = Some(outputs);
                 self.observer.completed(vertex, self.graph.operation(vertex));
                 self.feed(Event::Executed(vertex));
+            }
+            Done::Fetched(vertex, outputs) => {
+                let usable = outputs.is_some();
+                self.outputs[vertex.0] = outputs;
+                self.feed(Event::Loaded(vertex, usable));
             }
             Done::Failed(error) => {
                 self.observer.failed(error.vertex, self.graph.operation(error.vertex), &error.error);
@@ -203,12 +229,7 @@ impl<O: Operation> Driver<'_, O> {
         while let Some(action) = pending.pop() {
             let event = match action {
                 Action::Lookup(vertex, key) => Some(Event::LookedUp(vertex, self.cache.lookup(&key))),
-                Action::Load(vertex, canonical) => {
-                    let loaded = self.cache.load(self.graph.operation(vertex), &canonical);
-                    let usable = loaded.is_some();
-                    self.outputs[vertex.0] = loaded;
-                    Some(Event::Loaded(vertex, usable))
-                }
+                Action::Load(vertex, canonical) => self.load(vertex, canonical),
                 Action::Link { alias, canonical } => {
                     self.cache.link(&alias, &canonical);
                     None
@@ -232,6 +253,21 @@ impl<O: Operation> Driver<'_, O> {
                 pending.extend(self.machine.step(event));
             }
         }
+    }
+
+    /// Loads a result, at once or in a while.
+    fn load(&mut self, vertex: VertexId, canonical: Digest) -> Option<Event> {
+        let operation = self.graph.operation(vertex).as_ref();
+        let loaded = self.cache.load(operation, &canonical);
+        if loaded.is_none()
+            && let Some(fetch) = self.cache.fetch(operation, canonical)
+        {
+            self.executing.push(Box::pin(async move { Done::Fetched(vertex, fetch.await) }));
+            return None;
+        }
+        let usable = loaded.is_some();
+        self.outputs[vertex.0] = loaded;
+        Some(Event::Loaded(vertex, usable))
     }
 
     fn start(&mut self, action: Action) {

@@ -15,6 +15,10 @@
 //! Both kinds are aliases of one *canonical* key, under which the result is stored and from which the keys
 //! of dependents are made. That is why a vertex which hit by content looks unchanged to everything after it.
 //!
+//! The canonical key of what is built is its content key, or its definition key where it has none. So it does
+//! not depend on what happened before or where: machines that build the same come to the same keys, and what one
+//! has exported the other finds.
+//!
 //! # Invariants
 //!
 //! 1. A vertex executes at most once in a solve, and only if its result is needed and not in the cache.
@@ -28,6 +32,6 @@ mod driver;
 mod graph;
 mod machine;
 
-pub use driver::{CacheStore, CachedKey, Observer, Operation, SaveRecord, SolveError, solve};
+pub use driver::{CacheStore, CachedKey, Fetch, Observer, Operation, SaveRecord, SolveError, solve};
 pub use graph::{Graph, Input, VertexId};
-pub use machine::{Action, CacheMap, Event, InputCacheMap, KeyLookup, Machine};
+pub use machine::{Action, CacheMap, Event, InputCacheMap, KeyLookup, Machine, VertexKeys};

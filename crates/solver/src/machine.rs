@@ -11,6 +11,10 @@
 //! A key is *fresh* when nothing in the cache has ever been linked to it. A vertex with a fresh input cannot
 //! hit by definition, which is known long before its other inputs are; that is what lets independent stages
 //! start at once although they meet in one chain of `COPY --from`.
+//!
+//! The canonical key of a fresh vertex is *provisional* until its result is there: only then is the content of
+//! its inputs known, and the key made of that is the one that other machines come to as well. So nothing is
+//! written to the cache before the keys of all inputs are final, which is called *settled* here.
 
 use slipway_model::{Digest, Digester};
 
@@ -82,6 +86,27 @@ pub enum Action {
     },
 }
 
+/// The final keys of a vertex. They depend on content only, unless the vertex was told not to use the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VertexKeys {
+    /// The one that results are stored under, and keys of dependents are made of.
+    pub canonical: Digest,
+    /// Made of the canonical keys of the inputs.
+    pub definition: Digest,
+    /// Made of the contents of the inputs, as far as they are read by content; if they were looked at.
+    pub content: Option<Digest>,
+}
+
+/// What is still to be written to the cache, once the keys of all inputs are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unwritten {
+    Nothing,
+    /// Found by content: the definition key leads there too.
+    Link,
+    /// Executed here.
+    Save,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Demand {
     Nothing,
@@ -123,8 +148,7 @@ struct State {
     phase: Phase,
     map: Option<CacheMap>,
     contents: Vec<Content>,
-    /// Executed here, to be saved once the content keys are known.
-    unsaved: bool,
+    unwritten: Unwritten,
 }
 
 /// Decides; see the module.
@@ -155,7 +179,7 @@ impl Machine {
             phase: Phase::Idle,
             map: None,
             contents: vec![Content::Unknown; list.len()],
-            unsaved: false,
+            unwritten: Unwritten::Nothing,
         };
         let states = inputs.iter().map(state).collect();
         Self { inputs, dependents, states, queue: Vec::new(), actions: Vec::new() }
@@ -170,6 +194,14 @@ impl Machine {
     /// Tells whether the result of a vertex is there.
     pub fn is_done(&self, vertex: VertexId) -> bool {
         matches!(self.states[vertex.0].phase, Phase::Done(_))
+    }
+
+    /// Returns the keys of a vertex, once they are final.
+    pub fn keys(&self, vertex: VertexId) -> Option<VertexKeys> {
+        let canonical = self.settled(vertex)?;
+        let inputs = self.settled_inputs(vertex)?;
+        let definition = self.definition_key(vertex, &inputs);
+        Some(VertexKeys { canonical, definition, content: self.content_key(vertex, &inputs) })
     }
 
     /// Takes an event and returns what to do next.
@@ -196,7 +228,7 @@ impl Machine {
             }
             Event::Executed(vertex) => {
                 if let Phase::Executing(key) = self.states[vertex.0].phase {
-                    self.states[vertex.0].unsaved = true;
+                    self.states[vertex.0].unwritten = Unwritten::Save;
                     self.enter(vertex, Phase::Done(key));
                 }
             }
@@ -234,7 +266,20 @@ impl Machine {
         }
     }
 
+    /// The canonical key, if nothing can change it any more.
+    fn settled(&self, vertex: VertexId) -> Option<Digest> {
+        let key = self.key(vertex)?;
+        let state = &self.states[vertex.0];
+        let written = matches!(state.phase, Phase::Done(_)) && state.unwritten == Unwritten::Nothing;
+        (!key.fresh || written).then_some(key.canonical)
+    }
+
+    fn settled_inputs(&self, vertex: VertexId) -> Option<Vec<Digest>> {
+        self.inputs[vertex.0].iter().map(|input| self.settled(input.vertex)).collect()
+    }
+
     fn advance(&mut self, vertex: VertexId) {
+        self.write(vertex);
         match self.states[vertex.0].phase.clone() {
             Phase::Idle if self.states[vertex.0].demand > Demand::Nothing => {
                 self.states[vertex.0].phase = Phase::Mapping;
@@ -252,8 +297,11 @@ impl Machine {
             Phase::Executing(_) => {
                 self.compute_contents(vertex);
             }
-            Phase::Done(key) => self.advance_done(vertex, key),
-            Phase::Looking { .. } | Phase::LookingByContent { .. } | Phase::Known(_) | Phase::Loading(_) => {}
+            Phase::Done(_)
+            | Phase::Looking { .. }
+            | Phase::LookingByContent { .. }
+            | Phase::Known(_)
+            | Phase::Loading(_) => {}
         }
     }
 
@@ -285,13 +333,12 @@ impl Machine {
                 }
             }
         }
-        let Some(keys) = keys.into_iter().collect::<Option<Vec<Key>>>() else { return };
+        let keys = keys.into_iter().map(|key| Some(key?.canonical)).collect::<Option<Vec<Digest>>>();
+        let Some(keys) = keys else { return };
         let definition = self.definition_key(vertex, &keys);
         let next = if let Some(nonce) = no_cache {
-            let mut digester = Digester::new();
-            digester.field(definition.as_bytes());
-            digester.field(nonce.as_bytes());
-            Phase::Known(Key { canonical: digester.finish(), fresh: true, loadable: false })
+            let canonical = unique(definition, nonce);
+            Phase::Known(Key { canonical, fresh: true, loadable: false })
         } else if hopeless {
             Phase::Known(Key { canonical: definition, fresh: true, loadable: false })
         } else if doomed {
@@ -308,8 +355,8 @@ impl Machine {
         let has_content = (0..self.inputs[vertex.0].len()).any(|i| self.by_content(vertex, i));
         let next = match (self.states[vertex.0].phase.clone(), found) {
             (Phase::Looking { .. }, Some(found)) => self.found(vertex, found),
-            (Phase::LookingByContent { definition, .. }, Some(found)) => {
-                self.actions.push(Action::Link { alias: definition, canonical: found.canonical });
+            (Phase::LookingByContent { .. }, Some(found)) => {
+                self.states[vertex.0].unwritten = Unwritten::Link;
                 self.found(vertex, found)
             }
             (Phase::Looking { definition }, None) if has_content => Phase::Contents { definition },
@@ -364,7 +411,9 @@ impl Machine {
         if !self.compute_contents(vertex) {
             return;
         }
-        match self.content_key(vertex) {
+        let keys: Option<Vec<Digest>> =
+            self.inputs[vertex.0].iter().map(|input| Some(self.key(input.vertex)?.canonical)).collect();
+        match keys.and_then(|keys| self.content_key(vertex, &keys)) {
             Some(content) => {
                 self.actions.push(Action::Lookup(vertex, content));
                 self.states[vertex.0].phase = Phase::LookingByContent { definition, content };
@@ -392,34 +441,52 @@ impl Machine {
         }
     }
 
-    fn advance_done(&mut self, vertex: VertexId, key: Key) {
-        if !self.states[vertex.0].unsaved || !self.compute_contents(vertex) {
+    /// Writes what is known of a vertex to the cache, if the keys of its inputs are final.
+    fn write(&mut self, vertex: VertexId) {
+        let unwritten = self.states[vertex.0].unwritten;
+        let phase = self.states[vertex.0].phase.clone();
+        let key = match (unwritten, phase) {
+            (Unwritten::Link, Phase::Known(key) | Phase::Loading(key) | Phase::Done(key)) => key,
+            (Unwritten::Save, Phase::Done(key)) if self.compute_contents(vertex) => key,
+            _ => return,
+        };
+        let Some(inputs) = self.settled_inputs(vertex) else { return };
+        let definition = self.definition_key(vertex, &inputs);
+        let content = self.content_key(vertex, &inputs);
+        self.states[vertex.0].unwritten = Unwritten::Nothing;
+        if unwritten == Unwritten::Link {
+            if definition != key.canonical {
+                self.actions.push(Action::Link { alias: definition, canonical: key.canonical });
+            }
             return;
         }
-        self.states[vertex.0].unsaved = false;
-        let keys: Option<Vec<Key>> = self.inputs[vertex.0].iter().map(|i| self.key(i.vertex)).collect();
-        let definition = keys.map(|keys| self.definition_key(vertex, &keys));
-        let mut aliases: Vec<Digest> = definition.into_iter().chain(self.content_key(vertex)).collect();
-        aliases.retain(|alias| *alias != key.canonical);
+        let canonical = match self.map(vertex).no_cache {
+            // What is stored under a key that was known before stays what dependents' keys are made of.
+            _ if !key.fresh => key.canonical,
+            Some(nonce) => unique(definition, nonce),
+            None => content.unwrap_or(definition),
+        };
+        let mut aliases: Vec<Digest> = [definition].into_iter().chain(content).collect();
+        aliases.retain(|alias| *alias != canonical);
         aliases.dedup();
-        self.actions.push(Action::Save { vertex, canonical: key.canonical, aliases });
+        self.actions.push(Action::Save { vertex, canonical, aliases });
+        // Those that wait for this key are told.
+        self.enter(vertex, Phase::Done(Key { canonical, ..key }));
     }
 
-    fn definition_key(&self, vertex: VertexId, keys: &[Key]) -> Digest {
-        self.mix(vertex, |index| (b"key", keys[index].canonical))
+    fn definition_key(&self, vertex: VertexId, inputs: &[Digest]) -> Digest {
+        self.mix(vertex, |index| (b"key", inputs[index]))
     }
 
     /// The key with content digests in it; `None` if no input has one.
-    fn content_key(&self, vertex: VertexId) -> Option<Digest> {
+    fn content_key(&self, vertex: VertexId, inputs: &[Digest]) -> Option<Digest> {
         let contents = &self.states[vertex.0].contents;
         if !contents.iter().any(|content| matches!(content, Content::Known(Some(_)))) {
             return None;
         }
-        let keys: Vec<Key> =
-            self.inputs[vertex.0].iter().map(|i| self.key(i.vertex)).collect::<Option<_>>()?;
         Some(self.mix(vertex, |index| match contents[index] {
             Content::Known(Some(digest)) => (b"content", digest),
-            _ => (b"key", keys[index].canonical),
+            _ => (b"key", inputs[index]),
         }))
     }
 
@@ -438,4 +505,12 @@ impl Machine {
         }
         digester.finish()
     }
+}
+
+/// A key that no other solve comes to.
+fn unique(definition: Digest, nonce: Digest) -> Digest {
+    let mut digester = Digester::new();
+    digester.field(definition.as_bytes());
+    digester.field(nonce.as_bytes());
+    digester.finish()
 }
