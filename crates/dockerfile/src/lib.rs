@@ -7,6 +7,7 @@
 //!
 //! - [`parse`] reads a file; [`Dockerfile`] prints one.
 //! - [`bases`] lists the images that a build needs, before anything runs.
+//! - [`context_definition`] makes a definition of the build context, where it is not a directory.
 //! - [`convert`] makes the definition and the image config for one platform.
 //! - [`check`], [`outline`], [`targets`] and [`describe`] answer `--call`.
 
@@ -31,7 +32,8 @@ pub use call::{
     check, describe, describe_text, outline, snippet, targets,
 };
 pub use convert::{
-    BaseImage, BaseInfo, ContextPaths, ContextUse, Converted, Failure, ScanStage, bases, convert,
+    BaseImage, BaseInfo, ContextPaths, ContextUse, Converted, Failure, ScanStage, bases, context_definition,
+    convert,
 };
 pub use document::{Dockerfile, Stage, parse};
 pub use expand::{EnvList, Environment, ExpandError, Expander, Expansion};

@@ -19,6 +19,7 @@ mod exporters;
 mod failures;
 mod frontend;
 mod graph;
+mod identical_layers;
 mod images;
 mod imagetools;
 mod in_flight;

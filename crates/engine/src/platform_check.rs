@@ -100,7 +100,12 @@ impl Program {
         Self { path, start: hex(&first[..first.len().min(HEADER)]) }
     }
 
-    fn runs_on(&self, platform: &Platform) -> bool {
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Tells whether a platform runs it, as far as is known.
+    pub(crate) fn runs_on(&self, platform: &Platform) -> bool {
         self.header().is_none_or(|header| elf::runs_on(&header, platform))
     }
 
@@ -111,7 +116,8 @@ impl Program {
         elf::inspect(&bytes?)
     }
 
-    fn platform(&self) -> String {
+    /// Names what it is for.
+    pub(crate) fn platform(&self) -> String {
         let platform = self.header().and_then(|header| header.platform());
         platform.map_or_else(|| "another platform".to_owned(), |platform| format!("`{platform}`"))
     }

@@ -17,7 +17,7 @@ pub struct BaseImage {
 }
 
 /// Stands in where nothing is resolved.
-struct Nothing;
+pub(super) struct Nothing;
 
 #[async_trait::async_trait]
 impl ImageResolver for Nothing {

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use slipway_model::llb::{Edge, NodeOutput, VertexMeta, pb};
 use slipway_model::solve::{LayoutSelector, NamedContext, NamedContextSource};
-use slipway_model::{Platform, Reference};
+use slipway_model::{Diagnostic, Platform, Reference};
 
-use super::{ContextPaths, ContextUse, Converter};
+use super::bases::Nothing;
+use super::{ContextPaths, ContextUse, Converter, Purpose};
 use crate::git::GitReference;
 use crate::options::{ImageOrigin, MainContext, ResolveRequest};
 use crate::problem::Problem;
+use crate::{ConvertOptions, SourceFile};
 
 /// The name by which the engine knows the main context.
 const MAIN: &str = "context";
@@ -209,6 +211,24 @@ impl Converter<'_> {
             named: named.collect(),
         }
     }
+}
+
+/// Makes the definition of the main context alone, the same as in the definition of a Dockerfile that uses it.
+///
+/// A context at an address has to be had before its Dockerfile can be read.
+pub fn context_definition(options: &ConvertOptions) -> Result<pb::Definition, Diagnostic> {
+    let anything = SourceFile::new("Dockerfile", "FROM scratch\n");
+    let info = anything.info();
+    let first = |problems: Vec<Problem>| {
+        problems.into_iter().next().unwrap_or_else(|| Problem::new("the build context cannot be used"))
+    };
+    let made = Converter::new(&anything, options, &Nothing, Purpose::Build)
+        .map_err(|(problems, _)| first(problems))
+        .and_then(|mut converter| {
+            let output = converter.main_context()?;
+            Ok(converter.graph.finish(output))
+        });
+    made.map_err(|problem| problem.into_diagnostic(&info))
 }
 
 /// Starts a copy of everything that keeps modes, owners and times.

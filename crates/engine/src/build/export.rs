@@ -7,6 +7,7 @@ use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform};
 
 use super::{Build, BuildResult, Ref, Refs, keys};
 use crate::exporters::{self, ExportContext, Exported, PlatformResult};
+use crate::identical_layers::IdenticalLayers;
 use crate::platform_check::check_bases;
 use crate::tree::Tree;
 
@@ -72,6 +73,9 @@ impl Build {
                 epoch: options.epoch.or_else(|| result.epoch()),
                 force_index: matches!(result.refs, Refs::ByPlatform(_)),
                 platform_check: options.platform_check,
+                identical_layers: IdenticalLayers::new(
+                    result.details.values().next().map(|details| details.lint.clone()),
+                ),
             };
             exporters::export(&context, outputs).await.map_err(|e| vec![e])
         })

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use slipway_dockerfile::LintWarning;
+use slipway_dockerfile::{LintConfig, LintWarning};
 use slipway_model::{Diagnostic, ErrorKind, Platform, SourceSpan};
 
 use super::Ref;
@@ -77,6 +77,8 @@ pub(crate) struct Details {
     /// The instruction behind each new layer.
     pub(crate) layer_spans: Vec<Option<SourceSpan>>,
     pub(crate) base: Option<Base>,
+    /// Which checks apply.
+    pub(crate) lint: LintConfig,
 }
 
 /// One entry of `refs.platforms`.

@@ -99,6 +99,10 @@ async fn one(
     let new = layers.len() - result.layer_spans.len().min(layers.len());
     for (position, programs) in programs.into_iter().enumerate() {
         let span = position.checked_sub(new).and_then(|n| result.layer_spans.get(n)).cloned().flatten();
+        if position >= new {
+            let (identical, layer) = (&context.identical_layers, layers[position].diff_id);
+            identical.note(&job.progress, layer, &result.platform, &programs, span.as_ref())?;
+        }
         check.layer(programs, span);
     }
     check.start(top, step.digest()).await?;

@@ -25,6 +25,7 @@ use slipway_model::{
 use slipway_store::Store;
 
 use crate::error::{Context as _, blocking};
+use crate::identical_layers::IdenticalLayers;
 use crate::job::Job;
 use crate::tree::Tree;
 use ahead::Ahead;
@@ -129,6 +130,7 @@ pub(crate) struct ExportContext {
     /// An index even for a single platform.
     pub(crate) force_index: bool,
     pub(crate) platform_check: slipway_model::solve::PlatformCheck,
+    pub(crate) identical_layers: IdenticalLayers,
 }
 
 /// What the outputs say of themselves, for the metadata file and the terminal.

@@ -273,7 +273,8 @@ impl<'a> DockerfileFrontend<'a> {
             if let Some(base) = &one.base {
                 result.metadata.insert(key_of(keys::BASE_CONFIG, &id), json(&base.config));
             }
-            let details = Details { layer_spans: layer_spans(&one), base: Base::of(&one) };
+            let details =
+                Details { layer_spans: layer_spans(&one), base: Base::of(&one), lint: one.lint.clone() };
             result.details.insert(id.clone(), details);
             for warning in one.warnings {
                 if !result.warnings.contains(&warning) {

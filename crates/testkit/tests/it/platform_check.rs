@@ -112,3 +112,26 @@ fn a_new_program_is_found_behind_a_link_and_refused() {
         assert!(error.contains(part), "no `{part}` in:\n{error}");
     }
 }
+
+#[test]
+fn a_layer_with_programs_that_is_the_same_for_two_platforms_is_told() {
+    let environment = Environment::new();
+    environment.write("context/program", foreign_program());
+    let build = |head: &str, platforms: &str| {
+        let context =
+            environment.context("context", &format!("{head}FROM scratch\nCOPY program /data/program\n"));
+        environment.build(&["--platform", platforms, &context])
+    };
+    let rule = "IdenticalLayersAcrossPlatforms";
+    let both = "linux/s390x,linux/amd64,linux/arm64";
+    let warned = build("", both).succeeded().stderr;
+    let told: Vec<&str> = warned.lines().filter(|line| line.contains(rule)).collect();
+    let [told] = told.try_into().unwrap_or_else(|_| panic!("it is told once:\n{warned}"));
+    for part in ["`/data/program`", "`linux/s390x` and `linux/amd64`", "for `linux/s390x`", "(line 2)"] {
+        assert!(told.contains(part), "no `{part}` in {told}");
+    }
+    assert!(!build("", "linux/s390x").succeeded().stderr.contains(rule));
+    assert!(!build(&format!("# check=skip={rule}\n"), both).succeeded().stderr.contains(rule));
+    let error = build("# check=error=true\n", both).failed(1);
+    assert!(error.contains(rule) && error.contains("Dockerfile:3"), "{error}");
+}
