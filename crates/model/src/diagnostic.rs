@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::llb::pb;
-use crate::{ErrorKind, Hint, Platform};
+use crate::{Digest, ErrorKind, Hint, Platform};
 
 /// One error, ready to be shown.
 #[derive(Clone, Debug)]
@@ -22,6 +22,10 @@ pub struct Diagnostic {
     pub hint: Option<Hint>,
     /// The last lines a failed step printed.
     pub log_tail: Vec<String>,
+    /// What a failed step ended with.
+    pub exit_code: Option<i32>,
+    /// The vertex that failed.
+    pub vertex: Option<Digest>,
 }
 
 /// A place in a source file.
@@ -43,6 +47,8 @@ impl Diagnostic {
             platform: None,
             hint: None,
             log_tail: Vec::new(),
+            exit_code: None,
+            vertex: None,
         }
     }
 
@@ -75,6 +81,13 @@ impl Diagnostic {
     #[must_use]
     pub fn at(mut self, span: Option<SourceSpan>) -> Self {
         self.span = self.span.or(span);
+        self
+    }
+
+    /// Sets the vertex, unless there is one already.
+    #[must_use]
+    pub fn of_vertex(mut self, vertex: Digest) -> Self {
+        self.vertex = self.vertex.or(Some(vertex));
         self
     }
 

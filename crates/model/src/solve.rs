@@ -298,6 +298,8 @@ pub struct FilesOutput {
 pub enum Destination {
     Stdout,
     Path(PathBuf),
+    /// The client's end of the output of this name, through its session.
+    Client(String),
 }
 
 /// How images and their layers are written.

@@ -5,21 +5,11 @@ use std::collections::BTreeMap;
 use slipway_model::solve::{OutputSpec, PlatformCheck};
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform};
 
-use super::{Build, BuildResult, Ref, Refs, keys};
+use super::{Build, BuildResult, ExporterRequest, Ref, Refs, keys};
 use crate::exporters::{self, ExportContext, Exported, PlatformResult};
 use crate::identical_layers::IdenticalLayers;
 use crate::platform_check::check_bases;
 use crate::tree::Tree;
-
-/// An output as a client asks for it.
-#[derive(Clone, Debug, Default)]
-pub struct ExporterRequest {
-    /// `image`, `oci`, `docker`, `local`, `tar`.
-    pub kind: String,
-    pub attributes: BTreeMap<String, String>,
-    /// Names the client's end of the output.
-    pub id: crate::session::ExporterId,
-}
 
 /// How results are exported.
 #[derive(Clone, Debug, Default)]
@@ -44,12 +34,11 @@ impl Build {
             .map(ExporterRequest::output)
             .collect::<Result<Vec<OutputSpec>, Diagnostic>>()
             .map_err(|e| vec![e])?;
-        let exported = self.write(result, &outputs, options).await?;
-        let text = |value: serde_json::Value| match value {
-            serde_json::Value::String(text) => text,
-            other => base64(&other),
-        };
-        Ok(exported.metadata.into_iter().map(|(key, value)| (key, text(value))).collect())
+        let epochs = exporters.iter().map(ExporterRequest::epoch).collect::<Result<Vec<_>, _>>();
+        let epoch = epochs.map_err(|e| vec![e])?.into_iter().flatten().next();
+        let options = ExportOptions { epoch: options.epoch.or(epoch), ..*options };
+        let exported = self.write(result, &outputs, &options).await?;
+        Ok(exported.response())
     }
 
     /// Builds a result if it is not built yet, and writes it to typed outputs.
@@ -151,17 +140,4 @@ fn config(result: &BuildResult, key: &str, id: &str) -> Result<Option<ImageConfi
                 .cause(error.to_string())
         }),
     }
-}
-
-impl ExporterRequest {
-    /// Converts the client's attributes.
-    fn output(&self) -> Result<OutputSpec, Diagnostic> {
-        Err(Diagnostic::new(ErrorKind::User, format!("the exporter `{}` is not supported yet", self.kind)))
-    }
-}
-
-/// Encodes a document of the response, as BuildKit does.
-fn base64(value: &serde_json::Value) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(value.to_string())
 }

@@ -12,6 +12,7 @@
 //! 3. A method's future may be dropped at any point; what only it waited for is stopped.
 
 mod export;
+mod exporter_request;
 mod files;
 mod reference;
 mod result;
@@ -30,7 +31,8 @@ use crate::engine::Engine;
 use crate::job::Job;
 use crate::session::{EmbeddedSession, Session};
 
-pub use export::{ExportOptions, ExporterRequest};
+pub use export::ExportOptions;
+pub use exporter_request::ExporterRequest;
 pub use files::{FileInfo, FileKind};
 pub use reference::Ref;
 pub use result::{Attestation, BuildResult, Refs, keys};

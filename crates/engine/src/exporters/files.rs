@@ -14,6 +14,9 @@ use crate::error::{Context as _, blocking};
 
 /// Copies the files of every platform's result into a directory.
 pub(super) async fn local(context: &ExportContext, output: &FilesOutput) -> Result<(), Diagnostic> {
+    if let Destination::Client(id) = &output.destination {
+        return super::client::files(context, output, id).await;
+    }
     let Destination::Path(destination) = output.destination.clone() else {
         return Err(Diagnostic::new(ErrorKind::User, "a local output needs a directory")
             .hint("name one: `--output type=local,dest=DIR`"));
@@ -65,6 +68,9 @@ fn empty(directory: &Path) -> Result<(), Diagnostic> {
 
 /// Writes the files of every platform's result as one tar.
 pub(super) async fn tar(context: &ExportContext, output: &FilesOutput) -> Result<(), Diagnostic> {
+    if let Destination::Client(id) = &output.destination {
+        return super::client::tar(context, output, id).await;
+    }
     let step = context.job.progress.step("sending tarball");
     let split = output.platform_split.unwrap_or(context.results.len() > 1);
     let mut trees = Vec::with_capacity(context.results.len());
@@ -87,6 +93,7 @@ pub(super) async fn tar(context: &ExportContext, output: &FilesOutput) -> Result
                 let out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
                 write_trees(&roots, out, epoch).context(|| "cannot write the tar".to_owned())
             }
+            Destination::Client(_) => Err(crate::error::internal("an output of the client came too far")),
             Destination::Path(path) => replace_file(path, |file| {
                 let out = BufWriter::with_capacity(1 << 20, file);
                 write_trees(&roots, out, epoch).map_err(std::io::Error::other)

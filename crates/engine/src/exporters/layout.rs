@@ -57,6 +57,7 @@ pub(crate) fn write_tar(
                 .map(drop)
                 .map_err(|e| failed("standard output", &e))
         }
+        Destination::Client(_) => Err(crate::error::internal("an output of the client came too far")),
         Destination::Path(path) => replace_file(path, |file| {
             let out = BufWriter::with_capacity(1 << 20, file);
             archive(content, built, options, out, progress).map(drop)

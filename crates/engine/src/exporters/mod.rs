@@ -5,6 +5,7 @@
 
 mod ahead;
 pub(crate) mod assemble;
+mod client;
 mod engine_load;
 mod files;
 mod image;
@@ -141,6 +142,18 @@ pub(crate) struct Exported {
     pub(crate) config_digest: Option<Digest>,
 }
 
+impl Exported {
+    /// Returns the metadata as BuildKit's exporter response, in which documents are in base64.
+    pub(crate) fn response(&self) -> BTreeMap<String, String> {
+        use base64::Engine as _;
+        let encode = |document: &serde_json::Value| {
+            base64::engine::general_purpose::STANDARD.encode(document.to_string())
+        };
+        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| encode(value), str::to_owned);
+        self.metadata.iter().map(|(key, value)| (key.clone(), text(value))).collect()
+    }
+}
+
 /// Writes all outputs, one after the other.
 pub(crate) async fn export(context: &ExportContext, outputs: &[OutputSpec]) -> Result<Exported, Diagnostic> {
     let mut exported = Exported::default();
@@ -193,6 +206,10 @@ fn ahead(context: &ExportContext, outputs: &[OutputSpec], options: &ImageOptions
 
 async fn write(context: &ExportContext, output: &OutputSpec, built: &Arc<Built>) -> Result<(), Diagnostic> {
     let job = &context.job;
+    if let Some(archive) = client::ClientArchive::of(output) {
+        image::fetch_layers(job, built).await?;
+        return archive.send(context, built).await;
+    }
     match output {
         OutputSpec::Image(image) => {
             let unnamed = image.names.is_empty();
@@ -255,6 +272,7 @@ fn total(built: &Built) -> u64 {
     built.layers().iter().map(|layer| layer.size).sum()
 }
 
+/// Adds what an output says of itself.
 fn describe(exported: &mut Exported, built: &Built, names: &[Reference]) {
     let digest = built.root.descriptor.digest;
     exported.digest = Some(digest);

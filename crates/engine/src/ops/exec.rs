@@ -474,6 +474,7 @@ fn check(exec: &pb::ExecOp, sandbox: &crate::sandbox::Sandbox, outcome: Outcome)
         diagnostic.hint = Some(advice(code).to_owned());
     }
     diagnostic.log_tail = outcome.tail;
+    diagnostic.exit_code = Some(code);
     Err(diagnostic)
 }
 

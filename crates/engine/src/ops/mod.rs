@@ -64,7 +64,7 @@ impl VertexOperation {
     }
 
     fn place(&self, diagnostic: Diagnostic) -> Diagnostic {
-        diagnostic.at(self.span.clone()).on(self.vertex.platform())
+        diagnostic.at(self.span.clone()).on(self.vertex.platform()).of_vertex(self.digest())
     }
 
     /// Unique to this solve where the vertex must not be taken from the cache.

@@ -17,6 +17,7 @@ fn show(specs: &[OutputSpec]) -> Vec<String> {
     let names = |names: &[Reference]| names.iter().map(Reference::familiar).collect::<Vec<_>>().join(",");
     let place = |destination: &Destination| match destination {
         Destination::Stdout => "-".to_owned(),
+        Destination::Client(id) => format!("client {id}"),
         Destination::Path(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
     };
     specs
