@@ -1,5 +1,7 @@
 //! The nearest known name to one that is unknown.
 
+use std::cmp::Reverse;
+
 /// Says whether upper and lower case differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Case {
@@ -7,7 +9,8 @@ pub(crate) enum Case {
     Insensitive,
 }
 
-/// Finds the option nearest to `word`, at most two edits away; none if `word` itself is an option.
+/// Finds the option nearest to `word`, at most two edits away; none if `word` itself is an option. Of equally
+/// near ones it is the one with the most letters of the word.
 pub(crate) fn nearest<'a>(
     word: &str,
     options: impl IntoIterator<Item = &'a str>,
@@ -19,7 +22,7 @@ pub(crate) fn nearest<'a>(
         Case::Insensitive => text.to_lowercase(),
     };
     let folded = fold(word);
-    let mut best = (TOO_FAR, None);
+    let mut best = ((TOO_FAR, Reverse(0)), None);
     for option in options {
         let candidate = fold(option);
         if candidate == folded {
@@ -29,11 +32,18 @@ pub(crate) fn nearest<'a>(
             continue;
         }
         let distance = strsim::levenshtein(&folded, &candidate);
-        if distance < best.0 {
-            best = (distance, Some(candidate));
+        let rank = (distance, Reverse(letters_in_common(&folded, &candidate)));
+        if distance < TOO_FAR && rank < best.0 {
+            best = (rank, Some(candidate));
         }
     }
     best.1.map(|found| if case == Case::Insensitive { match_case(&found, word) } else { found })
+}
+
+fn letters_in_common(one: &str, other: &str) -> usize {
+    let mut left: Vec<char> = other.chars().collect();
+    let mut take = |letter: char| left.iter().position(|l| *l == letter).map(|index| left.swap_remove(index));
+    one.chars().filter(|letter| take(*letter).is_some()).count()
 }
 
 fn match_case(text: &str, like: &str) -> String {
@@ -50,7 +60,9 @@ mod tests {
 
     #[test]
     fn near_names_are_found_and_exact_ones_are_not() {
-        let options = ["COPY", "CMD", "RUN"];
+        let options = ["CMD", "ARG", "COPY", "RUN", "FROM"];
+        assert_eq!(nearest("FR", options, Case::Insensitive).as_deref(), Some("FROM"));
+        assert_eq!(nearest("co", options, Case::Insensitive).as_deref(), Some("copy"));
         assert_eq!(nearest("COPPY", options, Case::Insensitive).as_deref(), Some("COPY"));
         assert_eq!(nearest("coppy", options, Case::Insensitive).as_deref(), Some("copy"));
         assert_eq!(nearest("NOSUCH", options, Case::Insensitive), None);

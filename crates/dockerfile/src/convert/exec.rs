@@ -310,7 +310,6 @@ impl Converter<'_> {
         };
         mounts.secrets.push(pb::Mount {
             input: -1,
-            output: -1,
             dest,
             mount_type: pb::MountType::Secret as i32,
             secret_opt: Some(secret),
@@ -329,15 +328,15 @@ impl Converter<'_> {
         if !mount.source.is_empty() {
             return Err(Problem::new("ssh does not support source").token("source="));
         }
-        let id = if mount.id.is_empty() { "default".to_owned() } else { mount.id.clone() };
         let note = MountNote { required: mount.required, lines: instruction.lines };
-        stage.outline.ssh.entry(id.clone()).or_insert(note);
+        let id = if mount.id.is_empty() { "default" } else { &mount.id };
+        stage.outline.ssh.entry(id.to_owned()).or_insert(note);
         let dest = match mount.target.as_str() {
             "" => format!("/run/buildkit/ssh_agent.{}", mounts.ssh.len()),
             target => target.to_owned(),
         };
         let agent = pb::SshOpt {
-            id,
+            id: mount.id.clone(),
             uid: mount.uid.unwrap_or_default(),
             gid: mount.gid.unwrap_or_default(),
             mode: mount.mode.unwrap_or(0o600),
@@ -345,7 +344,6 @@ impl Converter<'_> {
         };
         mounts.ssh.push(pb::Mount {
             input: -1,
-            output: -1,
             dest,
             mount_type: pb::MountType::Ssh as i32,
             ssh_opt: Some(agent),

@@ -354,12 +354,14 @@ impl Converter<'_> {
     }
 }
 
-/// Returns the part of a reference between the registry and the tag.
-fn repository(name: &str) -> &str {
+/// Returns the part of a reference between the registry and the tag, with `library/` where Docker Hub has it.
+fn repository(name: &str) -> String {
     let is_domain =
         |part: &str| part.contains(['.', ':']) || part != part.to_lowercase() || part == "localhost";
-    let rest = name.split_once('/').filter(|(first, _)| is_domain(first)).map_or(name, |(_, rest)| rest);
-    rest.split([':', '@']).next().unwrap_or(rest)
+    let registry = name.split_once('/').filter(|(first, _)| is_domain(first));
+    let rest = registry.map_or(name, |(_, rest)| rest);
+    let path = rest.split([':', '@']).next().unwrap_or(rest);
+    if registry.is_none() && !path.contains('/') { format!("library/{path}") } else { path.to_owned() }
 }
 
 /// Picks the platform of a build that did not ask for one.

@@ -349,7 +349,7 @@ impl Converter<'_> {
             self.stages[index].commands = linked;
         }
         problems.extend(self.circle());
-        if self.file_stages == 1 {
+        if self.is_single_stage() {
             self.stages[0].display_name.clear();
         }
         match problems.is_empty() {
@@ -357,6 +357,16 @@ impl Converter<'_> {
             false if self.purpose == Purpose::Build => Err(problems),
             false => Err(problems.into_iter().take(1).collect()),
         }
+    }
+
+    /// Tells whether the names of steps need no stage: there is one, and it reads nothing that the reference
+    /// counts as another. An image that `COPY --from` names is one, and so is any `RUN --mount` without `from`.
+    fn is_single_stage(&self) -> bool {
+        let has_mounts = |command: &Command| match &command.instruction.kind {
+            InstructionKind::Run(run) => !run.mounts.is_empty(),
+            _ => false,
+        };
+        self.stages.len() == 1 && !self.stages[0].commands.iter().any(has_mounts)
     }
 
     /// Finds the stages that one instruction of the stage `index` reads.

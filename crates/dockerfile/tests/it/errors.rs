@@ -59,6 +59,16 @@ fn places_and_words_are_marked() {
         ),
         ("FROM scratch\nCOPY --chown=www-data f /f", "invalid user index: -1", (2, 13, 21)),
         ("FROM busybox\nRUN --network=host x", "network.host is not allowed", (2, 4, 18)),
+        (
+            "FROM Nosuch",
+            "failed to parse stage name \"Nosuch\": invalid reference format: repository name (library/Nosuch) must be",
+            (1, 5, 11),
+        ),
+        (
+            "FROM reg.example/App:1",
+            "failed to parse stage name \"reg.example/App:1\": invalid reference format: repository name (App) must be",
+            (1, 5, 22),
+        ),
         ("FROM busybox\nSTOPSIGNAL SIGNOPE", "invalid signal: SIGNOPE", (2, 11, 18)),
         ("FROM busybox\nCOPY --link --chown=me f /f", "invalid user index: -1", (2, 20, 22)),
     ] {

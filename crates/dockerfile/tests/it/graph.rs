@@ -81,6 +81,9 @@ fn mounts() {
     assert_eq!((exec.mounts[2].selector.as_str(), exec.mounts[2].output), ("/x", -1));
     assert_eq!(exec.secretenv[0].name, "S");
     assert!(!exec.mounts[4].ssh_opt.clone().unwrap().optional);
+    // What is not said is left to the solver, and what has no files has no output to skip.
+    assert_eq!(exec.mounts[4].ssh_opt.clone().unwrap().id, "");
+    assert_eq!((exec.mounts[3].output, exec.mounts[4].output), (0, 0));
     assert!(exec.meta.clone().unwrap().env.contains(&"SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0".to_owned()));
     assert_eq!(result.contexts.main, Some(ContextPaths::Some(vec!["x".into()])));
 }
@@ -228,4 +231,18 @@ fn conversions_can_move_between_threads() {
     let (source, options, images) = (file("FROM busybox"), options(), crate::support::Images::busybox());
     sendable(slipway_dockerfile::convert(&source, &options, &images));
     sendable(slipway_dockerfile::check(&source, &options, &images));
+}
+
+#[test]
+fn steps_are_named_after_their_stage_if_something_else_is_read() {
+    let name = |text: &str| {
+        let result = converted(&format!("FROM busybox\n{text}\n"));
+        let graph = graph(&result);
+        graph.vertices.last().unwrap().custom_name().unwrap().split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(name("RUN x"), "[2/2]");
+    assert_eq!(name("COPY a /a"), "[2/2]");
+    assert_eq!(name("RUN --mount=type=cache,target=/c x"), "[stage-0");
+    assert_eq!(name("COPY --from=busybox /a /a"), "[stage-0");
+    assert_eq!(name("RUN x\nFROM busybox\nRUN y"), "[stage-1");
 }

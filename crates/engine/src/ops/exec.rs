@@ -101,7 +101,10 @@ impl Offered {
                     offered.secret(job, &options.id, !options.optional).await?;
                 }
                 Ok(pb::MountType::Ssh) => {
-                    let options = mount.ssh_opt.clone().unwrap_or_default();
+                    let mut options = mount.ssh_opt.clone().unwrap_or_default();
+                    if options.id.is_empty() {
+                        options.id = "default".to_owned();
+                    }
                     let agent = job.forward_agent(&options).await?;
                     offered.agents.extend(agent.map(|agent| (position, agent)));
                 }
