@@ -5,6 +5,7 @@
 mod calls;
 mod config;
 mod conformance;
+mod corpus;
 mod errors;
 mod graph;
 mod properties;
