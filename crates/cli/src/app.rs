@@ -47,18 +47,29 @@ fn run(arguments: Vec<OsString>, around: Surroundings, palette: Palette) -> Resu
         Err(error) => return stopped_by_clap(&error),
     };
     let mut context = Context { around, global: root.global, palette };
+    if context.global.debug {
+        log_to_stderr(&context.around);
+    }
     match root.command {
         Command::Build(args) => commands::build::run(&args, &mut context),
         Command::Imagetools(args) => commands::imagetools::run(&args, &context),
         Command::Run(args) => commands::run::run(&args, &context),
         Command::Images(args) => commands::images::run(&args, &context),
         Command::Push(args) => commands::push::run(&args, &context),
+        Command::History(args) => commands::history::run(&args, &context),
         Command::Du(args) => commands::du::run(&args, &context),
         Command::Prune(args) => commands::prune::run(&args, &mut context),
         Command::Binfmt(args) => commands::binfmt::run(&args, &context),
         Command::Version => output::text(concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Completion(args) => completion(&args),
     }
+}
+
+/// Shows what developers need to see: what `SLIPWAY_LOG` chooses, or debug messages of slipway's own.
+fn log_to_stderr(around: &Surroundings) {
+    let chosen = around.non_empty("SLIPWAY_LOG").unwrap_or("warn,slipway_engine=debug,slipway_store=debug");
+    let filter = tracing_subscriber::EnvFilter::new(chosen);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
 }
 
 /// Help goes to standard output and is no error; everything else is.

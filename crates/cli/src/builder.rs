@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
+use slipway_engine::history::{History, Outcome, Recording, RequestRecord};
 use slipway_engine::store::{self, UsageItem, UsageKind};
 pub(crate) use slipway_engine::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, RunOptions, RunSource,
@@ -13,6 +14,7 @@ pub(crate) use slipway_engine::{
 };
 use slipway_engine::{Engine, EngineOptions, SolveResponse, runtime};
 use slipway_model::progress::EventSink;
+use slipway_model::solve::{Call, Frontend};
 use slipway_model::{Diagnostic, Digest, Platform, Reference, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +124,43 @@ impl Builder {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
-        self.engine.solve(request, events, cancel).await.map(BuildOutcome::from)
+        let recording = self.begin(&request);
+        let events = match &recording {
+            Some(recording) => recording.sink(events),
+            None => events,
+        };
+        let solved = self.engine.solve(request, events, cancel.clone()).await.map(BuildOutcome::from);
+        if let Some(recording) = recording {
+            let (outcome, metadata) = match &solved {
+                Ok(built) => (Outcome::Completed, built.metadata.clone()),
+                Err(_) if cancel.is_cancelled() => (Outcome::Canceled, Map::new()),
+                Err(errors) => {
+                    let first = errors.first().map(|error| error.message.clone()).unwrap_or_default();
+                    (Outcome::Failed(first), Map::new())
+                }
+            };
+            recording.finish(outcome, metadata);
+        }
+        solved
+    }
+
+    /// Starts the record of a build; looking at a Dockerfile is none.
+    fn begin(&self, request: &SolveRequest) -> Option<Recording> {
+        if matches!(&request.frontend, Frontend::Dockerfile(dockerfile) if dockerfile.call != Call::Build) {
+            return None;
+        }
+        // A state that cannot be written to fails the build itself, with a better error.
+        self.engine.history().begin(&request.id, RequestRecord::from(request)).ok()
+    }
+
+    /// Returns the records of what was built.
+    pub(crate) fn history(&self) -> History {
+        self.engine.history()
+    }
+
+    /// Returns what a build is called in `buildx.build.ref`.
+    pub(crate) fn full_reference(id: &str) -> String {
+        format!("default/default/{id}")
     }
 
     /// Tidies the state, if that is due; for when everything the user waits for is done.

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::WorkerConfig;
 use crate::error::Context as _;
+use crate::history::History;
 use crate::in_flight::InFlight;
 
 /// The key-value namespace of the versions of emulators.
@@ -104,6 +105,11 @@ impl Engine {
         &self.inner.notes
     }
 
+    /// Returns the records of what was built.
+    pub fn history(&self) -> History {
+        History::of(self.root())
+    }
+
     /// Returns the state directory.
     pub fn root(&self) -> &Path {
         self.inner.store.root()
@@ -167,6 +173,7 @@ impl Inner {
             return;
         }
         crate::session::collect_mirrors(self.store.root());
+        History::of(self.store.root()).trim();
         if let Err(error) = self.store.collect_garbage(None) {
             tracing::warn!(%error, "could not collect garbage");
         }

@@ -19,6 +19,7 @@ mod exporters;
 mod failures;
 mod frontend;
 mod graph;
+pub mod history;
 mod identical_layers;
 mod images;
 mod imagetools;

@@ -5,6 +5,7 @@
 
 pub(crate) mod binfmt;
 pub(crate) mod build;
+pub(crate) mod history;
 pub(crate) mod imagetools;
 mod names;
 pub(crate) mod run;
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Images(storage::ImagesArgs),
     /// Push an image from slipway's own store to a registry
     Push(storage::PushArgs),
+    /// Show what was built
+    History(history::HistoryArgs),
     /// Show what the state takes on disk
     Du(storage::DuArgs),
     /// Remove build cache and images that nothing uses

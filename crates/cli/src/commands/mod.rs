@@ -3,6 +3,7 @@
 pub(crate) mod binfmt;
 pub(crate) mod build;
 pub(crate) mod du;
+pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod imagetools;
 pub(crate) mod prune;

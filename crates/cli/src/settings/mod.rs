@@ -11,6 +11,7 @@ mod context;
 pub(crate) mod csv;
 mod error;
 pub(crate) mod filter;
+pub(crate) mod history;
 pub(crate) mod imagetools;
 mod limits;
 mod outputs;

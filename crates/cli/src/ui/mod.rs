@@ -18,7 +18,7 @@ mod tty;
 pub(crate) mod warnings;
 
 pub(crate) use colors::{Palette, Tone};
-pub(crate) use thread::{DisplayMode, DisplayOptions, Progress};
+pub(crate) use thread::{DisplayMode, DisplayOptions, Progress, replay};
 
 use std::io;
 use std::time::SystemTime;

@@ -73,7 +73,7 @@ impl Progress {
         }
         let queue = Arc::new(Queue::default());
         let reader = Arc::clone(&queue);
-        let thread = std::thread::spawn(move || run(&reader, display(&options)));
+        let thread = std::thread::spawn(move || run(&reader, display(&options, io::stderr())));
         Self { work: Work::Thread { queue, thread } }
     }
 
@@ -110,8 +110,33 @@ impl EventSink for Warnings {
     }
 }
 
-fn display(options: &DisplayOptions) -> Box<dyn Display> {
-    let out = io::BufWriter::with_capacity(64 << 10, io::stderr());
+/// Shows a build that is over, as if it ran now.
+pub(crate) fn replay(
+    options: &DisplayOptions,
+    events: impl Iterator<Item = Event>,
+    out: impl io::Write + Send + 'static,
+) -> io::Result<()> {
+    let mut display = display(options, out);
+    let mut now = SystemTime::UNIX_EPOCH;
+    for event in events {
+        now = said_at(&event).map_or(now, |at| at.max(now));
+        display.update(vec![event], now)?;
+    }
+    display.finish(now)
+}
+
+/// Returns when something was said, where that is known.
+fn said_at(event: &Event) -> Option<SystemTime> {
+    match event {
+        Event::Vertex(vertex) => vertex.completed.or(vertex.started),
+        Event::Status(status) => Some(status.timestamp),
+        Event::Log(log) => Some(log.timestamp),
+        Event::Warning(_) => None,
+    }
+}
+
+fn display(options: &DisplayOptions, out: impl io::Write + Send + 'static) -> Box<dyn Display> {
+    let out = io::BufWriter::with_capacity(64 << 10, out);
     let keep = if options.keep_colors { Keep::Colors } else { Keep::Text };
     match options.mode {
         DisplayMode::Tty => {

@@ -13,6 +13,7 @@ mod crates;
 mod debian;
 mod git;
 mod hello;
+mod history;
 mod http;
 mod imagetools;
 mod killed;
