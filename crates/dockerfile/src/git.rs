@@ -181,6 +181,17 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Returns an address as it may be shown: without a password.
+pub(crate) fn redacted(address: &str) -> String {
+    let shown = address.split_once("://").and_then(|(scheme, rest)| {
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (login, host) = authority.rsplit_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some(format!("{scheme}://{user}:xxxxx@{host}{path}"))
+    });
+    shown.unwrap_or_else(|| address.to_owned())
+}
+
 fn with_prefix(prefix: &str, name: &str) -> String {
     if name.starts_with(prefix) { name.to_owned() } else { format!("{prefix}{name}") }
 }
@@ -257,6 +268,14 @@ mod tests {
         assert!(parse("github.com/moby/buildkit").looks_local);
         for text in ["https://example.com/a.tar", "./x.git", "a/b", "ftp://h/x.git", "http://h/x.git/y"] {
             assert_eq!(GitReference::parse(text).unwrap(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(redacted("https://me:pa@ss@h/x.git#a"), "https://me:xxxxx@h/x.git#a");
+        for plain in ["https://me@h/x.git", "git@h:x/y.git", "https://h/a:b@c"] {
+            assert_eq!(redacted(plain), plain);
         }
     }
 

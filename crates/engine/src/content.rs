@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use slipway_files::{ContextTree, DigestCache, FileTree, Root, Selection as FileSelection, Stability};
+use slipway_files::{DigestCache, FileTree, Root, Selection as FileSelection, Stability};
 use slipway_model::{Diagnostic, Digest, Digester, ErrorKind};
 use slipway_store::{CommitInfo, Lease, SnapshotId, Store};
 
@@ -112,7 +112,7 @@ pub(crate) fn snapshot_of_context(
 }
 
 /// Finds the newest time of a context's files, in seconds since 1970.
-pub(crate) fn newest(tree: &ContextTree) -> Result<Option<i64>, Diagnostic> {
+pub(crate) fn newest(tree: &dyn FileTree) -> Result<Option<i64>, Diagnostic> {
     let mut newest = None;
     let mut directories = vec![PathBuf::new()];
     while let Some(path) = directories.pop() {

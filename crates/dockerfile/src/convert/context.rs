@@ -133,7 +133,7 @@ impl Converter<'_> {
             MainContext::Git(_) | MainContext::HttpFile(_) => {
                 let source = self.main_source()?;
                 let name = match context {
-                    MainContext::Git(url) => format!("load git source {url}"),
+                    MainContext::Git(url) => format!("load git source {}", crate::git::redacted(url)),
                     _ => "load remote build context".to_owned(),
                 };
                 self.add_source(source, named(name))

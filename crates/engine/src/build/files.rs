@@ -91,6 +91,11 @@ impl Build {
         self.look(reference, move |tree| stat_file(tree, &path)).await
     }
 
+    /// Finds the newest time of a result's files, in seconds since 1970.
+    pub(crate) async fn newest(&self, reference: &Ref) -> Result<Option<i64>, Diagnostic> {
+        self.look(Some(reference), |tree| crate::content::newest(tree)).await
+    }
+
     /// Does something with the files of a reference.
     async fn look<T: Send + 'static>(
         &self,

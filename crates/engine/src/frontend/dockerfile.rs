@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use slipway_dockerfile::{
-    BaseImage, ConvertOptions, Converted, LintWarning, MainContext, ResolveMode, ResolveRequest, SourceFile,
+    BaseImage, ConvertOptions, Converted, LintWarning, ResolveMode, ResolveRequest, SourceFile,
 };
 use slipway_model::llb::pb;
 use slipway_model::solve::{
@@ -19,6 +19,7 @@ use slipway_model::solve::{
 };
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, SourceSpan, progress};
 
+use super::context::BuildContext;
 use crate::build::{Build, BuildResult, Details, Ref, Refs, key_of, keys};
 use crate::images::Images;
 use crate::job::Job;
@@ -26,7 +27,7 @@ use crate::platform_check::Base;
 use crate::progress::Progress;
 use crate::session::LocalRequest;
 use crate::sources::layout::Layout;
-use crate::sources::local::{IgnoreFile, LocalContext, MAIN, context_key};
+use crate::sources::local::{IgnoreFile, MAIN, Origin, context_key};
 
 /// The answer to `--call`.
 #[derive(Clone, Debug)]
@@ -55,6 +56,7 @@ pub(crate) enum Answer {
 
 /// One request to the frontend.
 pub(crate) struct DockerfileFrontend<'a> {
+    build: &'a Build,
     job: &'a Job,
     request: &'a SolveRequest,
     dockerfile: &'a DockerfileRequest,
@@ -71,7 +73,7 @@ impl<'a> DockerfileFrontend<'a> {
             true => vec![Platform::host()],
             false => request.platforms.clone(),
         };
-        Ok(Self { job: &build.job, request, dockerfile, platforms })
+        Ok(Self { build, job: &build.job, request, dockerfile, platforms })
     }
 
     /// Reads, resolves and converts.
@@ -80,32 +82,25 @@ impl<'a> DockerfileFrontend<'a> {
         self.check_frontend(&source).map_err(|e| vec![e])?;
         self.add_layouts();
         let images = &self.job.images;
-        let options: Vec<ConvertOptions> =
+        let mut options: Vec<ConvertOptions> =
             self.platforms.iter().map(|platform| self.convert_options(platform, &context)).collect();
         if self.dockerfile.call != Call::Build {
             let call = crate::services::call(self.dockerfile.call, &source, &options[0], images).await?;
             return Ok(Answer::Called(call));
         }
+        let epoch = self.epoch(&context).await.map_err(|e| vec![e])?;
+        if context.is_remote() {
+            options.iter_mut().for_each(|options| pin_epoch(options, epoch));
+        }
         self.preflight(&source, &options, images).await?;
         let converted = self.convert(&source, &options, images).await?;
-        let epoch = self.epoch(&context).await.map_err(|e| vec![e])?;
         self.result(converted, epoch).map(Answer::Built).map_err(|e| vec![e])
     }
 
     /// Finds the main context and reads the Dockerfile.
-    async fn load(&self) -> Result<(Arc<LocalContext>, SourceFile), Diagnostic> {
-        if let ContextSource::Url(url) = &self.dockerfile.context {
-            return Err(Diagnostic::new(ErrorKind::User, format!("cannot use `{url}` as build context"))
-                .cause("contexts at an address are not supported yet")
-                .hint("download it, and give the directory as the context"));
-        }
-        let request = local(MAIN);
-        let fetched = self.job.contexts.directory(&request).await?;
-        let has_context = self.dockerfile.context != ContextSource::Empty;
-        let directory = has_context.then_some(fetched.directory.path.as_path());
-        let special = directory.and_then(|d| ignore_file_of(d, &self.dockerfile.dockerfile));
-        self.job.contexts.ignore(MAIN, IgnoreFile::read(&fetched.directory.path, special)?);
-        let source = self.load_dockerfile(directory);
+    async fn load(&self) -> Result<(BuildContext, SourceFile), Diagnostic> {
+        let context = self.context().await?;
+        let source = self.load_dockerfile(&context).await;
         for named in &self.dockerfile.named_contexts {
             if let NamedContextSource::Directory(path) = &named.source {
                 let name = format!("{MAIN}:{}", context_key(&named.name, named.platform.as_ref()));
@@ -113,14 +108,41 @@ impl<'a> DockerfileFrontend<'a> {
                 self.job.contexts.get(&local(&name)).await?;
             }
         }
-        Ok((self.job.contexts.get(&request).await?, source?))
+        Ok((context, source?))
     }
 
-    fn load_dockerfile(&self, directory: Option<&Path>) -> Result<SourceFile, Diagnostic> {
+    async fn context(&self) -> Result<BuildContext, Diagnostic> {
+        if let ContextSource::Url(url) = &self.dockerfile.context {
+            let options = self.convert_options(&self.platforms[0], &BuildContext::Nothing);
+            return BuildContext::fetch(self.build, url, options).await;
+        }
+        let contexts = &self.job.contexts;
+        let request = local(MAIN);
+        contexts.comes_from(
+            MAIN,
+            match self.dockerfile.context {
+                ContextSource::Empty => Origin::Nowhere,
+                ContextSource::Archive(_) => Origin::Archive,
+                ContextSource::Directory(_) | ContextSource::Url(_) => Origin::Named,
+            },
+        );
+        let fetched = contexts.directory(&request).await?;
+        let has_context = self.dockerfile.context != ContextSource::Empty;
+        let directory = has_context.then_some(fetched.directory.path.as_path());
+        let special = directory.and_then(|d| ignore_file_of(d, &self.dockerfile.dockerfile));
+        contexts.ignore(MAIN, IgnoreFile::read(&fetched.directory.path, special)?);
+        let context = contexts.get(&request).await?;
+        Ok(match has_context {
+            true => BuildContext::Local(context),
+            false => BuildContext::Empty(context),
+        })
+    }
+
+    async fn load_dockerfile(&self, context: &BuildContext) -> Result<SourceFile, Diagnostic> {
         let source = &self.dockerfile.dockerfile;
-        let name = dockerfile_name(source);
+        let name = context.dockerfile_name(source);
         let step = self.progress().step(format!("[internal] load build definition from {name}"));
-        step.end(read_dockerfile(source, &name, directory))
+        step.end(context.read_dockerfile(self.build, source, &name).await)
     }
 
     fn progress(&self) -> &Progress {
@@ -151,7 +173,7 @@ impl<'a> DockerfileFrontend<'a> {
         }
     }
 
-    fn convert_options(&self, platform: &Platform, context: &Arc<LocalContext>) -> ConvertOptions {
+    fn convert_options(&self, platform: &Platform, context: &BuildContext) -> ConvertOptions {
         let request = self.request;
         let mut options = ConvertOptions::new(platform.clone(), Platform::host());
         options.target = self.dockerfile.target.clone();
@@ -159,7 +181,7 @@ impl<'a> DockerfileFrontend<'a> {
         options.build_args = self.dockerfile.build_args.clone();
         options.labels = self.dockerfile.labels.clone();
         options.named_contexts = self.dockerfile.named_contexts.clone();
-        options.main_context = MainContext::Local;
+        options.main_context = context.main();
         options.no_cache = self.dockerfile.no_cache_stages.clone();
         options.pull = self.dockerfile.pull;
         options.network = request.steps.network;
@@ -250,10 +272,10 @@ impl<'a> DockerfileFrontend<'a> {
     }
 
     /// Finds the time that the request wants times to be clamped to.
-    async fn epoch(&self, context: &Arc<LocalContext>) -> Result<Option<i64>, Diagnostic> {
+    async fn epoch(&self, context: &BuildContext) -> Result<Option<i64>, Diagnostic> {
         match self.request.source_date_epoch {
             Some(SourceDateEpoch::Seconds(seconds)) => Ok(Some(seconds)),
-            Some(SourceDateEpoch::Context) => context.newest().await,
+            Some(SourceDateEpoch::Context) => context.newest(self.build).await,
             None => Ok(None),
         }
     }
@@ -309,62 +331,6 @@ fn ignore_file_of(directory: &Path, dockerfile: &DockerfileSource) -> Option<Pat
     Some(PathBuf::from(name))
 }
 
-/// Returns what the Dockerfile is called in messages.
-fn dockerfile_name(source: &DockerfileSource) -> String {
-    match source {
-        DockerfileSource::Path(path) => path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_else(|| path.display().to_string()),
-        DockerfileSource::Inline(_) => "Dockerfile".to_owned(),
-        DockerfileSource::Url(url) => url.rsplit('/').next().unwrap_or("Dockerfile").to_owned(),
-    }
-}
-
-/// Reads the Dockerfile.
-fn read_dockerfile(
-    source: &DockerfileSource,
-    name: &str,
-    directory: Option<&Path>,
-) -> Result<SourceFile, Diagnostic> {
-    match source {
-        DockerfileSource::Inline(text) => Ok(SourceFile::new(name, text.clone())),
-        DockerfileSource::Url(url) => {
-            Err(Diagnostic::new(ErrorKind::User, format!("cannot read a Dockerfile from {url}"))
-                .hint("download it, and name the file with `--file`"))
-        }
-        DockerfileSource::Path(path) => {
-            let full = directory.map_or_else(|| path.clone(), |directory| directory.join(path));
-            let text = std::fs::read(&full).map_err(|error| no_dockerfile(path, &full, &error))?;
-            Ok(SourceFile::new(name, text))
-        }
-    }
-}
-
-fn no_dockerfile(path: &Path, full: &Path, error: &std::io::Error) -> Diagnostic {
-    let text = match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        _ => error.to_string(),
-    };
-    let diagnostic = Diagnostic::new(
-        ErrorKind::User,
-        format!("failed to read dockerfile: open {}: {text}", path.display()),
-    );
-    let beside = full.parent().and_then(|directory| std::fs::read_dir(directory).ok());
-    let candidate = beside.into_iter().flatten().flatten().map(|e| e.file_name()).find(|name| {
-        let name = name.to_string_lossy().to_lowercase();
-        name.contains("dockerfile") || name == "containerfile"
-    });
-    match candidate {
-        Some(name) => {
-            diagnostic.hint(format!("there is `{}`: name it with `--file`", name.to_string_lossy()))
-        }
-        None => {
-            diagnostic.hint("name the file with `--file PATH`, or give the directory that has a Dockerfile")
-        }
-    }
-}
-
 fn request_of(base: BaseImage) -> ResolveRequest {
     ResolveRequest {
         reference: base.reference,
@@ -386,6 +352,13 @@ fn layer_spans(converted: &Converted) -> Vec<Option<SourceSpan>> {
             Some(SourceSpan { source: converted.source.clone(), ranges: lines.ranges() })
         })
         .collect()
+}
+
+/// Makes `SOURCE_DATE_EPOCH=context` the time that was found.
+fn pin_epoch(options: &mut ConvertOptions, epoch: Option<i64>) {
+    if let (Some(value), Some(epoch)) = (options.build_args.get_mut("SOURCE_DATE_EPOCH"), epoch) {
+        *value = epoch.to_string();
+    }
 }
 
 /// Interprets a value as Go's `strconv.ParseBool` does.

@@ -3,6 +3,7 @@
 //! The Dockerfile language is built in. A frontend in an image is a container that speaks the gateway protocol
 //! to the build that started it.
 
+mod context;
 mod dockerfile;
 mod options;
 

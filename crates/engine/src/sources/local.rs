@@ -35,6 +35,7 @@ pub(crate) struct LocalContext {
     pub(crate) directory: PathBuf,
     pub(crate) tree: ContextTree,
     pub(crate) digests: DigestCache,
+    origin: Origin,
     /// The ignore file's name, for messages.
     ignore_file: String,
     snapshot: OnceCell<Result<SnapshotId, Diagnostic>>,
@@ -78,7 +79,21 @@ pub(crate) struct Contexts {
     lease: Lease,
     /// What is known of the ignore files of directories, by name.
     ignore_files: Mutex<HashMap<String, Arc<IgnoreFile>>>,
+    /// Where directories come from that the client has not named.
+    origins: Mutex<HashMap<String, Origin>>,
     open: Mutex<HashMap<LocalRequest, Slot<Arc<LocalContext>>>>,
+}
+
+/// Where a directory comes from, for messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The client named it.
+    #[default]
+    Named,
+    /// It was unpacked from an archive on standard input.
+    Archive,
+    /// There is none: an empty directory stands for it.
+    Nowhere,
 }
 
 /// What keeps files out of a directory, and how it is called in messages.
@@ -91,12 +106,24 @@ pub(crate) struct IgnoreFile {
 
 impl Contexts {
     pub(crate) fn new(session: Arc<dyn Session>, store: Store, lease: Lease) -> Self {
-        Self { session, store, lease, ignore_files: Mutex::default(), open: Mutex::default() }
+        Self {
+            session,
+            store,
+            lease,
+            ignore_files: Mutex::default(),
+            origins: Mutex::default(),
+            open: Mutex::default(),
+        }
     }
 
     /// Sets the ignore file of a directory that the engine filters, before it is opened.
     pub(crate) fn ignore(&self, name: &str, file: IgnoreFile) {
         self.ignore_files.lock().insert(name.to_owned(), Arc::new(file));
+    }
+
+    /// Says where a directory comes from, before it is opened.
+    pub(crate) fn comes_from(&self, name: &str, origin: Origin) {
+        self.origins.lock().insert(name.to_owned(), origin);
     }
 
     /// Gives what a request asks for, without reading it.
@@ -116,7 +143,9 @@ impl Contexts {
         let open = || async {
             let fetched = self.directory(request).await?;
             let ignore = self.ignore_files.lock().get(&request.name).cloned().unwrap_or_default();
-            LocalContext::open(request, fetched, &ignore, &self.store.root().join("contexts")).map(Arc::new)
+            let origin = self.origins.lock().get(&request.name).copied().unwrap_or_default();
+            let state = self.store.root().join("contexts");
+            LocalContext::open(request, fetched, &ignore, origin, &state).map(Arc::new)
         };
         slot.get_or_init(open).await.clone()
     }
@@ -187,6 +216,7 @@ impl LocalContext {
         request: &LocalRequest,
         fetched: Fetched,
         ignore: &IgnoreFile,
+        origin: Origin,
         state: &Path,
     ) -> Result<Self, Diagnostic> {
         let directory = fetched.directory.path.clone();
@@ -205,6 +235,7 @@ impl LocalContext {
             directory,
             tree,
             digests,
+            origin,
             ignore_file: ignore.name.clone(),
             snapshot: OnceCell::new(),
             _fetched: fetched,
@@ -253,13 +284,20 @@ impl LocalContext {
                 self.ignore_file
             ));
         }
-        if let Some(cause) = self.outside(&path) {
+        if self.origin == Origin::Nowhere {
+            diagnostic.causes.push("there is no build context: standard input was the Dockerfile".to_owned());
+            return diagnostic.hint("give a directory too: `slipway build -f - DIRECTORY < Dockerfile`");
+        }
+        if let Some(cause) = self.outside(&path).filter(|_| self.origin == Origin::Named) {
             diagnostic.causes.push(cause);
             let hint = "copy it into the context, build from a directory above, or name its directory with \
                         `--build-context NAME=DIRECTORY` for `COPY --from=NAME`";
             return diagnostic.hint(hint);
         }
-        diagnostic.causes.push(format!("the context is `{}`", self.directory.display()));
+        diagnostic.causes.push(match self.origin {
+            Origin::Archive => "the context is the archive on standard input".to_owned(),
+            _ => format!("the context is `{}`", self.directory.display()),
+        });
         match self.nearest(&path) {
             Some(name) => diagnostic.hint(format!("did you mean `{name}`?")),
             None => diagnostic,

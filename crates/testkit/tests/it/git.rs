@@ -415,3 +415,57 @@ fn a_canceled_build_leaves_no_git_behind() {
     assert_eq!(running.end().status.code(), Some(130));
     slipway_testkit::wait_until_gone(below, environment.program());
 }
+
+#[test]
+fn the_build_context_is_a_repository() {
+    if !git_is_here() {
+        return;
+    }
+    let environment = Environment::new();
+    let (repository, ..) = sample(&environment);
+    repository.write("Dockerfile", "FROM scratch\nCOPY text deep/er/file /\n");
+    repository.write("deep/other.Dockerfile", "FROM scratch\nCOPY er/file /other\n");
+    repository.write(".dockerignore", "text\n");
+    repository.commit("with Dockerfiles");
+    repository.publish();
+    let server = git_over_http(&environment, |_| true);
+    let address = server.address("sample.git");
+    let out = environment.text("out");
+    let build = |context: &str, more: &[&str]| {
+        let _ = std::fs::remove_dir_all(&out);
+        environment.build(&[more, &["--output", &out, context]].concat())
+    };
+    // As in the reference, an ignore file of a repository does not count.
+    build(&address, &[]).succeeded();
+    assert_eq!(read(&environment, "text") + &read(&environment, "file"), "two\ndeep\n");
+    build(&format!("{address}#main:deep"), &["-f", "other.Dockerfile"]).succeeded();
+    assert_eq!(read(&environment, "other"), "deep\n");
+    let own = environment.write("own", "FROM scratch\nCOPY bin /\n");
+    build(&format!("{address}?tag=v1"), &["-f", own.to_str().unwrap()]).succeeded();
+    assert_eq!(read(&environment, "run"), "#!/bin/sh\n");
+    let kept = environment.write("kept", "FROM scratch\nCOPY .git/HEAD /\n");
+    build(&address, &["-f", kept.to_str().unwrap(), "--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"])
+        .succeeded();
+    assert_eq!(read(&environment, "HEAD").trim(), repository.git(&["rev-parse", "HEAD"]));
+    // Asked for once, fetched once.
+    let posts = || server.requests().iter().filter(|request| request.method == "POST").count();
+    let before = posts();
+    build(&address, &[]).succeeded();
+    assert_eq!(posts() - before, 1);
+
+    let error = build(&format!("{address}#main:deep"), &[]).failed(1);
+    for part in ["open Dockerfile: no such file or directory", "there is `other.Dockerfile`"] {
+        assert!(error.contains(part), "no `{part}` in:\n{error}");
+    }
+    let error = build(&format!("{address}#mian"), &[]).failed(1);
+    assert!(error.contains("repository does not contain ref mian"), "{error}");
+    // The time of the image is the commit's.
+    let image = format!("type=oci,tar=false,dest={}", environment.text("image"));
+    let epoch = ["--build-arg=SOURCE_DATE_EPOCH=context", "--output", &image, &address];
+    environment.build(&epoch).succeeded();
+    let blobs = std::fs::read_dir(environment.path("image/blobs/sha256")).unwrap();
+    let texts = blobs.map(|blob| std::fs::read(blob.unwrap().path()).unwrap());
+    let dated =
+        texts.filter(|text| String::from_utf8_lossy(text).contains("\"created\": \"2024-01-02T03:04:05Z\""));
+    assert!(dated.count() > 0, "no config with the commit's time");
+}

@@ -1,6 +1,6 @@
 //! Files and contexts at addresses of the web.
 
-use slipway_testkit::{Environment, FakeRegistry, Reply};
+use slipway_testkit::{Archive, Environment, FakeRegistry, Outcome, Reply};
 
 #[test]
 fn files_behind_a_login_are_added() {
@@ -31,4 +31,61 @@ fn files_behind_a_login_are_added() {
     let header = format!("id=HTTP_AUTH_HEADER_127.0.0.1,src={}", header.display());
     build("header", &["--secret", &header]).succeeded();
     assert!(build("header", &["--secret", &token]).failed(1).contains("does not accept it"));
+}
+
+#[test]
+fn the_build_context_is_an_archive_or_a_dockerfile_at_an_address() {
+    let environment = Environment::new();
+    let archive = Archive::new()
+        .directory("part/")
+        .file("Dockerfile", b"FROM scratch\nCOPY part/text /\n")
+        .file("part/text", b"of the archive\n")
+        .finish();
+    let server = FakeRegistry::start(move |request| match request.path.as_str() {
+        "/context.tar?x=1" => Reply::body("application/x-tar", &archive),
+        "/Dockerfile" => Reply::body("text/plain", b"FROM scratch\nCOPY context /itself\n"),
+        "/other" => Reply::body("text/plain", b"FROM scratch\nCOPY here /\n"),
+        "/wrong" => Reply::body("text/plain", b"FROM scratch\nCOPPY here /\n"),
+        _ => Reply::status(404),
+    });
+    let out = environment.text("out");
+    let build = |arguments: &[&str]| {
+        let _ = std::fs::remove_dir_all(&out);
+        environment.build(&[&["--output", &out], arguments].concat())
+    };
+    let read = |name: &str| std::fs::read_to_string(environment.path("out").join(name)).unwrap();
+    build(&[&server.address("context.tar?x=1")]).succeeded();
+    assert_eq!(read("text"), "of the archive\n");
+    build(&[&server.address("Dockerfile")]).succeeded();
+    assert_eq!(read("itself"), "FROM scratch\nCOPY context /itself\n");
+    environment.write("context/here", "here\n");
+    build(&["-f", &server.address("other"), &environment.text("context")]).succeeded();
+    assert_eq!(read("here"), "here\n");
+    let error = build(&["-f", &server.address("wrong"), &environment.text("context")]).failed(1);
+    assert!(error.contains("did you mean COPY?") && error.contains("wrong:2"), "{error}");
+    let error = build(&[&server.address("nothing")]).failed(1);
+    for part in ["invalid response status 404", "check the address"] {
+        assert!(error.contains(part), "no `{part}` in:\n{error}");
+    }
+}
+
+#[test]
+fn without_a_context_a_missing_file_is_told_so() {
+    let environment = Environment::new();
+    environment.write("Dockerfile", "FROM scratch\nCOPY a /\n");
+    let archive = Archive::new().file("Dockerfile", b"FROM scratch\nCOPY a /\n").finish();
+    environment.write("context.tar", archive);
+    for (input, cause, hint) in [
+        ("Dockerfile", "there is no build context", "slipway build -f - DIRECTORY < Dockerfile"),
+        ("context.tar", "the context is the archive on standard input", ""),
+    ] {
+        let mut command = std::process::Command::new("sh");
+        environment.settle(&mut command);
+        command.arg("-c").arg(format!("exec '{}' build - < {input}", environment.program().display()));
+        let error = Outcome::of(command).failed(1);
+        for part in ["\"/a\": not found", cause, hint] {
+            assert!(error.contains(part), "no `{part}` in:\n{error}");
+        }
+        assert!(!error.contains("ingest"), "a path of the state in:\n{error}");
+    }
 }
