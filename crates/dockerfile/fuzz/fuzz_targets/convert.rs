@@ -36,9 +36,11 @@ fn run<F: Future>(future: F) -> F::Output {
 fuzz_target!(|data: &[u8]| {
     let source = SourceFile::new("Dockerfile", data);
     if let Ok(document) = parse(&source) {
-        let printed = SourceFile::new("Dockerfile", document.to_string());
-        let again = parse(&printed).expect("what is printed can be parsed");
+        let printed = document.to_string();
+        let again =
+            parse(&SourceFile::new("Dockerfile", printed.as_str())).expect("what is printed can be parsed");
         assert_eq!(document, again, "printing keeps the meaning");
+        assert_eq!(printed, again.to_string(), "printing twice is printing once");
     }
     let platform = Platform::linux("arm64", None);
     let options = ConvertOptions::new(platform, Platform::linux("amd64", None));
