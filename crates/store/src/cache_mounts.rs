@@ -16,6 +16,9 @@ use crate::lease::Lease;
 use crate::lock::{FileLock, Share};
 use crate::store::Inner;
 
+/// Begins the ids of mounts that are the git source's own, one for each remote; no Dockerfile can name one.
+pub const GIT_REPOSITORY: &str = "\0git\0";
+
 /// Gives access to the cache mounts of a store.
 #[derive(Clone, Debug)]
 pub struct CacheMounts {

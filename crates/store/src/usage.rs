@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, params};
 use slipway_model::Digest;
 
+use crate::cache_mounts::GIT_REPOSITORY;
 use crate::db;
 use crate::error::{Result, StoreError};
 use crate::lease;
@@ -235,7 +236,10 @@ fn cache_mounts(store: &Inner) -> Result<Vec<UsageItem>> {
             created_at: db::from_millis(created_at),
             last_used_at: db::from_millis(last_used_at),
             use_count: db::size_from(use_count),
-            description: format!("cache mount {id}{suffix}"),
+            description: match id.strip_prefix(GIT_REPOSITORY) {
+                Some(remote) => format!("shared git repo for {}", remote.replace('\0', " ")),
+                None => format!("cache mount {id}{suffix}"),
+            },
             in_use: lock.is_none(),
             shared: false,
             parents: Vec::new(),

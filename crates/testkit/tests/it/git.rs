@@ -103,7 +103,9 @@ fn only_a_new_commit_is_fetched() {
     build(&environment, &dockerfile, &[]).succeeded();
     assert_eq!(read(&environment, "text"), "three\n");
     let usage = environment.run(["du", "--verbose"]).succeeded();
-    assert_eq!(usage.stdout.matches("exec.cachemount").count(), 1, "one repository:\n{}", usage.stdout);
+    let shared = format!("shared git repo for {}\n", server.address("sample.git"));
+    assert_eq!(usage.stdout.matches(&shared).count(), 1, "one repository:\n{}", usage.stdout);
+    assert_eq!(usage.stdout.matches("source.git.checkout").count(), 2, "two commits:\n{}", usage.stdout);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use slipway_testkit::{Environment, Outcome, is_root, need, registry};
+use slipway_testkit::{Environment, GitDaemon, GitRepository, Outcome, is_root, need, registry};
 
 use crate::main_job;
 
@@ -75,4 +75,26 @@ fn a_user_without_subordinate_ids_is_told_what_mends_it() {
     let error = Outcome::of(as_nobody(&environment, &ids, &arguments)).failed(1);
     assert!(error.contains("no subordinate ids"), "{error}");
     assert!(error.contains("hint: run `sudo usermod --add-subuids"), "{error}");
+}
+
+#[test]
+fn an_ordinary_user_adds_repositories() {
+    if !able() || !need(Command::new("git").arg("version").output().is_ok(), "git: run `apt-get install git`")
+    {
+        return;
+    }
+    let environment = environment();
+    let ids = subordinate_ids(&environment, "nobody:500000:65536\n");
+    let repository = GitRepository::new(&environment, "sample");
+    repository.write("text", "of a repository\n");
+    repository.commit("first");
+    repository.publish();
+    let daemon = GitDaemon::start(&environment);
+    let dockerfile = format!("FROM scratch\nADD --keep-git-dir {} /\n", daemon.address("sample"));
+    let context = environment.context("context", &dockerfile);
+    let out = environment.text("home/out");
+    let arguments = ["build", "--progress=plain", "--output", &out, &context].map(str::to_owned);
+    Outcome::of(as_nobody(&environment, &ids, &arguments)).succeeded();
+    assert_eq!(std::fs::read_to_string(environment.path("home/out/text")).unwrap(), "of a repository\n");
+    assert!(environment.path("home/out/.git/HEAD").exists());
 }

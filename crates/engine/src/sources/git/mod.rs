@@ -20,7 +20,7 @@ use std::path::{Component, Path};
 use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, ErrorKind};
 use slipway_solver::CacheMap;
-use slipway_store::CommitInfo;
+use slipway_store::{CommitInfo, SnapshotKind};
 
 use crate::error::{Context as _, blocking};
 use crate::ops::{VertexOperation, keys};
@@ -162,7 +162,8 @@ pub(super) async fn execute(operation: &VertexOperation, source: &pb::SourceOp) 
     // Without a parent, the snapshot is this directory and nothing else.
     let target = active.overlay().upper.ok_or_else(|| crate::error::internal("a snapshot without files"))?;
     checkout::checkout(&access, &repository, &source, &resolved, &target).await?;
-    let info = CommitInfo { description: source.description(), ..CommitInfo::default() };
+    let kind = SnapshotKind::GitCheckout;
+    let info = CommitInfo { description: source.description(), kind, ..CommitInfo::default() };
     blocking(move || active.commit(&info).diagnose().map(Tree::Snapshot)).await
 }
 

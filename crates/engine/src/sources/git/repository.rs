@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use slipway_model::{Diagnostic, Digest, ErrorKind};
-use slipway_store::{CacheMount, Sharing};
+use slipway_store::{CacheMount, GIT_REPOSITORY, Sharing};
 
 use super::access::Access;
 use super::command::{Call, Failure};
@@ -43,8 +43,7 @@ impl Repository {
     ) -> Result<Self, Diagnostic> {
         let job = operation.job.clone();
         let sha256 = resolved.object.len() == 64;
-        // No Dockerfile can name a cache mount like this, and read what is in it.
-        let id = format!("\0git\0{}{}", source.address, if sha256 { "\0sha256" } else { "" });
+        let id = format!("{GIT_REPOSITORY}{}{}", source.address, if sha256 { "\0sha256" } else { "" });
         let address = source.address.as_str().to_owned();
         blocking(move || {
             let cancelled = || job.cancel.is_cancelled();
