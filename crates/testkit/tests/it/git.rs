@@ -109,6 +109,38 @@ fn only_a_new_commit_is_fetched() {
 }
 
 #[test]
+fn what_a_killed_git_left_is_not_in_the_way() {
+    if !git_is_here() {
+        return;
+    }
+    let environment = Environment::new();
+    let (repository, ..) = sample(&environment);
+    let daemon = GitDaemon::start(&environment);
+    let dockerfile = format!("FROM scratch\nADD {} /\n", daemon.address("sample"));
+    build(&environment, &dockerfile, &[]).succeeded();
+    let mut mounts = std::fs::read_dir(environment.state().join("cache-mounts")).unwrap();
+    let shared = mounts.next().unwrap().unwrap().path();
+    let mut references = std::fs::read_dir(shared.join("refs/slipway")).unwrap();
+    let reference = references.next().unwrap().unwrap().path();
+    for lock in [shared.join("shallow.lock"), reference.with_extension("lock")] {
+        std::fs::write(lock, "").unwrap();
+    }
+    repository.write("text", "three\n");
+    repository.commit("third");
+    repository.publish();
+    build(&environment, &dockerfile, &[]).succeeded();
+    assert_eq!(read(&environment, "text"), "three\n");
+    // One that is damaged is fetched anew.
+    repository.write("text", "four\n");
+    repository.commit("fourth");
+    repository.publish();
+    let packs = std::fs::read_dir(shared.join("objects")).unwrap().flatten().map(|entry| entry.path());
+    packs.for_each(|path| std::fs::remove_dir_all(path).unwrap());
+    build(&environment, &dockerfile, &[]).succeeded();
+    assert_eq!(read(&environment, "text"), "four\n");
+}
+
+#[test]
 fn a_branch_that_was_rewritten_or_became_a_directory_is_fetched_anew() {
     if !git_is_here() {
         return;

@@ -172,7 +172,8 @@ impl Call<'_> {
         }
         slipway_runtime::tether(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Command::from(command).kill_on_drop(true).spawn()
+        // Not killed when dropped: told to end, git removes its lock files.
+        Command::from(command).spawn()
     }
 
     /// Keeps a line for errors, and shows it.

@@ -125,8 +125,6 @@ impl Repository {
         source: &GitSource,
         resolved: &Resolved,
     ) -> Result<(), Failure> {
-        // Left behind by a git that was killed; the lock says that there is no other.
-        let _ = std::fs::remove_file(self.path().join("shallow.lock"));
         let by_name = resolved.name.as_deref().filter(|_| !source.fetch_by_commit);
         if let Some(name) = by_name {
             let specification = format!("+{name}:{}", Self::reference(resolved));
@@ -168,6 +166,7 @@ fn settle(directory: &Path, address: &str, sha256: bool) -> std::io::Result<()> 
     for part in ["objects", "refs"] {
         std::fs::create_dir_all(directory.join(part))?;
     }
+    unlock(directory)?;
     let head = directory.join("HEAD");
     if !head.exists() {
         replace(&head, "ref: refs/heads/master\n")?;
@@ -183,6 +182,19 @@ fn settle(directory: &Path, address: &str, sha256: bool) -> std::io::Result<()> 
     );
     // Written anew each time, so that nothing earlier commits said of submodules is left.
     replace(&directory.join("config"), &config)
+}
+
+/// Removes lock files that a git left behind that was killed; our own lock says that there is no other.
+fn unlock(directory: &Path) -> std::io::Result<()> {
+    for part in ["", "refs", "refs/slipway", "refs/slipway-all", "refs/tags"] {
+        let Ok(entries) = std::fs::read_dir(directory.join(part)) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|extension| extension == "lock") {
+                std::fs::remove_file(path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
