@@ -59,6 +59,7 @@ fn run(arguments: Vec<OsString>, around: Surroundings, palette: Palette) -> Resu
         Command::History(args) => commands::history::run(&args, &context),
         Command::Du(args) => commands::du::run(&args, &context),
         Command::Prune(args) => commands::prune::run(&args, &mut context),
+        Command::Daemon(args) => commands::daemon::run(&args, &context),
         Command::Binfmt(args) => commands::binfmt::run(&args, &context),
         Command::Version => output::text(concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Completion(args) => completion(&args),

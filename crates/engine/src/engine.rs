@@ -21,6 +21,21 @@ const VERSIONS: &str = "emulator-version";
 /// More steps than this never wait for each other.
 const UNLIMITED: usize = 1 << 16;
 
+/// The platforms that emulators are looked for.
+const PLATFORMS: &[&str] = &[
+    "linux/amd64",
+    "linux/arm64",
+    "linux/riscv64",
+    "linux/ppc64le",
+    "linux/s390x",
+    "linux/386",
+    "linux/loong64",
+    "linux/mips64le",
+    "linux/mips64",
+    "linux/arm/v7",
+    "linux/arm/v6",
+];
+
 /// How to open an [`Engine`].
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
@@ -108,6 +123,23 @@ impl Engine {
     /// Returns the records of what was built.
     pub fn history(&self) -> History {
         History::of(self.root())
+    }
+
+    /// Lists the platforms whose programs run here, the host's own first.
+    pub fn platforms(&self) -> Vec<slipway_model::Platform> {
+        let facts = self.inner.facts();
+        let mut platforms = facts.native_platforms();
+        for name in PLATFORMS {
+            let Ok(platform) = name.parse() else { continue };
+            let runs = !matches!(
+                slipway_emulation::decide(facts, &platform),
+                slipway_emulation::Emulator::Unsupported(_)
+            );
+            if runs && !platforms.contains(&platform) {
+                platforms.push(platform);
+            }
+        }
+        platforms
     }
 
     /// Returns the state directory.

@@ -69,6 +69,8 @@ pub enum ContextSource {
     Archive(PathBuf),
     /// A git or http(s) URL.
     Url(String),
+    /// The directory `context` of the client's session.
+    Client,
 }
 
 /// Where the Dockerfile is.
@@ -79,6 +81,11 @@ pub enum DockerfileSource {
     /// The text itself, as read from standard input.
     Inline(Vec<u8>),
     Url(String),
+    /// A path in a directory of the client's session.
+    Client {
+        name: String,
+        path: String,
+    },
 }
 
 impl Default for DockerfileSource {
@@ -107,6 +114,8 @@ pub enum NamedContextSource {
         selector: LayoutSelector,
     },
     Url(String),
+    /// The directory of that name of the client's session.
+    Client(String),
 }
 
 /// Picks an image in an OCI layout.

@@ -5,6 +5,7 @@
 
 pub(crate) mod binfmt;
 pub(crate) mod build;
+pub(crate) mod daemon;
 pub(crate) mod history;
 pub(crate) mod imagetools;
 mod names;
@@ -73,6 +74,8 @@ pub(crate) enum Command {
     Du(storage::DuArgs),
     /// Remove build cache and images that nothing uses
     Prune(storage::PruneArgs),
+    /// Answer BuildKit's clients: buildctl, docker buildx and others
+    Daemon(Box<daemon::DaemonArgs>),
     /// Register emulators of foreign platforms with the host's kernel
     Binfmt(binfmt::BinfmtArgs),
     /// Show the version

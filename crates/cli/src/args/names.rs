@@ -13,9 +13,16 @@ const VALUED: &[&str] = &["--root", "--config", "--builder", "--emulator"];
 /// The first argument becomes `slipway`, whatever the program was called by.
 pub(crate) fn canonical(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut list: Vec<OsString> = arguments.into_iter().collect();
+    let is_daemon = list
+        .first()
+        .is_some_and(|program| std::path::Path::new(program).file_name() == Some(OsStr::new("buildkitd")));
     match list.first_mut() {
         Some(program) => *program = "slipway".into(),
         None => list.push("slipway".into()),
+    }
+    if is_daemon {
+        list.insert(1, "daemon".into());
+        return list;
     }
     if let Some(at) = first_word(&list, 1)
         && list[at] == OsStr::new("buildx")
@@ -67,6 +74,7 @@ mod tests {
             ("slipway build buildx", "slipway build buildx"),
             ("slipway build -t image build", "slipway build -t image build"),
             ("slipway image", "slipway image"),
+            ("/usr/bin/buildkitd --debug --addr x", "slipway daemon --debug --addr x"),
             ("slipway", "slipway"),
         ] {
             let got = canonical(line.split(' ').map(OsString::from));

@@ -2,6 +2,7 @@
 
 pub(crate) mod binfmt;
 pub(crate) mod build;
+pub(crate) mod daemon;
 pub(crate) mod du;
 pub(crate) mod history;
 pub(crate) mod images;

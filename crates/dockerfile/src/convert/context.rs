@@ -79,6 +79,7 @@ impl Converter<'_> {
                 let name = format!("context:{key}");
                 ContextSource::Operation(local(&name))
             }
+            NamedContextSource::Client(name) => ContextSource::Operation(local(name)),
             NamedContextSource::Image(reference) if reference.familiar() == "scratch" => {
                 ContextSource::Scratch
             }

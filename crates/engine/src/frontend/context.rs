@@ -29,6 +29,8 @@ pub(super) enum BuildContext {
     /// An empty directory, since there is none.
     Empty(Arc<LocalContext>),
     Local(Arc<LocalContext>),
+    /// A directory of a client elsewhere: fetched when something of it is read.
+    Client(Option<Ignored>),
     Remote {
         main: MainContext,
         reference: Ref,
@@ -66,7 +68,7 @@ impl BuildContext {
     pub(super) fn main(&self) -> MainContext {
         match self {
             Self::Remote { main, .. } => main.clone(),
-            Self::Nothing | Self::Empty(_) | Self::Local(_) => MainContext::Local,
+            Self::Nothing | Self::Empty(_) | Self::Local(_) | Self::Client(_) => MainContext::Local,
         }
     }
 
@@ -78,6 +80,7 @@ impl BuildContext {
     pub(super) fn ignored(&self) -> Option<Ignored> {
         match self {
             Self::Local(context) | Self::Empty(context) => context.ignored(),
+            Self::Client(ignored) => ignored.clone(),
             Self::Nothing | Self::Remote { .. } => None,
         }
     }
@@ -87,6 +90,10 @@ impl BuildContext {
         match self {
             Self::Local(context) | Self::Empty(context) => context.newest().await,
             Self::Remote { reference, .. } => build.newest(reference).await,
+            Self::Client(_) => {
+                let contexts = &build.job.contexts;
+                contexts.get(&super::dockerfile::local(crate::sources::local::MAIN)).await?.newest().await
+            }
             Self::Nothing => Ok(None),
         }
     }
@@ -101,6 +108,7 @@ impl BuildContext {
         match (source, self) {
             (DockerfileSource::Inline(_), _) => "Dockerfile".to_owned(),
             (DockerfileSource::Url(url), _) => last(url),
+            (DockerfileSource::Client { path, .. }, _) => last(path),
             (_, Self::Remote { main: MainContext::HttpFile(url), .. }) => last(url),
             (DockerfileSource::Path(path), _) => path
                 .file_name()
@@ -119,6 +127,9 @@ impl BuildContext {
         let text = match (source, self) {
             (DockerfileSource::Inline(text), _) => text.clone(),
             (DockerfileSource::Url(url), _) => download(build, url).await?,
+            (DockerfileSource::Client { name, path }, _) => {
+                super::client::dockerfile(&build.job, name, path).await?.text
+            }
             (DockerfileSource::Path(path), Self::Remote { main, reference }) if !path.is_absolute() => {
                 let path = match main {
                     // It is the only file there is.
@@ -130,7 +141,7 @@ impl BuildContext {
             (DockerfileSource::Path(path), _) => {
                 let directory = match self {
                     Self::Local(context) => Some(context.directory.as_path()),
-                    Self::Nothing | Self::Empty(_) | Self::Remote { .. } => None,
+                    Self::Nothing | Self::Empty(_) | Self::Client(_) | Self::Remote { .. } => None,
                 };
                 let full = directory.map_or_else(|| path.clone(), |directory| directory.join(path));
                 std::fs::read(&full).map_err(|error| {

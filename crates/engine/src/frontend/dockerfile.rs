@@ -19,6 +19,7 @@ use slipway_model::solve::{
 };
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, SourceSpan, progress};
 
+use super::client;
 use super::context::BuildContext;
 use crate::build::{Build, BuildResult, Details, Ref, Refs, key_of, keys};
 use crate::images::Images;
@@ -44,6 +45,8 @@ impl CallResult {
         let mut metadata = BTreeMap::new();
         metadata.insert("result.txt".to_owned(), self.text.into_bytes());
         metadata.insert("result.json".to_owned(), self.json.into_bytes());
+        metadata.insert("result.statuscode".to_owned(), u8::from(self.failed).to_string().into_bytes());
+        metadata.insert("version".to_owned(), b"1.0.0".to_vec());
         BuildResult::new(Refs::Single(None), metadata)
     }
 }
@@ -99,6 +102,9 @@ impl<'a> DockerfileFrontend<'a> {
 
     /// Finds the main context and reads the Dockerfile.
     async fn load(&self) -> Result<(BuildContext, SourceFile), Diagnostic> {
+        if let DockerfileSource::Client { name, path } = &self.dockerfile.dockerfile {
+            return self.load_from_client(name, path).await;
+        }
         let context = self.context().await?;
         let source = self.load_dockerfile(&context).await;
         for named in &self.dockerfile.named_contexts {
@@ -109,6 +115,37 @@ impl<'a> DockerfileFrontend<'a> {
             }
         }
         Ok((context, source?))
+    }
+
+    /// Reads the Dockerfile of a client elsewhere, and what it keeps out of its directories.
+    async fn load_from_client(
+        &self,
+        directory: &str,
+        path: &str,
+    ) -> Result<(BuildContext, SourceFile), Diagnostic> {
+        let step = self.progress().step(format!("[internal] load build definition from {path}"));
+        let loaded = step.end(client::dockerfile(self.job, directory, path).await)?;
+        let context = match &self.dockerfile.context {
+            ContextSource::Client => {
+                let step = self.progress().step("[internal] load .dockerignore");
+                let ignore = match loaded.ignore {
+                    Some(ignore) => Ok(ignore),
+                    None => client::ignore_file(self.job, MAIN).await,
+                };
+                let ignore = step.end(ignore)?;
+                let ignored = ignore.ignored()?;
+                self.job.contexts.ignore(MAIN, ignore);
+                BuildContext::Client(ignored)
+            }
+            _ => self.context().await?,
+        };
+        for named in &self.dockerfile.named_contexts {
+            if let NamedContextSource::Client(name) = &named.source {
+                let ignore = client::ignore_file(self.job, name).await?;
+                self.job.contexts.ignore(name, ignore);
+            }
+        }
+        Ok((context, SourceFile::new(path, loaded.text)))
     }
 
     async fn context(&self) -> Result<BuildContext, Diagnostic> {
@@ -123,7 +160,7 @@ impl<'a> DockerfileFrontend<'a> {
             match self.dockerfile.context {
                 ContextSource::Empty => Origin::Nowhere,
                 ContextSource::Archive(_) => Origin::Archive,
-                ContextSource::Directory(_) | ContextSource::Url(_) => Origin::Named,
+                ContextSource::Directory(_) | ContextSource::Url(_) | ContextSource::Client => Origin::Named,
             },
         );
         let fetched = contexts.directory(&request).await?;
@@ -319,7 +356,7 @@ impl<'a> DockerfileFrontend<'a> {
 }
 
 /// Asks for a directory as the frontend's own definitions do.
-fn local(name: &str) -> LocalRequest {
+pub(super) fn local(name: &str) -> LocalRequest {
     LocalRequest { shared_key_hint: name.to_owned(), ..LocalRequest::named(name) }
 }
 
@@ -362,6 +399,14 @@ fn pin_epoch(options: &mut ConvertOptions, epoch: Option<i64>) {
 }
 
 /// Interprets a value as Go's `strconv.ParseBool` does.
+pub(super) fn parse_bool(value: &str) -> Option<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 fn truthy(value: &str) -> bool {
-    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
+    parse_bool(value) == Some(true)
 }

@@ -3,6 +3,7 @@
 //! The Dockerfile language is built in. A frontend in an image is a container that speaks the gateway protocol
 //! to the build that started it.
 
+mod client;
 mod context;
 mod dockerfile;
 mod options;
@@ -26,7 +27,10 @@ pub(crate) async fn run(
 ) -> Result<BuildResult, Vec<Diagnostic>> {
     match name {
         "dockerfile.v0" => {
-            let request = options::request(options, inputs).map_err(|e| vec![e])?;
+            if !inputs.is_empty() {
+                tracing::debug!("inputs of the Dockerfile frontend are not used");
+            }
+            let request = options::request(options, &build.job.entitlements).map_err(|e| vec![e])?;
             match DockerfileFrontend::new(build, &request).map_err(|e| vec![e])?.run().await? {
                 Answer::Built(result) => Ok(result),
                 Answer::Called(call) => Ok(call.into_result()),

@@ -141,8 +141,8 @@ impl Contexts {
     pub(crate) async fn get(&self, request: &LocalRequest) -> Result<Arc<LocalContext>, Diagnostic> {
         let slot = self.open.lock().entry(request.clone()).or_default().clone();
         let open = || async {
-            let fetched = self.directory(request).await?;
             let ignore = self.ignore_files.lock().get(&request.name).cloned().unwrap_or_default();
+            let fetched = self.directory(&without_ignored(request, &ignore)).await?;
             let origin = self.origins.lock().get(&request.name).copied().unwrap_or_default();
             let state = self.store.root().join("contexts");
             LocalContext::open(request, fetched, &ignore, origin, &state).map(Arc::new)
@@ -159,6 +159,13 @@ impl Contexts {
             }
         }
     }
+}
+
+/// Tells the client what need not be sent.
+fn without_ignored(request: &LocalRequest, ignore: &IgnoreFile) -> LocalRequest {
+    let mut request = request.clone();
+    request.exclude.splice(0..0, ignore.patterns.iter().map(|pattern| pattern.text.clone()));
+    request
 }
 
 /// A directory of the client, here for as long as this lives.
@@ -197,6 +204,16 @@ pub(crate) fn request_of(name: &str, source: &pb::SourceOp) -> Result<LocalReque
 }
 
 impl IgnoreFile {
+    /// Returns the question whether a path is kept out, if there is such a file and it has no exceptions.
+    pub(crate) fn ignored(&self) -> Result<Option<Ignored>, Diagnostic> {
+        let matcher = PatternMatcher::from_patterns(self.patterns.clone())
+            .context(|| format!("cannot use `{}`", self.name))?;
+        if self.name.is_empty() || matcher.has_exceptions() {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(move |path: &str| matcher.matches_or_parent(Path::new(path)))))
+    }
+
     /// Reads the ignore file of a directory: `special` if there is such a file, or else `.dockerignore`.
     pub(crate) fn read(directory: &Path, special: Option<PathBuf>) -> Result<Self, Diagnostic> {
         let path = special.filter(|path| path.is_file()).unwrap_or_else(|| directory.join(".dockerignore"));

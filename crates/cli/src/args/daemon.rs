@@ -1,0 +1,104 @@
+//! Flags of `daemon`, which are those of `buildkitd`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// A switch that may be given a value, as `--oci-worker=false`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Switch(pub(crate) bool);
+
+impl std::str::FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Self(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Self(false)),
+            // A worker that is used if it can be: it always can.
+            "auto" => Ok(Self(true)),
+            _ => Err("expected `true` or `false`"),
+        }
+    }
+}
+
+/// Flags of `daemon`.
+#[derive(Args, Debug)]
+pub(crate) struct DaemonArgs {
+    /// Answer at ADDR: unix://PATH, tcp://HOST:PORT or fd:// (can be repeated)
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) addr: Vec<String>,
+    /// Let members of GROUP use the unix sockets
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// Prove who the daemon is with this certificate (tcp)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlscert: Option<PathBuf>,
+    /// Private key of the certificate
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlskey: Option<PathBuf>,
+    /// Let in only clients that this authority has signed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tlscacert: Option<PathBuf>,
+    /// Let builds ask for NAME: `network.host` or `security.insecure` (can be repeated)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) allow_insecure_entitlement: Vec<String>,
+    /// Add a label to the worker (can be repeated)
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub(crate) oci_worker_labels: Vec<String>,
+    /// Run at most NUMBER steps at once
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) oci_max_parallelism: Option<usize>,
+    /// Collect garbage after builds
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) oci_worker_gc: Option<Switch>,
+    /// Show the version
+    #[arg(long, short = 'v')]
+    pub(crate) version: bool,
+    #[command(flatten)]
+    pub(crate) accepted: AcceptedArgs,
+}
+
+/// Flags that are taken so that existing command lines work, and change nothing.
+#[derive(Args, Debug)]
+pub(crate) struct AcceptedArgs {
+    /// Use the worker; there is no other
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) oci_worker: Option<Switch>,
+    /// Use containerd, which is not supported
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) containerd_worker: Option<Switch>,
+    /// Run as an ordinary user, which needs no flag
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) rootless: Option<Switch>,
+    /// Snapshots are always overlays
+    #[arg(long, hide = true)]
+    pub(crate) oci_worker_snapshotter: Option<String>,
+    /// Platforms are found out
+    #[arg(long, hide = true, value_delimiter = ',')]
+    pub(crate) oci_worker_platform: Vec<String>,
+    /// Steps are in the host's network
+    #[arg(long, hide = true)]
+    pub(crate) oci_worker_net: Option<String>,
+    /// Steps are run without another program
+    #[arg(long, hide = true)]
+    pub(crate) oci_worker_binary: Option<String>,
+    /// Processes are always in a sandbox
+    #[arg(long, hide = true)]
+    pub(crate) oci_worker_no_process_sandbox: bool,
+    /// Space is configured in the configuration file
+    #[arg(long, hide = true)]
+    pub(crate) oci_worker_gc_keepstorage: Option<String>,
+    /// Log messages are always text
+    #[arg(long, hide = true)]
+    pub(crate) log_format: Option<String>,
+    /// Traces are not collected
+    #[arg(long, hide = true)]
+    pub(crate) otel_socket_path: Option<String>,
+    /// Devices are not given to steps
+    #[arg(long, hide = true)]
+    pub(crate) cdi_disabled: bool,
+    /// Devices are not given to steps
+    #[arg(long, hide = true)]
+    pub(crate) cdi_spec_dir: Vec<String>,
+}

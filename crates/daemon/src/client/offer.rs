@@ -1,0 +1,152 @@
+//! What a client lets its build use, and serving it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+use slipway_model::Secret;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::metadata::MetadataValue;
+use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Response, Status};
+
+use super::outputs::Outputs;
+use super::sources::Sources;
+use crate::session::{MAX_MESSAGE, Tunnel};
+use crate::wire::control::BytesMessage;
+use crate::wire::control::control_client::ControlClient;
+use crate::wire::filesync::file_sync_server::FileSyncServer;
+use crate::wire::health::health_server::HealthServer;
+use crate::wire::secrets::secrets_server::{Secrets, SecretsServer};
+use crate::wire::secrets::{GetSecretRequest, GetSecretResponse};
+
+/// What a client lets its build use.
+#[derive(Debug, Default)]
+pub struct Offer {
+    /// Directories by the name the build knows them by, as `context`.
+    pub directories: BTreeMap<String, PathBuf>,
+    pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
+    /// Where outputs go, by the index of their exporter.
+    pub outputs: BTreeMap<usize, OutputPlace>,
+    /// Lets the daemon find what an earlier build of the same directories sent.
+    pub shared_key: String,
+}
+
+/// Where an output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputPlace {
+    File(PathBuf),
+    Directory(PathBuf),
+}
+
+/// The methods that are announced.
+const METHODS: &[&str] = &[
+    "/grpc.health.v1.Health/Check",
+    "/moby.filesync.v1.FileSync/DiffCopy",
+    "/moby.filesync.v1.FileSend/DiffCopy",
+    "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+];
+
+/// Serves an offer over a connection of its own, until the result is dropped.
+pub(super) async fn serve(
+    control: &mut ControlClient<Channel>,
+    id: &str,
+    offer: Arc<Offer>,
+) -> Result<AbortOnDropHandle<()>, Status> {
+    let (sender, receiver) = mpsc::channel::<Bytes>(32);
+    let outgoing = ReceiverStream::new(receiver).map(|data| BytesMessage { data: data.to_vec() });
+    let mut request = Request::new(outgoing);
+    let headers = request.metadata_mut();
+    let value = |text: &str| MetadataValue::try_from(text).map_err(|_| Status::internal("a bad header"));
+    headers.insert("x-docker-expose-session-uuid", value(id)?);
+    headers.insert("x-docker-expose-session-name", value("slipway")?);
+    headers.insert("x-docker-expose-session-sharedkey", value(&offer.shared_key)?);
+    for method in METHODS {
+        headers.append("x-docker-expose-session-grpc-method", value(method)?);
+    }
+    let incoming = control.session(request).await?.into_inner();
+    let incoming = incoming
+        .map(|message| message.map(|message| Bytes::from(message.data)).map_err(std::io::Error::other));
+    let tunnel = Served(Tunnel::new(incoming, sender));
+    let router = Server::builder()
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .add_service(HealthServer::new(crate::server::Healthy))
+        .add_service(FileSyncServer::new(Sources(offer.clone())).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(SecretsServer::new(Given(offer.clone())))
+        .add_service(Outputs(offer));
+    let serve = async move {
+        let connections = stream::once(async { Ok::<_, std::io::Error>(tunnel) }).chain(stream::pending());
+        if let Err(error) = router.serve_with_incoming(connections).await {
+            tracing::debug!(%error, "the session ended");
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "the handle aborts the task when it is dropped")]
+    Ok(AbortOnDropHandle::new(tokio::spawn(serve)))
+}
+
+/// A tunnel that a server takes for a connection.
+struct Served(Tunnel);
+
+impl Connected for Served {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Served {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Served {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        data: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(context, data)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+/// Gives secrets that were offered.
+struct Given(Arc<Offer>);
+
+#[tonic::async_trait]
+impl Secrets for Given {
+    async fn get_secret(
+        &self,
+        request: Request<GetSecretRequest>,
+    ) -> Result<Response<GetSecretResponse>, Status> {
+        let id = &request.get_ref().id;
+        match self.0.secrets.get(id) {
+            Some(secret) => Ok(Response::new(GetSecretResponse { data: secret.expose().clone() })),
+            None => Err(Status::not_found(format!("secret {id} not found"))),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Where the build's outputs go: files are one stream of bytes, directories are transferred.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rustix::fs::{Mode, OFlags};
+use tokio::io::AsyncWriteExt as _;
+use tonic::body::Body;
+use tonic::codegen::http;
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+use tower::Service;
+
+use super::{Offer, OutputPlace};
+use crate::fsutil::{ReceiveOptions, TransferError, receive};
+use crate::session::MAX_MESSAGE;
+use crate::wire::auth::BytesMessage;
+use crate::wire::fstypes::Packet;
+
+/// `FileSend`, whose one method carries two kinds of messages: which, the place decides.
+#[derive(Clone)]
+pub(super) struct Outputs(pub(super) Arc<Offer>);
+
+impl NamedService for Outputs {
+    const NAME: &'static str = "moby.filesync.v1.FileSend";
+}
+
+impl Service<http::Request<Body>> for Outputs {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let header = request.headers().get(crate::session::EXPORTER);
+        let index = header.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0usize);
+        let place = self.0.outputs.get(&index).cloned();
+        Box::pin(async move {
+            Ok(match place {
+                None => Status::not_found(format!("exporter {index} not found")).into_http(),
+                Some(OutputPlace::File(path)) => {
+                    let codec: ProstCodec<BytesMessage, BytesMessage> = ProstCodec::default();
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
+                    grpc.streaming(IntoFile(path), request).await
+                }
+                Some(OutputPlace::Directory(path)) => {
+                    let codec: ProstCodec<Packet, Packet> = ProstCodec::default();
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
+                    grpc.streaming(IntoDirectory(path), request).await
+                }
+            })
+        })
+    }
+}
+
+type Answer<T> =
+    Pin<Box<dyn Future<Output = Result<Response<BoxStream<'static, Result<T, Status>>>, Status>> + Send>>;
+
+struct IntoFile(PathBuf);
+
+impl StreamingService<BytesMessage> for IntoFile {
+    type Response = BytesMessage;
+    type ResponseStream = BoxStream<'static, Result<BytesMessage, Status>>;
+    type Future = Answer<BytesMessage>;
+
+    fn call(&mut self, request: Request<Streaming<BytesMessage>>) -> Self::Future {
+        let path = self.0.clone();
+        Box::pin(async move {
+            let failed = |error: std::io::Error| Status::unknown(format!("{}: {error}", path.display()));
+            let mut messages = request.into_inner();
+            let mut file = tokio::fs::File::create(&path).await.map_err(failed)?;
+            while let Some(message) = messages.try_next().await? {
+                file.write_all(&message.data).await.map_err(failed)?;
+            }
+            file.flush().await.map_err(failed)?;
+            Ok(Response::new(futures_util::stream::empty().boxed()))
+        })
+    }
+}
+
+struct IntoDirectory(PathBuf);
+
+impl StreamingService<Packet> for IntoDirectory {
+    type Response = Packet;
+    type ResponseStream = BoxStream<'static, Result<Packet, Status>>;
+    type Future = Answer<Packet>;
+
+    fn call(&mut self, request: Request<Streaming<Packet>>) -> Self::Future {
+        let path = self.0.clone();
+        Box::pin(async move {
+            let packets = super::sources::stream(request.into_inner(), move |source, sink| {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = std::fs::create_dir_all(&path)
+                    .and_then(|()| Ok(rustix::fs::open(&path, flags, Mode::empty())?))
+                    .map_err(|source| TransferError::Disk {
+                        action: "open the directory",
+                        path: path.display().to_string(),
+                        source,
+                    })?;
+                let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+                let options = ReceiveOptions { owner: Some(owner), merge: true, ..ReceiveOptions::default() };
+                receive(source, sink, &root, &options).map(drop)
+            });
+            Ok(Response::new(packets))
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! One build of one client, from its request to the exporter's response.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use slipway_engine::{Build, BuildOptions, BuildResult, ExportOptions, ExporterRequest, Refs};
+use slipway_model::solve::Entitlement;
+use slipway_model::{Diagnostic, ErrorKind};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::Daemon;
+use crate::builds::Running;
+use crate::gateway::Bridge;
+use crate::session::BuildSession;
+use crate::wire::control::{Exporter, SolveResponse};
+use crate::wire::extra::ControlSolveRequest;
+use crate::wire::{RpcStatus, error};
+
+/// Why a build failed: our own finding, or what a client returned.
+pub(crate) enum Failure {
+    Found(Vec<Diagnostic>),
+    Returned(RpcStatus),
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self::Found(vec![diagnostic])
+    }
+}
+
+impl From<Vec<Diagnostic>> for Failure {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
+        Self::Found(diagnostics)
+    }
+}
+
+impl Failure {
+    fn status(self) -> Status {
+        match self {
+            Self::Found(diagnostics) => error::status_of_all(&diagnostics),
+            Self::Returned(status) => error::into_status(status),
+        }
+    }
+}
+
+/// Builds; the build ends when the returned future is dropped, as it is when the client goes away.
+pub(crate) async fn solve(
+    daemon: Arc<Daemon>,
+    mut request: ControlSolveRequest,
+) -> Result<SolveResponse, Status> {
+    modernize(&mut request);
+    let entitlements = entitlements(&daemon, &request.entitlements)?;
+    let running = daemon.builds.start(&request.reference)?;
+    let recorded = (!request.internal).then(|| daemon.history.start(&request));
+    let cancel = daemon.stopping.child_token();
+    let _stop = cancel.clone().drop_guard();
+    let work = run(&daemon, &request, &running, entitlements, &cancel);
+    let result = tokio::select! {
+        result = work => result,
+        () = daemon.stopping.cancelled() => Err(Failure::from(Diagnostic::new(
+            ErrorKind::Environment,
+            "the daemon is stopping",
+        ))),
+    };
+    let result = result.map_err(Failure::status);
+    if let Some(recorded) = recorded {
+        recorded.finish(&running.happened.all(), result.as_ref());
+    }
+    collect_garbage(&daemon);
+    result.map(|response| SolveResponse { exporter_response: response.into_iter().collect() })
+}
+
+/// Tidies the state, off the path of the answer.
+fn collect_garbage(daemon: &Arc<Daemon>) {
+    if daemon.config.gc && daemon.builds.count() <= 1 {
+        let engine = daemon.engine.clone();
+        drop(tokio::task::spawn_blocking(move || engine.collect_garbage()));
+    }
+}
+
+async fn run(
+    daemon: &Arc<Daemon>,
+    request: &ControlSolveRequest,
+    running: &Running,
+    entitlements: BTreeSet<Entitlement>,
+    cancel: &CancellationToken,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let session = BuildSession::open(daemon.sessions.clone(), request.session.as_str()).await;
+    let options =
+        BuildOptions { id: request.reference.clone(), session: Arc::new(session.clone()), entitlements };
+    let build = Arc::new(daemon.engine.start(options, running.happened.clone(), cancel)?);
+    let exporters = exporters(&request.exporters);
+    let result = result(daemon, request, running, &build).await?;
+    let options = ExportOptions { epoch: epoch(request)?, ..ExportOptions::default() };
+    let mut exporters = exporters;
+    let client = match request.enable_session_exporter {
+        true => Some(session.client().await?),
+        false => None,
+    };
+    if let Some(client) = &client {
+        let metadata = result.metadata.clone().into_iter().collect();
+        let refs = result.refs.iter().map(|(id, _)| id.to_owned()).collect();
+        let first = exporters.len();
+        let found = client.find_exporters(metadata, refs).await?;
+        exporters.extend(found.into_iter().enumerate().map(|(index, found)| ExporterRequest {
+            kind: found.kind,
+            attributes: found.attrs,
+            id: (first + index).to_string(),
+        }));
+    }
+    let response = build.export(&result, &exporters, &options).await?;
+    if let Some(client) = client {
+        client.finalize_export(response.clone()).await?;
+    }
+    Ok(response)
+}
+
+/// Asks whoever makes the result: a frontend, a definition, or the client through the gateway.
+async fn result(
+    daemon: &Arc<Daemon>,
+    request: &ControlSolveRequest,
+    running: &Running,
+    build: &Arc<Build>,
+) -> Result<BuildResult, Failure> {
+    if !request.frontend.is_empty() {
+        let inputs = request.frontend_inputs.clone();
+        return Ok(build.frontend(&request.frontend, &request.frontend_attrs, inputs).await?);
+    }
+    if let Some(definition) = request.definition.clone().filter(|definition| !definition.def.is_empty()) {
+        let reference = build.solve(definition, false).await?;
+        return Ok(BuildResult::new(Refs::Single(reference), BTreeMap::new()));
+    }
+    let (sender, returned) = oneshot::channel();
+    let bridge = Bridge::new(daemon.clone(), build.clone(), request.frontend_inputs.clone(), sender);
+    running.set_bridge(Arc::new(bridge));
+    match returned.await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(status)) => Err(Failure::Returned(status)),
+        Err(_) => Err(Diagnostic::new(ErrorKind::User, "the client ended the build without a result").into()),
+    }
+}
+
+/// Turns the fields of old clients into the present ones.
+fn modernize(request: &mut ControlSolveRequest) {
+    if request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
+        let kind = std::mem::take(&mut request.exporter_deprecated);
+        let attrs = std::mem::take(&mut request.exporter_attrs_deprecated);
+        request.exporters.push(Exporter { r#type: kind, attrs: attrs.into_iter().collect() });
+    }
+}
+
+fn exporters(exporters: &[Exporter]) -> Vec<ExporterRequest> {
+    let request = |(index, exporter): (usize, &Exporter)| ExporterRequest {
+        kind: exporter.r#type.clone(),
+        attributes: exporter.attrs.clone().into_iter().collect(),
+        id: index.to_string(),
+    };
+    exporters.iter().enumerate().map(request).collect()
+}
+
+/// Reads the build argument that pins times.
+fn epoch(request: &ControlSolveRequest) -> Result<Option<i64>, Diagnostic> {
+    let Some(text) = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH") else { return Ok(None) };
+    if text.is_empty() || text == "context" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        Diagnostic::new(ErrorKind::User, format!("invalid SOURCE_DATE_EPOCH `{text}`: no number of seconds"))
+    })
+}
+
+fn entitlements(daemon: &Daemon, names: &[String]) -> Result<BTreeSet<Entitlement>, Status> {
+    let mut granted = BTreeSet::new();
+    for name in names {
+        let entitlement = match name.split('=').next().unwrap_or_default() {
+            "network.host" => Entitlement::NetworkHost,
+            "security.insecure" => Entitlement::SecurityInsecure,
+            _ => return Err(Status::unknown(format!("unknown entitlement {name}"))),
+        };
+        if !daemon.config.entitlements.contains(&entitlement) {
+            return Err(Status::unknown(format!("{name} is not allowed")));
+        }
+        granted.insert(entitlement);
+    }
+    Ok(granted)
+}

@@ -1,0 +1,226 @@
+//! One build, as its client or a frontend sees it: references by id.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use slipway_engine::{Build, BuildResult, Ref, ResolveOptions};
+use slipway_model::llb::pb;
+use slipway_model::{Diagnostic, ErrorKind, Platform, progress};
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::convert;
+use crate::control::Daemon;
+use crate::wire::extra::GatewaySolveRequest;
+use crate::wire::gateway::{
+    InputsResponse, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest, ReadFileResponse,
+    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceImageResponse,
+    ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest, SolveResponse, StatFileRequest,
+    StatFileResponse, WarnRequest,
+};
+use crate::wire::{RpcStatus, error, recode};
+use crate::worker;
+
+/// How a build's result arrives.
+pub(crate) type Returned = oneshot::Sender<Result<BuildResult, RpcStatus>>;
+
+/// The gateway of one build.
+pub(crate) struct Bridge {
+    daemon: Arc<Daemon>,
+    build: Arc<Build>,
+    inputs: BTreeMap<String, pb::Definition>,
+    refs: Mutex<HashMap<String, Ref>>,
+    returned: Mutex<Option<Returned>>,
+}
+
+impl Bridge {
+    pub(crate) fn new(
+        daemon: Arc<Daemon>,
+        build: Arc<Build>,
+        inputs: BTreeMap<String, pb::Definition>,
+        returned: Returned,
+    ) -> Self {
+        Self { daemon, build, inputs, refs: Mutex::new(HashMap::new()), returned: Mutex::new(Some(returned)) }
+    }
+
+    /// Gives a reference an id; the empty file system has the empty one.
+    pub(super) fn register(&self, reference: Option<&Ref>) -> String {
+        let Some(reference) = reference else { return String::new() };
+        let id = worker::new_id();
+        self.refs.lock().insert(id.clone(), reference.clone());
+        id
+    }
+
+    /// Finds a reference; `None` is the empty file system.
+    pub(super) fn find(&self, id: &str) -> Result<Option<Ref>, Status> {
+        if id.is_empty() {
+            return Ok(None);
+        }
+        let found = self.refs.lock().get(id).cloned();
+        found.map(Some).ok_or_else(|| Status::unknown(format!("no such ref: {id}")))
+    }
+
+    pub(super) async fn solve(&self, request: GatewaySolveRequest) -> Result<SolveResponse, Status> {
+        let result = if request.frontend.is_empty() {
+            let definition = request.definition.unwrap_or_default();
+            let solved = self.build.solve(definition, request.evaluate).await;
+            let reference = solved.map_err(|diagnostic| error::status(&diagnostic))?;
+            BuildResult::new(slipway_engine::Refs::Single(reference), BTreeMap::new())
+        } else {
+            let inputs = request.frontend_inputs;
+            let solved = self.build.frontend(&request.frontend, &request.frontend_opt, inputs).await;
+            let result = solved.map_err(|diagnostics| error::status_of_all(&diagnostics))?;
+            if request.evaluate {
+                let refs: Vec<Ref> = result.refs.iter().filter_map(|(_, r)| r.cloned()).collect();
+                let evaluated = self.build.evaluate_all(&refs).await;
+                evaluated.map_err(|diagnostics| error::status_of_all(&diagnostics))?;
+            }
+            result
+        };
+        let mut response = SolveResponse {
+            result: Some(convert::result_to_wire(self, &result, request.allow_result_array_ref)),
+            ..SolveResponse::default()
+        };
+        if !request.allow_result_return {
+            response.r#ref = convert::single_id(response.result.as_ref());
+        }
+        Ok(response)
+    }
+
+    pub(super) fn take_result(&self, request: ReturnRequest) -> Result<(), Status> {
+        let result = match (request.error, request.result) {
+            (Some(status), _) => Err(status),
+            (None, Some(result)) => Ok(convert::result_from_wire(self, result)?),
+            (None, None) => return Err(Status::invalid_argument("neither a result nor an error")),
+        };
+        match self.returned.lock().take() {
+            Some(returned) => {
+                // The build may have been cancelled meanwhile.
+                let _ = returned.send(result);
+                Ok(())
+            }
+            None => Err(Status::failed_precondition("the build has a result already")),
+        }
+    }
+
+    pub(super) fn inputs(&self) -> InputsResponse {
+        let definitions = self.inputs.iter().map(|(name, definition)| (name.clone(), recode(definition)));
+        InputsResponse { definitions: definitions.collect() }
+    }
+
+    pub(super) fn ping(&self) -> PongResponse {
+        PongResponse {
+            frontend_api_caps: worker::gateway_caps(),
+            llb_caps: worker::llb_caps(),
+            workers: vec![self.daemon.worker.record()],
+        }
+    }
+
+    pub(super) async fn evaluate(&self, id: &str) -> Result<(), Status> {
+        match self.find(id)? {
+            Some(reference) => {
+                self.build.evaluate(&reference).await.map_err(|diagnostic| error::status(&diagnostic))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn read_file(&self, request: ReadFileRequest) -> Result<ReadFileResponse, Status> {
+        let reference = self.find(&request.r#ref)?;
+        let range = request.range.map(|range| {
+            let start = range.offset.max(0) as u64;
+            start..if range.length > 0 { start.saturating_add(range.length as u64) } else { u64::MAX }
+        });
+        let data = self.build.read_file(reference.as_ref(), &request.file_path, range).await;
+        Ok(ReadFileResponse { data: data.map_err(|diagnostic| error::status(&diagnostic))? })
+    }
+
+    pub(super) async fn read_dir(&self, request: ReadDirRequest) -> Result<ReadDirResponse, Status> {
+        let reference = self.find(&request.r#ref)?;
+        let pattern = Some(request.include_pattern.as_str()).filter(|pattern| !pattern.is_empty());
+        let found = self.build.read_dir(reference.as_ref(), &request.dir_path, pattern).await;
+        let found = found.map_err(|diagnostic| error::status(&diagnostic))?;
+        Ok(ReadDirResponse { entries: found.iter().map(super::files::stat).collect() })
+    }
+
+    pub(super) async fn stat_file(&self, request: StatFileRequest) -> Result<StatFileResponse, Status> {
+        let reference = self.find(&request.r#ref)?;
+        let found = self.build.stat_file(reference.as_ref(), &request.path).await;
+        let found = found.map_err(|diagnostic| error::status(&diagnostic))?;
+        Ok(StatFileResponse { stat: Some(super::files::stat(&found)) })
+    }
+
+    pub(super) async fn resolve_image_config(
+        &self,
+        request: ResolveImageConfigRequest,
+    ) -> Result<ResolveImageConfigResponse, Status> {
+        let (scheme, mut attrs) = match request.resolver_type {
+            1 => ("oci-layout", BTreeMap::new()),
+            _ => ("docker-image", BTreeMap::new()),
+        };
+        if request.resolver_type == 1 {
+            attrs.insert("oci.session".to_owned(), request.session_id);
+            attrs.insert("oci.store".to_owned(), request.store_id);
+        }
+        let op = pb::SourceOp { identifier: format!("{scheme}://{}", request.r#ref), attrs };
+        let options = options(request.platform.as_ref(), &request.resolve_mode, request.log_name);
+        let found = self.build.resolve_source(op, &options).await;
+        let found = found.map_err(|diagnostic| error::status(&diagnostic))?;
+        let image = found.image.ok_or_else(|| Status::unknown("the source is no image"))?;
+        Ok(ResolveImageConfigResponse {
+            digest: image.digest.to_string(),
+            config: image.config.to_vec(),
+            r#ref: request.r#ref,
+        })
+    }
+
+    pub(super) async fn resolve_source_meta(
+        &self,
+        request: ResolveSourceMetaRequest,
+    ) -> Result<ResolveSourceMetaResponse, Status> {
+        let source = request.source.ok_or_else(|| Status::invalid_argument("no source to resolve"))?;
+        let options = options(request.platform.as_ref(), &request.resolve_mode, request.log_name);
+        let found = self.build.resolve_source(recode(&source), &options).await;
+        let found = found.map_err(|diagnostic| error::status(&diagnostic))?;
+        Ok(ResolveSourceMetaResponse {
+            source: Some(recode(&found.op)),
+            image: found.image.map(|image| ResolveSourceImageResponse {
+                digest: image.digest.to_string(),
+                config: image.config.to_vec(),
+                ..ResolveSourceImageResponse::default()
+            }),
+            ..ResolveSourceMetaResponse::default()
+        })
+    }
+
+    pub(super) fn warn(&self, request: WarnRequest) -> Result<(), Status> {
+        let vertex = request.digest.parse().map_err(|_| {
+            let text = format!("invalid digest `{}` of a warning", request.digest);
+            error::status(&Diagnostic::new(ErrorKind::User, text))
+        })?;
+        let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+        self.build.warn(progress::Warning {
+            vertex,
+            level: request.level as i32,
+            short: text(&request.short),
+            detail: request.detail.iter().map(text).collect(),
+            url: Some(request.url).filter(|url| !url.is_empty()),
+            source: request.info.as_ref().map(|info| Arc::new(recode(info))),
+            ranges: request.ranges.iter().map(recode).collect(),
+        });
+        Ok(())
+    }
+}
+
+fn options(
+    platform: Option<&crate::wire::wire_pb::Platform>,
+    mode: &str,
+    log_name: String,
+) -> ResolveOptions {
+    let platform = platform.map(|platform| {
+        let platform: pb::Platform = recode(platform);
+        Platform::from(&platform)
+    });
+    ResolveOptions { platform, pull: mode == "pull", log_name }
+}

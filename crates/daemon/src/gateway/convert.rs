@@ -1,0 +1,108 @@
+//! Results on the wire: references by id, metadata and attestations.
+
+use std::collections::{BTreeMap, HashMap};
+
+use slipway_engine::{Attestation, BuildResult, Ref, Refs};
+use tonic::Status;
+
+use super::Bridge;
+use crate::wire::gateway::{self as wire, InTotoSubject, RefMap, RefMapDeprecated, result};
+use crate::wire::recode;
+
+/// Puts a result on the wire; its references can be found by their ids from then on.
+pub(super) fn result_to_wire(bridge: &Bridge, result: &BuildResult, with_definitions: bool) -> wire::Result {
+    let place = |reference: Option<&Ref>| wire::Ref {
+        id: bridge.register(reference),
+        def: reference.map(|reference| recode(reference.definition())),
+    };
+    let refs = match (&result.refs, with_definitions) {
+        (Refs::Single(reference), true) => result::Result::Ref(place(reference.as_ref())),
+        (Refs::Single(reference), false) => {
+            result::Result::RefDeprecated(bridge.register(reference.as_ref()))
+        }
+        (Refs::ByPlatform(refs), true) => {
+            let refs = refs.iter().map(|(id, reference)| (id.clone(), place(reference.as_ref())));
+            result::Result::Refs(RefMap { refs: refs.collect() })
+        }
+        (Refs::ByPlatform(refs), false) => {
+            let refs = refs.iter().map(|(id, reference)| (id.clone(), bridge.register(reference.as_ref())));
+            result::Result::RefsDeprecated(RefMapDeprecated { refs: refs.collect() })
+        }
+    };
+    let attestations = result.attestations.iter().map(|(id, list)| {
+        let attestation = list.iter().map(|one| attestation_to_wire(one, &place)).collect();
+        (id.clone(), wire::Attestations { attestation })
+    });
+    wire::Result {
+        metadata: result.metadata.clone().into_iter().collect(),
+        attestations: attestations.collect(),
+        result: Some(refs),
+    }
+}
+
+/// Returns the id of the one reference of a result.
+pub(super) fn single_id(result: Option<&wire::Result>) -> String {
+    match result.and_then(|result| result.result.as_ref()) {
+        Some(result::Result::Ref(reference)) => reference.id.clone(),
+        Some(result::Result::RefDeprecated(id)) => id.clone(),
+        _ => String::new(),
+    }
+}
+
+/// Takes the result that a client or frontend returns.
+pub(super) fn result_from_wire(bridge: &Bridge, wire: wire::Result) -> Result<BuildResult, Status> {
+    let by_id = |refs: HashMap<String, String>| {
+        let found = refs.into_iter().map(|(platform, id)| Ok((platform, bridge.find(&id)?)));
+        found.collect::<Result<BTreeMap<_, _>, Status>>().map(Refs::ByPlatform)
+    };
+    let refs = match wire.result {
+        None => Refs::Single(None),
+        Some(result::Result::RefDeprecated(id)) => Refs::Single(bridge.find(&id)?),
+        Some(result::Result::Ref(reference)) => Refs::Single(bridge.find(&reference.id)?),
+        Some(result::Result::RefsDeprecated(refs)) => by_id(refs.refs)?,
+        Some(result::Result::Refs(refs)) => {
+            by_id(refs.refs.into_iter().map(|(platform, reference)| (platform, reference.id)).collect())?
+        }
+    };
+    let mut result = BuildResult::new(refs, wire.metadata.into_iter().collect());
+    for (platform, list) in wire.attestations {
+        let list = list.attestation.into_iter().map(|one| attestation_from_wire(bridge, one));
+        result.attestations.insert(platform, list.collect::<Result<_, _>>()?);
+    }
+    Ok(result)
+}
+
+fn attestation_to_wire(
+    attestation: &Attestation,
+    place: &impl Fn(Option<&Ref>) -> wire::Ref,
+) -> wire::Attestation {
+    let subjects = attestation.in_toto_subjects.iter().map(|(kind, digest, name)| InTotoSubject {
+        kind: *kind,
+        digest: digest.clone(),
+        name: name.clone(),
+    });
+    wire::Attestation {
+        kind: attestation.kind,
+        metadata: attestation.metadata.clone().into_iter().collect(),
+        r#ref: attestation.reference.as_ref().map(|reference| place(Some(reference))),
+        path: attestation.path.clone(),
+        in_toto_predicate_type: attestation.in_toto_predicate_type.clone(),
+        in_toto_subjects: subjects.collect(),
+    }
+}
+
+fn attestation_from_wire(bridge: &Bridge, wire: wire::Attestation) -> Result<Attestation, Status> {
+    let reference = match wire.r#ref {
+        Some(reference) => bridge.find(&reference.id)?,
+        None => None,
+    };
+    let subjects = wire.in_toto_subjects.into_iter();
+    Ok(Attestation {
+        kind: wire.kind,
+        metadata: wire.metadata.into_iter().collect(),
+        reference,
+        path: wire.path,
+        in_toto_predicate_type: wire.in_toto_predicate_type,
+        in_toto_subjects: subjects.map(|subject| (subject.kind, subject.digest, subject.name)).collect(),
+    })
+}

@@ -1,0 +1,328 @@
+//! What was built: a record for each build, kept in a directory of the state, told to who listens.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::Stream;
+use futures_util::stream::{self, StreamExt as _};
+use parking_lot::Mutex;
+use prost::Message as _;
+use slipway_model::Digest;
+use slipway_model::progress::Event;
+use tokio::sync::broadcast;
+use tonic::{Code, Status};
+
+use crate::wire::control::{
+    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest,
+    UpdateBuildHistoryRequest,
+};
+use crate::wire::extra::ControlSolveRequest;
+use crate::wire::{RpcStatus, timestamp};
+
+/// How many records are kept that nobody pinned.
+const KEPT: usize = 100;
+/// How many events a slow listener may be behind.
+const BEHIND: usize = 256;
+
+/// The records of a daemon.
+#[derive(Clone)]
+pub(crate) struct History {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: PathBuf,
+    state: Mutex<State>,
+    events: broadcast::Sender<BuildHistoryEvent>,
+}
+
+#[derive(Default)]
+struct State {
+    active: HashMap<String, BuildHistoryRecord>,
+    done: BTreeMap<String, BuildHistoryRecord>,
+}
+
+/// A build that is under way; one that is dropped unfinished was cancelled.
+pub(crate) struct Recording {
+    history: History,
+    record: Option<BuildHistoryRecord>,
+}
+
+impl History {
+    /// Reads the records of a state directory; what cannot be read is left out.
+    pub(crate) fn open(root: &Path) -> Self {
+        let directory = root.join("daemon-history");
+        let mut done = BTreeMap::new();
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let bytes = std::fs::read(entry.path()).unwrap_or_default();
+            if let Ok(record) = BuildHistoryRecord::decode(bytes.as_slice())
+                && !record.r#ref.is_empty()
+            {
+                done.insert(record.r#ref.clone(), record);
+            }
+        }
+        let (events, _) = broadcast::channel(BEHIND);
+        let state = Mutex::new(State { done, ..State::default() });
+        Self { inner: Arc::new(Inner { directory, state, events }) }
+    }
+
+    /// Begins the record of a build.
+    pub(crate) fn start(&self, request: &ControlSolveRequest) -> Recording {
+        let record = BuildHistoryRecord {
+            r#ref: request.reference.clone(),
+            frontend: request.frontend.clone(),
+            frontend_attrs: request.frontend_attrs.clone().into_iter().collect(),
+            exporters: request.exporters.clone(),
+            created_at: Some(timestamp(SystemTime::now())),
+            ..BuildHistoryRecord::default()
+        };
+        self.inner.state.lock().active.insert(record.r#ref.clone(), record.clone());
+        self.tell(BuildHistoryEventType::Started, record.clone());
+        Recording { history: self.clone(), record: Some(record) }
+    }
+
+    fn tell(&self, kind: BuildHistoryEventType, record: BuildHistoryRecord) {
+        // Nobody may be listening.
+        let _ = self.inner.events.send(BuildHistoryEvent { r#type: kind as i32, record: Some(record) });
+    }
+
+    fn complete(&self, record: BuildHistoryRecord) {
+        let dropped = {
+            let mut state = self.inner.state.lock();
+            state.active.remove(&record.r#ref);
+            state.done.insert(record.r#ref.clone(), record.clone());
+            oldest(&mut state.done)
+        };
+        self.keep(&record);
+        for old in dropped {
+            let _ = std::fs::remove_file(self.file(&old.r#ref));
+            self.tell(BuildHistoryEventType::Deleted, old);
+        }
+        self.tell(BuildHistoryEventType::Complete, record);
+    }
+
+    fn file(&self, id: &str) -> PathBuf {
+        self.inner.directory.join(Digest::of(id.as_bytes()).hex())
+    }
+
+    /// Writes a record; one that cannot be kept is only missed after the daemon's next start.
+    fn keep(&self, record: &BuildHistoryRecord) {
+        let write = || {
+            std::fs::create_dir_all(&self.inner.directory)?;
+            let file = self.file(&record.r#ref);
+            let new = file.with_extension("new");
+            std::fs::write(&new, record.encode_to_vec())?;
+            std::fs::rename(new, file)
+        };
+        if let Err(error) = write() {
+            tracing::warn!(%error, "could not keep a build record");
+        }
+    }
+
+    /// Tells of the builds under way, those that have ended, and unless told not to, of what comes.
+    pub(crate) fn listen(
+        &self,
+        request: BuildHistoryRequest,
+    ) -> Result<impl Stream<Item = Result<BuildHistoryEvent, Status>> + Send + 'static, Status> {
+        let receiver = self.inner.events.subscribe();
+        let id = request.r#ref.clone();
+        let wanted = |record: &BuildHistoryRecord| id.is_empty() || id == record.r#ref;
+        let mut now = Vec::new();
+        {
+            let state = self.inner.state.lock();
+            let event = |kind: BuildHistoryEventType, record: &BuildHistoryRecord| BuildHistoryEvent {
+                r#type: kind as i32,
+                record: Some(record.clone()),
+            };
+            let active = state.active.values().filter(|record| wanted(record));
+            now.extend(active.map(|record| event(BuildHistoryEventType::Started, record)));
+            if !request.active_only {
+                let mut done: Vec<&BuildHistoryRecord> =
+                    state.done.values().filter(|record| wanted(record)).collect();
+                let filters = Filters::parse(&request.filter)?;
+                done.retain(|record| filters.matches(record));
+                let created = |record: &BuildHistoryRecord| {
+                    record.created_at.as_ref().map(|time| (time.seconds, time.nanos))
+                };
+                if request.limit > 0 {
+                    done.sort_by_key(|record| std::cmp::Reverse(created(record)));
+                    done.truncate(request.limit as usize);
+                }
+                now.extend(done.into_iter().map(|record| event(BuildHistoryEventType::Complete, record)));
+            }
+        }
+        let later = stream::unfold(receiver, |mut receiver| async move {
+            loop {
+                match receiver.recv().await {
+                    Ok(event) => return Some((event, receiver)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        let exit = request.early_exit;
+        let later = later.filter(move |event| {
+            let known = event.record.as_ref().is_some_and(|record| id.is_empty() || record.r#ref == id);
+            std::future::ready(known)
+        });
+        Ok(stream::iter(now).chain(later.take(if exit { 0 } else { usize::MAX })).map(Ok))
+    }
+
+    /// Pins or removes a record.
+    pub(crate) fn update(&self, request: &UpdateBuildHistoryRequest) -> Result<(), Status> {
+        let id = &request.r#ref;
+        let missing = || Status::not_found(format!("failed to retrieve bucket for record: {id}"));
+        if request.delete {
+            let record = self.inner.state.lock().done.remove(id).ok_or_else(missing)?;
+            let _ = std::fs::remove_file(self.file(id));
+            self.tell(BuildHistoryEventType::Deleted, record);
+            return Ok(());
+        }
+        if request.finalize {
+            return Ok(());
+        }
+        let record = {
+            let mut state = self.inner.state.lock();
+            let record = state.done.get_mut(id).ok_or_else(missing)?;
+            record.pinned = request.pinned;
+            record.generation += 1;
+            record.clone()
+        };
+        self.keep(&record);
+        self.tell(BuildHistoryEventType::Complete, record);
+        Ok(())
+    }
+}
+
+/// Takes out what is over the limit.
+fn oldest(done: &mut BTreeMap<String, BuildHistoryRecord>) -> Vec<BuildHistoryRecord> {
+    let mut dropped = Vec::new();
+    while done.values().filter(|record| !record.pinned).count() > KEPT {
+        let loose = done.values().filter(|record| !record.pinned);
+        let first = loose.min_by_key(|r| r.created_at.as_ref().map(|time| (time.seconds, time.nanos)));
+        let Some(id) = first.map(|record| record.r#ref.clone()) else { break };
+        dropped.extend(done.remove(&id));
+    }
+    dropped
+}
+
+impl Recording {
+    /// Ends the record with what the build gave.
+    pub(crate) fn finish(mut self, events: &[Event], result: Result<&BTreeMap<String, String>, &Status>) {
+        let Some(mut record) = self.record.take() else { return };
+        count(&mut record, events);
+        record.completed_at = Some(timestamp(SystemTime::now()));
+        match result {
+            Ok(response) => record.exporter_response = response.clone().into_iter().collect(),
+            Err(status) => record.error = Some(rpc(status)),
+        }
+        self.history.complete(record);
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let Some(mut record) = self.record.take() {
+            record.completed_at = Some(timestamp(SystemTime::now()));
+            record.error = Some(rpc(&Status::cancelled("context canceled")));
+            self.history.complete(record);
+        }
+    }
+}
+
+fn rpc(status: &Status) -> RpcStatus {
+    match RpcStatus::decode(status.details()) {
+        Ok(decoded) if decoded.code != Code::Ok as i32 => decoded,
+        _ => RpcStatus {
+            code: status.code() as i32,
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        },
+    }
+}
+
+/// Counts steps by what was last said of each.
+fn count(record: &mut BuildHistoryRecord, events: &[Event]) {
+    let mut vertices: HashMap<Digest, (bool, bool)> = HashMap::new();
+    let mut warnings = HashSet::new();
+    for event in events {
+        match event {
+            Event::Vertex(vertex) => {
+                let entry = vertices.entry(vertex.digest).or_default();
+                entry.0 |= vertex.completed.is_some() && vertex.error.is_none();
+                entry.1 |= vertex.cached;
+            }
+            Event::Warning(warning) => drop(warnings.insert(warning.short.clone())),
+            _ => {}
+        }
+    }
+    record.num_total_steps = vertices.len() as i32;
+    record.num_completed_steps = vertices.values().filter(|(completed, _)| *completed).count() as i32;
+    record.num_cached_steps = vertices.values().filter(|(_, cached)| *cached).count() as i32;
+    record.num_warnings = warnings.len() as i32;
+}
+
+/// Filters of records: any of several, each a list of conditions that must all hold.
+struct Filters(Vec<String>);
+
+impl Filters {
+    fn parse(texts: &[String]) -> Result<Self, Status> {
+        Ok(Self(texts.to_vec()))
+    }
+
+    fn matches(&self, record: &BuildHistoryRecord) -> bool {
+        let status = match (&record.error, &record.completed_at) {
+            (Some(error), _) if error.code == Code::Cancelled as i32 => "canceled",
+            (Some(_), _) => "error",
+            (None, Some(_)) => "completed",
+            (None, None) => "running",
+        };
+        let repository = record.frontend_attrs.get("vcs:source").map(String::as_str).unwrap_or_default();
+        let value = |key: &str| match key {
+            "ref" => record.r#ref.as_str(),
+            "status" => status,
+            "repository" => repository,
+            _ => "",
+        };
+        let holds = |part: &str| match (part.split_once("!="), part.split_once("==")) {
+            (Some((key, wanted)), _) => value(key) != wanted.trim_matches('"'),
+            (_, Some((key, wanted))) => value(key) == wanted.trim_matches('"'),
+            _ => match part.split_once("~=").or_else(|| part.split_once('=')) {
+                Some((key, wanted)) => value(key).contains(wanted.trim_matches('"')),
+                // Conditions on times are the client's to apply again.
+                None => true,
+            },
+        };
+        self.0.is_empty() || self.0.iter().any(|filter| filter.split(',').all(holds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(id: &str) -> ControlSolveRequest {
+        ControlSolveRequest { reference: id.to_owned(), ..ControlSolveRequest::default() }
+    }
+
+    #[tokio::test]
+    async fn records_are_kept_and_pinned() {
+        let directory = tempfile::tempdir().unwrap();
+        let history = History::open(directory.path());
+        history.start(&request("one")).finish(&[], Ok(&BTreeMap::new()));
+        drop(history.start(&request("two")));
+        let update = UpdateBuildHistoryRequest { r#ref: "one".into(), pinned: true, ..Default::default() };
+        history.update(&update).unwrap();
+        let again = History::open(directory.path());
+        let all = BuildHistoryRequest { early_exit: true, ..BuildHistoryRequest::default() };
+        let events: Vec<_> = again.listen(all).unwrap().map(|event| event.unwrap()).collect().await;
+        let records: Vec<_> = events.into_iter().filter_map(|event| event.record).collect();
+        assert_eq!(records.len(), 2);
+        assert!(records[0].pinned && records[0].error.is_none());
+        assert_eq!(records[1].error.as_ref().map(|error| error.code), Some(Code::Cancelled as i32));
+        let gone = UpdateBuildHistoryRequest { r#ref: "x".into(), delete: true, ..Default::default() };
+        assert_eq!(again.update(&gone).unwrap_err().code(), Code::NotFound);
+    }
+}

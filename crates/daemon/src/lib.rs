@@ -1,0 +1,26 @@
+//! BuildKit's gRPC interface to the engine.
+//!
+//! [`serve`] answers at sockets: `control` is the service that builds are asked of, `gateway` what clients and
+//! frontends use while a build is under way, `session` what we call at the client, over the connection it made.
+//! `wire` has the messages, `fsutil` the protocol by which directories travel.
+//!
+//! Nothing here builds: each request becomes calls of one [`slipway_engine::Build`].
+//!
+//! Invariant: what a client sends ends at most in an error for that client. When it goes away its builds end, and
+//! nothing of them stays.
+
+#![forbid(unsafe_code)]
+
+mod builds;
+pub mod client;
+mod control;
+mod fsutil;
+mod gateway;
+mod history;
+mod server;
+mod session;
+mod wire;
+mod worker;
+
+pub use server::{Address, DaemonConfig, DaemonOptions, TlsFiles, run as serve};
+pub use worker::{BUILDKIT_VERSION, PACKAGE};

@@ -1,0 +1,264 @@
+//! The daemon: sockets, services, and a stop that lets go of everything.
+
+mod config;
+mod listen;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use slipway_engine::Engine;
+use slipway_model::solve::Entitlement;
+use slipway_model::{Diagnostic, ErrorKind};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::http;
+use tonic::server::{Grpc, NamedService};
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+use tower::Service;
+
+pub use config::DaemonConfig;
+pub use listen::Address;
+
+use crate::builds::Builds;
+use crate::control::{ControlService, Daemon, SolveCall};
+use crate::gateway::Gateway;
+use crate::history::History;
+use crate::session::{MAX_MESSAGE, Sessions};
+use crate::wire::control::SolveResponse;
+use crate::wire::control::control_server::ControlServer;
+use crate::wire::extra::{ControlSolveRequest, GatewaySolveRequest};
+use crate::wire::gateway::llb_bridge_server::LlbBridgeServer;
+use crate::wire::health::health_check_response::ServingStatus;
+use crate::wire::health::health_server::{Health, HealthServer};
+use crate::wire::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
+use crate::worker::Worker;
+
+/// How long builds have to end when the daemon stops.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How the daemon is started.
+#[derive(Clone, Debug, Default)]
+pub struct DaemonOptions {
+    pub addresses: Vec<Address>,
+    pub tls: Option<TlsFiles>,
+    /// The group that may use unix sockets.
+    pub group: Option<u32>,
+    pub config: DaemonConfig,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Files for TLS on tcp sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Whose clients are let in; without it, anybody's.
+    pub client_authority: Option<PathBuf>,
+}
+
+impl DaemonOptions {
+    /// Returns the entitlements that builds may be given.
+    pub fn entitlements(&self) -> &BTreeSet<Entitlement> {
+        &self.config.entitlements
+    }
+}
+
+/// Answers at all sockets until `stop` is called; `ready` is called when they are open.
+pub async fn run(
+    engine: Engine,
+    options: DaemonOptions,
+    stop: CancellationToken,
+    ready: impl FnOnce(&[Address]),
+) -> Result<(), Diagnostic> {
+    let worker = Worker::open(engine.root(), options.labels.clone(), engine.platforms())?;
+    let history = History::open(engine.root());
+    let stopping = CancellationToken::new();
+    let daemon = Arc::new(Daemon {
+        engine,
+        config: options.config.clone(),
+        worker,
+        sessions: Sessions::default(),
+        builds: Builds::default(),
+        history,
+        stopping: stopping.clone(),
+    });
+    let mut listeners = Vec::new();
+    for address in &options.addresses {
+        listeners.push(listen::open(address, options.group)?);
+    }
+    let tls = options.tls.as_ref().map(tls).transpose()?;
+    ready(&options.addresses);
+    let mut servers = tokio::task::JoinSet::new();
+    for listener in listeners {
+        let tls = tls.clone().filter(|_| listener.is_tcp());
+        let (daemon, stopping) = (daemon.clone(), stopping.clone());
+        servers.spawn(async move { listener.serve(services(&daemon, tls)?, stopping).await });
+    }
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        first = servers.join_next() => match first {
+            Some(Ok(Err(error))) => Err(Diagnostic::new(ErrorKind::Environment, "a socket stopped answering")
+                .cause(error.to_string())),
+            _ => Ok(()),
+        },
+    };
+    stopping.cancel();
+    let _ = tokio::time::timeout(GRACE, async { while servers.join_next().await.is_some() {} }).await;
+    listen::clean_up(&options.addresses);
+    ended
+}
+
+type ServeError = tonic::transport::Error;
+
+fn services(
+    daemon: &Arc<Daemon>,
+    tls: Option<ServerTlsConfig>,
+) -> Result<tonic::transport::server::Router, ServeError> {
+    let mut server = Server::builder();
+    if let Some(tls) = tls {
+        server = server.tls_config(tls)?;
+    }
+    let control = ControlServer::new(ControlService(daemon.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let gateway = Gateway::Named(daemon.builds.clone());
+    let solve = gateway.solve_call();
+    let bridge = LlbBridgeServer::new(gateway)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(usize::MAX);
+    Ok(server
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(60)))
+        .add_service(HealthServer::new(Healthy))
+        .add_service(WholeSolve { inner: control, call: SolveCall(daemon.clone()) })
+        .add_service(WholeSolve { inner: bridge, call: solve }))
+}
+
+fn tls(files: &TlsFiles) -> Result<ServerTlsConfig, Diagnostic> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| {
+            Diagnostic::new(ErrorKind::Environment, format!("cannot read `{}`", path.display()))
+                .cause(error.to_string())
+        })
+    };
+    let mut config =
+        ServerTlsConfig::new().identity(Identity::from_pem(read(&files.certificate)?, read(&files.key)?));
+    if let Some(authority) = &files.client_authority {
+        config = config.client_ca_root(tonic::transport::Certificate::from_pem(read(authority)?));
+    }
+    Ok(config)
+}
+
+/// Says that the daemon is there.
+pub(crate) struct Healthy;
+
+fn serving() -> HealthCheckResponse {
+    HealthCheckResponse { status: ServingStatus::Serving as i32 }
+}
+
+#[tonic::async_trait]
+impl Health for Healthy {
+    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(serving()))
+    }
+
+    async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+        let statuses = [(String::new(), serving())].into_iter().collect();
+        Ok(Response::new(HealthListResponse { statuses }))
+    }
+
+    type WatchStream = futures_util::stream::BoxStream<'static, Result<HealthCheckResponse, Status>>;
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        use futures_util::StreamExt as _;
+        let forever =
+            futures_util::stream::once(async { Ok(serving()) }).chain(futures_util::stream::pending());
+        Ok(Response::new(forever.boxed()))
+    }
+}
+
+/// A service whose `Solve` is answered with messages of our own, that keep what the generated ones drop.
+#[derive(Clone)]
+struct WholeSolve<S, C> {
+    inner: S,
+    call: C,
+}
+
+impl<S: NamedService, C> NamedService for WholeSolve<S, C> {
+    const NAME: &'static str = S::NAME;
+}
+
+type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+/// Runs one unary call.
+fn unary<M, R, C>(call: C, request: http::Request<Body>) -> Answer
+where
+    M: prost::Message + Default + 'static,
+    R: prost::Message + Default + 'static,
+    C: tonic::server::UnaryService<M, Response = R> + Send + 'static,
+    C::Future: Send,
+{
+    Box::pin(async move {
+        let codec: ProstCodec<R, M> = ProstCodec::default();
+        let mut grpc =
+            Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX);
+        Ok(grpc.unary(call, request).await)
+    })
+}
+
+impl<S> Service<http::Request<Body>> for WholeSolve<S, SolveCall>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        match request.uri().path() {
+            "/moby.buildkit.v1.Control/Solve" => {
+                unary::<ControlSolveRequest, SolveResponse, _>(self.call.clone(), request)
+            }
+            _ => Box::pin(self.inner.call(request)),
+        }
+    }
+}
+
+impl<S> Service<http::Request<Body>> for WholeSolve<S, crate::gateway::SolveCall>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        match request.uri().path() {
+            "/moby.buildkit.v1.frontend.LLBBridge/Solve" => unary::<
+                GatewaySolveRequest,
+                crate::wire::gateway::SolveResponse,
+                _,
+            >(self.call.clone(), request),
+            _ => Box::pin(self.inner.call(request)),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The engine's view of a client's session.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use slipway_engine::registry::Credentials;
+use slipway_engine::session::{
+    AgentStream, ContentReader, ExporterId, LocalDirectory, LocalRequest, MirrorDirectory, OutputStream,
+    OutputTree, Session,
+};
+use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, Secret};
+use tonic::Code;
+
+use super::credentials::SessionCredentials;
+use super::{ClientSession, MAX_MESSAGE, Sessions, failed};
+use crate::wire::secrets::GetSecretRequest;
+use crate::wire::secrets::secrets_client::SecretsClient;
+
+/// What one build has of its client: the session it named when it began.
+#[derive(Clone, Debug)]
+pub(crate) struct BuildSession {
+    sessions: Sessions,
+    id: String,
+    shared_key: String,
+}
+
+impl BuildSession {
+    /// Finds the session with an id; one that does not come is missed only when it is needed.
+    pub(crate) async fn open(sessions: Sessions, id: impl Into<String>) -> Self {
+        let mut session = Self { sessions, id: id.into(), shared_key: String::new() };
+        if let Ok(client) = session.client().await {
+            session.shared_key.clone_from(&client.shared_key);
+        }
+        session
+    }
+
+    /// Finds the client.
+    pub(crate) async fn client(&self) -> Result<Arc<ClientSession>, Diagnostic> {
+        self.other("").await
+    }
+
+    async fn other(&self, id: &str) -> Result<Arc<ClientSession>, Diagnostic> {
+        let id = if id.is_empty() { &self.id } else { id };
+        if id.is_empty() {
+            return Err(Diagnostic::new(ErrorKind::User, "the build has no session"));
+        }
+        self.sessions.get(id).await
+    }
+}
+
+#[async_trait]
+impl Session for BuildSession {
+    fn shared_key(&self) -> String {
+        self.shared_key.clone()
+    }
+
+    async fn local(
+        &self,
+        request: &LocalRequest,
+        mirror: &MirrorDirectory,
+    ) -> Result<LocalDirectory, Diagnostic> {
+        let client = self.other(&request.session).await?;
+        let path = mirror.path().await?.to_owned();
+        super::files::fetch(&client, request, &path).await?;
+        Ok(LocalDirectory { path, filtered: true })
+    }
+
+    async fn secret(&self, id: &str) -> Result<Option<Secret<Vec<u8>>>, Diagnostic> {
+        let client = self.client().await?;
+        let mut secrets = SecretsClient::new(client.channel()).max_decoding_message_size(MAX_MESSAGE);
+        let request = GetSecretRequest { id: id.to_owned(), ..GetSecretRequest::default() };
+        match client.call(secrets.get_secret(request)).await {
+            Ok(answer) => Ok(Some(Secret::new(answer.into_inner().data))),
+            Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => Ok(None),
+            Err(status) => Err(failed(format!("cannot get the secret `{id}` from the client"), &status)),
+        }
+    }
+
+    async fn has_ssh(&self, id: &str) -> Result<bool, Diagnostic> {
+        super::agent::check(&*self.client().await?, id).await
+    }
+
+    async fn ssh(&self, id: &str) -> Result<Box<dyn AgentStream>, Diagnostic> {
+        super::agent::connect(&*self.client().await?, id)
+    }
+
+    fn credentials(&self) -> Option<Arc<dyn Credentials>> {
+        (!self.id.is_empty()).then(|| Arc::new(SessionCredentials::new(self.clone())) as Arc<dyn Credentials>)
+    }
+
+    async fn content(&self, store: &str, digest: &Digest) -> Result<ContentReader, Diagnostic> {
+        super::content::read(self.client().await?, store, digest).await
+    }
+
+    async fn has_content(&self, store: &str, digest: &Digest) -> Result<bool, Diagnostic> {
+        super::content::has(&*self.client().await?, store, digest).await
+    }
+
+    async fn put_content(
+        &self,
+        store: &str,
+        descriptor: &Descriptor,
+        content: ContentReader,
+    ) -> Result<(), Diagnostic> {
+        super::content::write(&*self.client().await?, store, descriptor, content).await
+    }
+
+    async fn file(
+        &self,
+        exporter: &ExporterId,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Box<dyn OutputStream>, Diagnostic> {
+        super::output::open(self.client().await?, exporter, metadata)
+    }
+
+    async fn files(&self, exporter: &ExporterId, trees: Vec<OutputTree>) -> Result<(), Diagnostic> {
+        super::files::give(&*self.client().await?, exporter, trees).await
+    }
+}

@@ -1,0 +1,36 @@
+//! The messages of BuildKit's interfaces, and how they and slipway's own values become each other.
+//!
+//! Most messages are generated ([`bollard_buildkit_proto`]); what is not in there is written by hand in [`extra`].
+//! LLB is passed on as bytes: a digest is always that of the bytes the client sent.
+
+pub(crate) mod error;
+pub(crate) mod extra;
+mod json;
+pub(crate) mod status;
+
+use std::time::SystemTime;
+
+use bollard_buildkit_proto as proto;
+use prost::Message;
+use proto::google::protobuf::Timestamp;
+
+pub(crate) use proto::fsutil::types as fstypes;
+pub(crate) use proto::google::rpc::Status as RpcStatus;
+pub(crate) use proto::health;
+pub(crate) use proto::moby::buildkit::secrets::v1 as secrets;
+pub(crate) use proto::moby::buildkit::v1 as control;
+pub(crate) use proto::moby::buildkit::v1::{apicaps, frontend as gateway, types};
+pub(crate) use proto::moby::filesync::{packet as filesync, v1 as auth};
+pub(crate) use proto::moby::sshforward::v1 as ssh;
+pub(crate) use proto::pb as wire_pb;
+
+/// Turns a message into another type of the same shape, as the two forms of LLB are.
+pub(crate) fn recode<A: Message, B: Message + Default>(message: &A) -> B {
+    B::decode(message.encode_to_vec().as_slice()).unwrap_or_default()
+}
+
+/// Puts a point in time on the wire.
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32 }
+}

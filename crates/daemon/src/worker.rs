@@ -1,0 +1,259 @@
+//! What the daemon says of itself: version, platforms, labels, capabilities.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use slipway_model::{Diagnostic, ErrorKind, Platform};
+
+use crate::wire::apicaps::ApiCap;
+use crate::wire::types::{BuildkitVersion, WorkerRecord};
+use crate::wire::{recode, wire_pb};
+
+/// The version of BuildKit's interface that is spoken; clients choose what they use by it.
+pub const BUILDKIT_VERSION: &str = "v0.32.2";
+/// What the daemon is.
+pub const PACKAGE: &str = "github.com/moby/buildkit";
+
+/// What a frontend or client can call, as far as it works here.
+const GATEWAY: &[&str] = &[
+    "solve.base",
+    "solve.inlinereturn",
+    "resolveimage",
+    "resolveimage.resolvemode",
+    "readfile",
+    "return",
+    "returnmap",
+    "readdir",
+    "statfile",
+    "importcaches",
+    "proto.refarray",
+    "reference.output",
+    "frontend.inputs",
+    "gateway.solve.metadata",
+    "frontend.caps",
+    "gateway.solve.evaluate",
+    "gateway.evaluate",
+    "gateway.warnings",
+    "reference.attestations",
+    "source.metaresolver",
+];
+
+/// What LLB may contain, as far as it works here.
+const LLB: &[&str] = &[
+    "source.image",
+    "source.image.resolvemode",
+    "source.image.layerlimit",
+    "source.local",
+    "source.local.unique",
+    "source.local.sessionid",
+    "source.local.includepatterns",
+    "source.local.followpaths",
+    "source.local.excludepatterns",
+    "source.local.sharedkeyhint",
+    "source.local.differ",
+    "source.http",
+    "source.http.checksum",
+    "source.http.perm",
+    // The reference spells it so.
+    "soruce.http.uidgid",
+    "source.ocilayout",
+    "exec.meta.base",
+    "exec.meta.cgroup.parent",
+    "exec.meta.network",
+    "exec.meta.proxyenv",
+    "exec.meta.security",
+    "exec.meta.setsdefaultpath",
+    "exec.meta.ulimit",
+    "exec.meta.removemountstubs.recursive",
+    "exec.meta.linux.resources",
+    "exec.mount.bind",
+    "exec.mount.bind.readwrite-nooutput",
+    "exec.mount.cache",
+    "exec.mount.cache.sharing",
+    "exec.mount.selector",
+    "exec.mount.tmpfs",
+    "exec.mount.tmpfs.size",
+    "exec.mount.secret",
+    "exec.mount.ssh",
+    "exec.cgroup",
+    "exec.secretenv",
+    "exec.validexitcode",
+    "file.base",
+    "file.rm.wildcard",
+    "file.copy.includeexcludepatterns",
+    "file.copy.requiredpaths",
+    "file.rm.nofollowsymlink",
+    "file.copy.alwaysreplaceexistingdestpaths",
+    "file.copy.modestring",
+    "file.symlink.create",
+    "constraints",
+    "platform",
+    "meta.ignorecache",
+    "meta.description",
+    "meta.exportcache",
+    "mergeop",
+    "diffop",
+    "exporter.image.annotations",
+    "exporter.image.attestations",
+    "exporter.sourcedateepoch",
+    "exporter.multiple",
+    "gc.freespacefilter",
+    "history.filter",
+];
+
+/// What the daemon says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    id: String,
+    labels: BTreeMap<String, String>,
+    platforms: Vec<Platform>,
+}
+
+impl Worker {
+    /// Reads the worker's id from the state, or makes one.
+    pub(crate) fn open(
+        root: &Path,
+        labels: BTreeMap<String, String>,
+        platforms: Vec<Platform>,
+    ) -> Result<Self, Diagnostic> {
+        let file = root.join("workerid");
+        let id = match std::fs::read_to_string(&file) {
+            Ok(id) if !id.trim().is_empty() => id.trim().to_owned(),
+            _ => {
+                let id = new_id();
+                std::fs::write(&file, &id).map_err(|error| {
+                    Diagnostic::new(
+                        ErrorKind::Environment,
+                        format!("cannot keep the worker's id in `{}`", file.display()),
+                    )
+                    .cause(error.to_string())
+                })?;
+                id
+            }
+        };
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let mut all = BTreeMap::new();
+        for (key, value) in [
+            ("executor", "oci"),
+            ("hostname", hostname.as_str()),
+            ("network", "host"),
+            ("oci.process-mode", "sandbox"),
+            ("selinux.enabled", "false"),
+            ("apparmor.profile", ""),
+            ("snapshotter", "overlayfs"),
+        ] {
+            if !value.is_empty() {
+                all.insert(format!("org.mobyproject.buildkit.worker.{key}"), value.to_owned());
+            }
+        }
+        all.extend(labels);
+        let mut platforms = platforms;
+        // Clients take the first for the machine's own: the plain one, and higher levels after it.
+        let own = platforms.first().map(|platform| platform.architecture.clone());
+        platforms.sort_by_key(|platform| {
+            let is_own = Some(&platform.architecture) == own.as_ref();
+            (!is_own, is_own.then(|| platform.variant.clone()))
+        });
+        Ok(Self { id, labels: all, platforms })
+    }
+
+    pub(crate) fn record(&self) -> WorkerRecord {
+        WorkerRecord {
+            id: self.id.clone(),
+            labels: self.labels.clone().into_iter().collect(),
+            platforms: self.platforms.iter().map(platform).collect(),
+            gc_policy: Vec::new(),
+            buildkit_version: Some(version()),
+            cdi_devices: Vec::new(),
+        }
+    }
+
+    /// Tells whether a filter of `ListWorkers` selects this worker.
+    pub(crate) fn matches(&self, filters: &[String]) -> bool {
+        let known: HashMap<String, &str> = self
+            .labels
+            .iter()
+            .map(|(key, value)| (format!("labels.\"{key}\""), value.as_str()))
+            .chain([("id".to_owned(), self.id.as_str())])
+            .collect();
+        filters.is_empty()
+            || filters.iter().any(|filter| {
+                filter.split(',').all(|part| match part.split_once("==") {
+                    Some((key, value)) => known.get(key.trim()).is_some_and(|have| *have == value.trim()),
+                    None => known.contains_key(part.trim()),
+                })
+            })
+    }
+}
+
+fn platform(platform: &Platform) -> wire_pb::Platform {
+    recode(&slipway_model::llb::pb::Platform::from(platform))
+}
+
+/// Returns the version record that clients see.
+pub(crate) fn version() -> BuildkitVersion {
+    BuildkitVersion {
+        package: PACKAGE.to_owned(),
+        version: BUILDKIT_VERSION.to_owned(),
+        revision: concat!("slipway-v", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+/// Returns what frontends and clients may call.
+pub(crate) fn gateway_caps() -> Vec<ApiCap> {
+    GATEWAY.iter().map(|id| cap(id)).collect()
+}
+
+/// Returns what LLB may contain.
+pub(crate) fn llb_caps() -> Vec<ApiCap> {
+    LLB.iter().map(|id| cap(id)).collect()
+}
+
+fn cap(id: &str) -> ApiCap {
+    ApiCap { id: id.to_owned(), enabled: true, ..ApiCap::default() }
+}
+
+/// Makes a name that no other thing has.
+pub(crate) fn new_id() -> String {
+    let mut bytes = [0u8; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(length) => filled += length,
+            Err(rustix::io::Errno::INTR) => {}
+            // Without randomness the time is still different each time.
+            Err(_) => {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                bytes = now.unwrap_or_default().as_nanos().to_le_bytes();
+                break;
+            }
+        }
+    }
+    let number = u128::from_le_bytes(bytes);
+    let mut text = String::with_capacity(25);
+    let mut rest = number;
+    for _ in 0..25 {
+        let digit = (rest % 36) as u32;
+        text.push(char::from_digit(digit, 36).unwrap_or('0'));
+        rest /= 36;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_select_by_label() {
+        let directory = tempfile::tempdir().unwrap();
+        let labels = BTreeMap::from([("a.b".to_owned(), "c".to_owned())]);
+        let worker = Worker::open(directory.path(), labels.clone(), Vec::new()).unwrap();
+        assert!(worker.matches(&[]));
+        assert!(worker.matches(&["labels.\"a.b\"==c".to_owned()]));
+        assert!(!worker.matches(&["labels.\"a.b\"==d".to_owned()]));
+        let again = Worker::open(directory.path(), labels, Vec::new()).unwrap();
+        assert_eq!(worker.id, again.id);
+        assert_ne!(new_id(), new_id());
+    }
+}
