@@ -18,6 +18,8 @@ use std::thread::JoinHandle;
 use flate2::{Compress, Compression as Level, FlushCompress};
 use slipway_model::solve::Compression;
 
+use super::dense::Detector;
+
 const BLOCK: usize = 256 << 10;
 const WINDOW: usize = 32 << 10;
 
@@ -203,35 +205,14 @@ fn worker_gone() -> io::Error {
 
 fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
     let mut deflate = Compress::new(Level::new(level), false);
-    let mut probe = Compress::new(Level::fast(), false);
+    let mut detector = Detector::new();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let dense = level > 0 && is_dense(&job.data, &mut probe);
+        let dense = level > 0 && job.data.len() == BLOCK && detector.is_dense(&job.data);
         // The receiver is gone if the writing failed.
         let _ = job.result.send(if dense { Ok(stored(&job)) } else { compress(&mut deflate, &job) });
     }
-}
-
-/// Tells whether compressing is of no use: every byte is about as frequent as every other, and the quickest
-/// level finds nothing to shorten in a piece from the middle.
-fn is_dense(data: &[u8], probe: &mut Compress) -> bool {
-    if data.len() < BLOCK {
-        return false;
-    }
-    let mut counts = [0u32; 256];
-    data.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
-    let expected = data.len() / 256;
-    // A quarter off is seven standard deviations of a fair draw.
-    let even = |count: &u32| (expected * 3 / 4..=expected * 5 / 4).contains(&(*count as usize));
-    if !counts.iter().all(even) {
-        return false;
-    }
-    let sample = &data[data.len() / 2 - WINDOW..][..2 * WINDOW];
-    probe.reset();
-    let mut shortened = Vec::with_capacity(room_for(sample.len()));
-    let done = probe.compress_vec(sample, &mut shortened, FlushCompress::Finish);
-    !matches!(done, Ok(flate2::Status::StreamEnd)) || shortened.len() >= sample.len() / 100 * 99
 }
 
 /// The most that any level makes of so many bytes: fixed Huffman codes have up to nine bits for eight.

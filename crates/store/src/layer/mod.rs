@@ -6,6 +6,7 @@
 
 pub(crate) mod compress;
 mod decompress;
+mod dense;
 pub(crate) mod diff;
 mod export;
 pub(crate) mod extract;
