@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use crate::args::{Command, CompletionArgs, Root, canonical};
+use crate::args::{Command, CompletionArgs, PLUGIN, PluginCall, Root, canonical, plugin_call};
 use crate::error::{self, Failure};
 use crate::settings::Surroundings;
 use crate::ui::Palette;
@@ -29,10 +30,22 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let palette = Palette::choose(&around);
-    match run(canonical(std::env::args_os()), around, palette.clone()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(call) = plugin_call(&arguments) {
+        return end(&again(call), &palette);
+    }
+    match run(canonical(arguments), around, palette.clone()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => end(&failure, &palette),
     }
+}
+
+/// Starts over with docker's flags as variables, where everything looks for them; returns only if that failed.
+fn again(call: PluginCall) -> Failure {
+    let program = std::env::current_exe().unwrap_or_else(|_| PLUGIN.into());
+    let mut command = std::process::Command::new(program);
+    let error = command.arg0(PLUGIN).args(call.arguments).envs(call.variables).exec();
+    Failure::io("failed to start again", &error)
 }
 
 /// Shows a failure; a standard error that is gone changes nothing.
@@ -60,7 +73,16 @@ fn run(arguments: Vec<OsString>, around: Surroundings, palette: Palette) -> Resu
         Command::Du(args) => commands::du::run(&args, &context),
         Command::Prune(args) => commands::prune::run(&args, &mut context),
         Command::Daemon(args) => commands::daemon::run(&args, &context),
+        Command::Create(args) => commands::builders::create(&args, &context),
+        Command::Use(args) => commands::builders::make_current(&args, &context),
+        Command::Ls(args) => commands::builders::ls(&args, &context),
+        Command::Inspect(args) => commands::builders::inspect(&args, &context),
+        Command::Rm(args) => commands::builders::remove(&args, &mut context),
+        Command::Stop(args) => commands::builders::stop(&args, &context),
         Command::Binfmt(args) => commands::binfmt::run(&args, &context),
+        Command::Install => commands::plugin::install(&context),
+        Command::Uninstall => commands::plugin::uninstall(&context),
+        Command::PluginMetadata => commands::plugin::metadata(),
         Command::Version => output::text(concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Completion(args) => completion(&args),
     }

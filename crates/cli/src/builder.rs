@@ -19,12 +19,14 @@ use slipway_model::{Diagnostic, Digest, Platform, Reference, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalArgs;
+use crate::builders::{self, Docker, Selected, Store};
 use crate::error::Failure;
 use crate::settings::filter::Filter;
 
 /// A builder with its state.
 pub(crate) struct Builder {
     engine: Engine,
+    selected: Selected,
 }
 
 /// What a build has made.
@@ -103,18 +105,19 @@ impl Builder {
 
     /// Opens the state for what reads and asks only.
     pub(crate) fn open_unprivileged(global: &GlobalArgs) -> Result<Self, Failure> {
+        let selected = builders::select(global.builder.as_deref(), &Docker::of_process())?;
         let options = EngineOptions {
             root: global.root.clone(),
-            config: global.config.clone(),
+            config: global.config.clone().or_else(|| selected.config.clone()),
             emulators: global.emulator.clone(),
             ..EngineOptions::default()
         };
-        Ok(Self { engine: Engine::open(options)? })
+        Ok(Self { engine: Engine::open(options)?, selected })
     }
 
-    /// Lists what the configuration says and has no effect.
-    pub(crate) fn notes(&self) -> &[String] {
-        self.engine.notes()
+    /// Lists what a person should know of the builder: how it was chosen, what of its configuration has no effect.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.selected.notes.iter().chain(self.engine.notes()).cloned().collect()
     }
 
     /// Builds.
@@ -124,12 +127,18 @@ impl Builder {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
+        self.note_use();
         let recording = self.begin(&request);
         let events = match &recording {
             Some(recording) => recording.sink(events),
             None => events,
         };
-        let solved = self.engine.solve(request, events, cancel.clone()).await.map(BuildOutcome::from);
+        let mut solved = self.engine.solve(request, events, cancel.clone()).await.map(BuildOutcome::from);
+        if let Ok(built) = &mut solved
+            && let Some(Value::String(reference)) = built.metadata.get_mut("buildx.build.ref")
+        {
+            *reference = format!("{}/{}/{reference}", self.selected.name, self.selected.node);
+        }
         if let Some(recording) = recording {
             let (outcome, metadata) = match &solved {
                 Ok(built) => (Outcome::Completed, built.metadata.clone()),
@@ -161,6 +170,16 @@ impl Builder {
     /// Returns what a build is called in `buildx.build.ref`.
     pub(crate) fn full_reference(id: &str) -> String {
         format!("default/default/{id}")
+    }
+
+    /// Notes when a builder with a name of its own was last used.
+    fn note_use(&self) {
+        if self.selected.name == builders::DEFAULT {
+            return;
+        }
+        // A time that cannot be written down is no reason not to build.
+        let _ =
+            Store::open(Docker::of_process().builders()).and_then(|store| store.touch(&self.selected.name));
     }
 
     /// Tidies the state, if that is due; for when everything the user waits for is done.

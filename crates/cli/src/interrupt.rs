@@ -1,5 +1,10 @@
 //! Ctrl-C: the first one lets the build stop in order, the second ends the process at once.
 
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::SocketAddr;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,12 +22,14 @@ impl Watch {
         let listen = |kind| signal(kind).map_err(|error| Failure::io("failed to listen for signals", &error));
         let (mut interrupt, mut terminate) =
             (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let mut docker = docker_socket();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    () = hung_up(&mut docker) => {}
                 }
                 if token.is_cancelled() {
                     // Steps die with this process, and the state is safe at any moment.
@@ -34,6 +41,29 @@ impl Watch {
         });
         Ok(Self { _tasks: tasks })
     }
+}
+
+/// Connects to the docker that runs us as its plugin: it hangs up when it was told to stop.
+fn docker_socket() -> Option<UnixStream> {
+    let name = std::env::var("DOCKER_CLI_PLUGIN_SOCKET").ok()?;
+    let connect = || {
+        let address = match name.strip_prefix('@') {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&name)?,
+        };
+        let stream = std::os::unix::net::UnixStream::connect_addr(&address)?;
+        stream.set_nonblocking(true)?;
+        UnixStream::from_std(stream)
+    };
+    connect().ok()
+}
+
+/// Waits until docker hangs up, once; without a docker, for ever.
+async fn hung_up(docker: &mut Option<UnixStream>) {
+    let Some(stream) = docker else { return std::future::pending().await };
+    let mut buffer = [0; 64];
+    while let Ok(1..) = stream.read(&mut buffer).await {}
+    *docker = None;
 }
 
 /// Makes the runtime of a command that waits for network, disk and processes.

@@ -8,6 +8,7 @@
 mod app;
 mod args;
 mod builder;
+mod builders;
 mod commands;
 mod error;
 mod interrupt;

@@ -3,7 +3,7 @@
 use slipway_model::{Hint, Platform};
 
 use crate::binfmt::Entry;
-use crate::guest::Guest;
+use crate::guest::{GUESTS, Guest};
 use crate::host::{HostFacts, PrivateBinfmt};
 use crate::qemu::Qemu;
 
@@ -99,6 +99,25 @@ pub fn decide(facts: &HostFacts, platform: &Platform) -> Emulator {
             emulator_found: emulator.is_some(),
         },
     })
+}
+
+/// Lists the platforms whose programs run here, the host's own first; old variants that nobody uses are left out.
+pub fn runnable(facts: &HostFacts) -> Vec<Platform> {
+    let mut own = facts.native_platforms();
+    own.sort_by_key(|platform| {
+        (platform.architecture != facts.platform.architecture, platform.variant.clone())
+    });
+    let foreign = GUESTS.iter().flat_map(|guest| {
+        let platforms = Platform::linux(guest.architecture, None).compatible();
+        platforms.into_iter().filter(|platform| platform.architecture == guest.architecture)
+    });
+    for platform in foreign.filter(|platform| platform.variant.as_deref() != Some("v5")) {
+        let runs = !matches!(decide(facts, &platform), Emulator::Unsupported(_));
+        if runs && !own.contains(&platform) {
+            own.push(platform);
+        }
+    }
+    own
 }
 
 /// Tells whether the CPU runs the programs; levels of one architecture all count as native.
@@ -249,5 +268,15 @@ mod tests {
         assert_eq!(theirs.env(&platform), []);
         assert!(theirs.is_emulated() && !Emulator::Native.is_emulated());
         assert_eq!(Emulator::Native.describe(&platform), None);
+    }
+
+    #[test]
+    fn what_runs_is_listed_with_the_host_first() {
+        let mut facts = HostFacts::new(Platform::linux("amd64", Some("v2")), PrivateBinfmt::Available, true);
+        facts.emulators = ["arm64", "arm"].map(|a| Qemu::new(Guest::of(a).unwrap(), "/q")).to_vec();
+        let names: Vec<String> = runnable(&facts).iter().map(ToString::to_string).collect();
+        let wanted =
+            ["linux/amd64", "linux/amd64/v2", "linux/386", "linux/arm64", "linux/arm/v7", "linux/arm/v6"];
+        assert_eq!(names, wanted);
     }
 }

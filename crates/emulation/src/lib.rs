@@ -19,7 +19,7 @@ mod probe;
 mod qemu;
 
 pub use crash::{Crash, classify};
-pub use decide::{Emulator, Handler, Reason, cpu_level_warning, decide, needs_linux32};
+pub use decide::{Emulator, Handler, Reason, cpu_level_warning, decide, needs_linux32, runnable};
 pub use guest::{GUESTS, Guest};
 pub use host::{EmulationOptions, HostFacts, NamedEmulatorError, PrivateBinfmt};
 pub use qemu::{Qemu, Version};

@@ -5,10 +5,12 @@
 
 pub(crate) mod binfmt;
 pub(crate) mod build;
+pub(crate) mod builders;
 pub(crate) mod daemon;
 pub(crate) mod history;
 pub(crate) mod imagetools;
 mod names;
+mod plugin;
 pub(crate) mod run;
 pub(crate) mod storage;
 
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use names::canonical;
+pub(crate) use plugin::{PLUGIN, PluginCall, plugin_call};
 
 /// Build container images for every platform, with one binary and no daemon
 #[derive(Debug, Parser)]
@@ -48,8 +51,8 @@ pub(crate) struct GlobalArgs {
     /// Show what developers need to see: debug messages and whole warnings
     #[arg(short = 'D', long, global = true)]
     pub(crate) debug: bool,
-    /// Name the builder; only slipway's own, `default`, exists
-    #[arg(long, global = true, env = "BUILDX_BUILDER", value_name = "NAME", hide_env = true, hide = true)]
+    /// Use this builder instead of the current one
+    #[arg(long, global = true, env = "BUILDX_BUILDER", value_name = "NAME", hide_env = true)]
     pub(crate) builder: Option<String>,
 }
 
@@ -76,8 +79,27 @@ pub(crate) enum Command {
     Prune(storage::PruneArgs),
     /// Answer BuildKit's clients: buildctl, docker buildx and others
     Daemon(Box<daemon::DaemonArgs>),
+    /// Create a builder, or change its nodes
+    Create(Box<builders::CreateArgs>),
+    /// Set the current builder
+    Use(builders::UseArgs),
+    /// List builders
+    Ls(builders::LsArgs),
+    /// Show a builder
+    Inspect(builders::InspectArgs),
+    /// Remove builders
+    Rm(builders::RmArgs),
+    /// Stop a builder
+    Stop(builders::StopArgs),
     /// Register emulators of foreign platforms with the host's kernel
     Binfmt(binfmt::BinfmtArgs),
+    /// Make slipway the plugin `docker buildx`
+    Install,
+    /// Take the plugin away, and put back what was there before
+    Uninstall,
+    /// Tell docker what this plugin is
+    #[command(name = "docker-cli-plugin-metadata", hide = true)]
+    PluginMetadata,
     /// Show the version
     Version,
     /// Print a completion script for a shell

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &BuildArgs, context: &mut Context) -> Result<(), Failure
         Some(_) => Builder::open_unprivileged(&context.global)?,
         None => Builder::open(&context.global)?,
     };
-    tell_notes(builder.notes(), settings.display, context);
+    tell_notes(&builder.notes(), settings.display, context);
     let received = settings.received.take();
     let progress = Progress::start(DisplayOptions::new(settings.display, &context.around));
     let built = solve(&builder, &settings, &progress);

@@ -2,11 +2,13 @@
 
 pub(crate) mod binfmt;
 pub(crate) mod build;
+pub(crate) mod builders;
 pub(crate) mod daemon;
 pub(crate) mod du;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod imagetools;
+pub(crate) mod plugin;
 pub(crate) mod prune;
 pub(crate) mod push;
 pub(crate) mod run;

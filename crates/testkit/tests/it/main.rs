@@ -8,9 +8,11 @@
 mod bad_input;
 mod bad_layers;
 mod bad_registry;
+mod builders;
 mod concurrent;
 mod crates;
 mod debian;
+mod docker_plugin;
 mod git;
 mod hello;
 mod history;

@@ -1,0 +1,89 @@
+//! `rm`: builders that are not needed any more.
+
+use std::io::{self, BufRead as _, Read as _};
+
+use crate::app::Context;
+use crate::args::builders::RmArgs;
+use crate::builders::{Docker, EMBEDDED, NodeGroup, Store, find, in_store, status};
+use crate::error::Failure;
+use crate::output;
+use crate::settings::SettingsError;
+use crate::settings::values::duration;
+
+const QUESTION: &str = "WARNING! This will remove all builders that are not in running state. Are you sure you want to continue?";
+
+/// Runs `rm`. The state of embedded builders is shared and stays; `prune` empties it.
+pub(crate) fn run(args: &RmArgs, context: &mut Context) -> Result<(), Failure> {
+    duration(&args.timeout).map_err(SettingsError::flag)?;
+    if args.all_inactive && !args.force && !confirmed(context)? {
+        return Ok(());
+    }
+    let docker = super::docker(context);
+    let store = Store::open(docker.builders()).map_err(in_store)?;
+    if args.all_inactive {
+        return remove_inactive(&store, context);
+    }
+    let names: Vec<Option<&str>> = match args.names.as_slice() {
+        [] => vec![context.global.builder.as_deref()],
+        names => names.iter().map(|name| Some(name.as_str())).collect(),
+    };
+    let mut failed = false;
+    for name in names {
+        match remove(&store, name, &docker) {
+            Ok(removed) => tell_removed(&removed),
+            Err(why) => {
+                failed = true;
+                let name = name.unwrap_or("the current builder");
+                output::text_to_stderr(&format!("failed to remove {name}: {why}\n"));
+            }
+        }
+    }
+    match failed {
+        true => Err(SettingsError::input("failed to remove one or more builders")
+            .hint("`slipway ls` lists what there is")
+            .into()),
+        false => Ok(()),
+    }
+}
+
+fn remove(store: &Store, name: Option<&str>, docker: &Docker) -> Result<NodeGroup, String> {
+    let found = find(store, name, docker).map_err(|error| error.message)?;
+    let group = found.ok_or("the builder `default` is slipway itself and cannot be removed")?;
+    store.remove(&group.name).map_err(|error| error.to_string())?;
+    Ok(group)
+}
+
+fn tell_removed(group: &NodeGroup) {
+    output::text_to_stderr(&format!("{} removed\n", group.name));
+    if !matches!(group.driver.as_str(), EMBEDDED | "remote") {
+        for node in &group.nodes {
+            output::text_to_stderr(&format!(
+                "its container was not touched; `docker rm -f buildx_buildkit_{}` removes it\n",
+                node.name
+            ));
+        }
+    }
+}
+
+/// Removes the builders that do not answer; of those that cannot be asked, nothing is known.
+fn remove_inactive(store: &Store, context: &Context) -> Result<(), Failure> {
+    let emulation = super::ls::emulation(context);
+    for group in store.list().map_err(in_store)? {
+        let inactive = group.nodes.iter().all(|node| status(&group, node, &emulation).status == "inactive");
+        if inactive && !group.dynamic {
+            store.remove(&group.name).map_err(in_store)?;
+            tell_removed(&group);
+        }
+    }
+    Ok(())
+}
+
+/// Asks, and reads one line; anything but yes is no.
+fn confirmed(context: &mut Context) -> Result<bool, Failure> {
+    output::text_to_stderr(&format!("{QUESTION} [y/N] "));
+    let mut line = String::new();
+    io::BufReader::new(context.around.stdin().take(64))
+        .read_line(&mut line)
+        .map_err(|error| Failure::io("failed to read the answer", &error))?;
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
