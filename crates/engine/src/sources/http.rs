@@ -169,10 +169,7 @@ async fn request(operation: &VertexOperation, source: &pb::SourceOp) -> Result<A
         .and_then(|value| serde_json::from_slice(&value.value).ok())
         .filter(|answer: &Answer| matches!(content.contains(&answer.digest), Ok(Some(size)) if size == answer.size));
     let shown = redact(address);
-    let failed = |error: reqwest::Error| {
-        Diagnostic::new(ErrorKind::Environment, format!("cannot download {shown}"))
-            .cause(error.without_url().to_string())
-    };
+    let failed = |error: reqwest::Error| unreachable(&shown, error);
     let https = address.starts_with("https:");
     let client = job.blobs.client().web(https).await.context(|| format!("cannot download {shown}"))?;
     let mut get = client.get(address);
@@ -219,6 +216,18 @@ async fn request(operation: &VertexOperation, source: &pb::SourceOp) -> Result<A
         let _ = values.put(ANSWERS, known_as.as_bytes(), &text);
     }
     Ok(answer)
+}
+
+/// Says that a server was not reached, or broke off; the innermost cause says why, and holds no address.
+fn unreachable(shown: &str, error: reqwest::Error) -> Diagnostic {
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Diagnostic::new(ErrorKind::Environment, format!("cannot download {shown}"))
+        .cause(cause.to_string())
+        .hint("check the network, the proxy settings and the address")
 }
 
 /// Says that a server did not give the file.

@@ -67,6 +67,11 @@ fn the_build_context_is_an_archive_or_a_dockerfile_at_an_address() {
     for part in ["invalid response status 404", "check the address"] {
         assert!(error.contains(part), "no `{part}` in:\n{error}");
     }
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = build(&[&format!("http://{closed}/a.tar")]).failed(1);
+    for part in ["cannot download", "Connection refused", "check the network"] {
+        assert!(error.contains(part), "no `{part}` in:\n{error}");
+    }
 }
 
 #[test]
