@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 use slipway_model::oci::{Annotations, Extra};
@@ -207,9 +208,12 @@ pub(crate) fn replace_file(
 }
 
 /// Writes a file under another name and renames it, so that the destination is whole or as it was.
+///
+/// Two images that are written at once may share a blob: the other name is this call's alone.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
+    temporary.push(format!(".{}-{}.tmp", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed)));
     let temporary = PathBuf::from(temporary);
     let result = File::create(&temporary)
         .and_then(|file| write(&file))
@@ -228,5 +232,25 @@ fn failed(destination: &str, error: &io::Error) -> Diagnostic {
         io::ErrorKind::StorageFull => diagnostic.hint("free some space, for instance with `slipway prune`"),
         io::ErrorKind::NotFound => diagnostic.hint("make the directory first"),
         _ => diagnostic,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_of_one_file_do_not_disturb_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blob");
+        // The second begins while the first has not ended, as two images with a layer in common do.
+        let both = replace(&path, |mut first| {
+            first.write_all(b"con")?;
+            replace(&path, |mut second| second.write_all(b"content"))?;
+            first.write_all(b"tent")
+        });
+        both.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"content");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }
