@@ -4,9 +4,10 @@
 //! never downloaded can be fetched by a later build that needs it, and so that a push can ask the registry
 //! to mount it from its repository instead of sending it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -28,6 +29,8 @@ use crate::sources::layout::Layout;
 const SOURCES: &str = "blob-source";
 /// The key-value namespace of what names stood for, last time they were asked.
 const RESOLVED: &str = "resolved";
+/// The key-value namespace of blobs that came to be known through an imported cache.
+const OF_CACHE: &str = "blob-of-cache";
 /// The largest index, manifest or config that is read.
 const MAX_DOCUMENT: u64 = 8 << 20;
 /// How many places are remembered for one blob.
@@ -57,6 +60,10 @@ struct Inner {
     progress: Progress,
     cancel: CancellationToken,
     fetching: Mutex<HashMap<Digest, Slot>>,
+    /// A blob of an imported cache could not be had.
+    lost: AtomicBool,
+    /// Hosts that may be spoken to without a trusted connection.
+    insecure: Mutex<HashSet<String>>,
     /// As many as there are processors: extracting is work for them.
     extracting: Semaphore,
 }
@@ -71,7 +78,61 @@ impl Blobs {
     ) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let (fetching, extracting) = (Mutex::default(), Semaphore::new(processors));
-        Self { inner: Arc::new(Inner { client, store, lease, progress, cancel, fetching, extracting }) }
+        let (insecure, lost) = (Mutex::default(), AtomicBool::new(false));
+        let inner = Inner { client, store, lease, progress, cancel, fetching, lost, insecure, extracting };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Notes that blobs came to be known through an imported cache: they may be gone when they are needed.
+    pub(crate) fn note_of_cache(&self, digests: &[Digest]) -> Result<(), Diagnostic> {
+        let values: Vec<(&[u8], &[u8])> =
+            digests.iter().map(|blob| (&blob.as_bytes()[..], &b""[..])).collect();
+        self.inner.store.key_values().put_all(OF_CACHE, &values).diagnose()
+    }
+
+    /// Tells whether a blob came to be known through an imported cache.
+    pub(crate) fn is_of_cache(&self, digest: &Digest) -> bool {
+        matches!(self.inner.store.key_values().get(OF_CACHE, digest.as_bytes()), Ok(Some(_)))
+    }
+
+    /// Tells whether a blob of an imported cache could not be had.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.inner.lost.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether a blob is in the store.
+    pub(crate) fn is_here(&self, digest: &Digest) -> bool {
+        matches!(self.inner.store.content().contains(digest), Ok(Some(_)))
+    }
+
+    /// Lets blobs be fetched from a host without a trusted connection.
+    pub(crate) fn allow_insecure(&self, domain: &str) {
+        self.inner.insecure.lock().insert(domain.to_owned());
+    }
+
+    fn client_for(&self, repository: &Reference) -> Client {
+        self.inner.client.insecure(self.inner.insecure.lock().contains(repository.domain()))
+    }
+
+    /// Tells whether a blob is here, or one of the places that have had it still has it.
+    pub(crate) async fn available(&self, digest: &Digest) -> bool {
+        if self.is_here(digest) {
+            return true;
+        }
+        for source in self.sources(digest) {
+            let there = match &source {
+                BlobSource::Layout(path) => Layout::new(path.clone()).blob_path(digest).is_file(),
+                BlobSource::Registry(repository) => {
+                    self.client_for(repository).blob_exists(repository, *digest).await.unwrap_or(false)
+                }
+            };
+            if there {
+                // It is asked first when the blob is needed.
+                self.remember(digest, &source);
+                return true;
+            }
+        }
+        false
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -213,6 +274,9 @@ impl Blobs {
                 Err(error) => failure = error,
             }
         }
+        if self.is_of_cache(&blob.digest) {
+            self.inner.lost.store(true, Ordering::Relaxed);
+        }
         Err(failure)
     }
 
@@ -245,7 +309,7 @@ impl Blobs {
             }
             BlobSource::Registry(repository) => {
                 let counter = self.inner.progress.counter(vertex, format!("{}", blob.digest), blob.size);
-                let mut stream = self.inner.client.blob(repository, blob, ingest.offset());
+                let mut stream = self.client_for(repository).blob(repository, blob, ingest.offset());
                 // Hashing and writing run beside the network, a few pieces behind it.
                 let (pieces, mut queue) = tokio::sync::mpsc::channel::<bytes::Bytes>(16);
                 let writer = tokio::task::spawn_blocking(move || -> Result<(), Diagnostic> {

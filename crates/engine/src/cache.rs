@@ -1,34 +1,51 @@
-//! The solver's cache on the store: canonical keys, their aliases, and the trees stored under them.
+//! The solver's cache: canonical keys, their aliases, and the trees stored under them.
+//!
+//! The local state is asked first, then what was imported; see [`crate::remote_cache`].
+
+use std::sync::Arc;
 
 use slipway_model::Digest;
-use slipway_solver::{CacheStore, CachedKey, KeyLookup, SaveRecord};
-use slipway_store::{CacheTable, Lease, SnapshotId};
+use slipway_solver::{CacheStore, CachedKey, Fetch, KeyLookup, SaveRecord, VertexKeys};
+use slipway_store::{CacheRecord, CacheTable, SnapshotId};
 
+use crate::job::Job;
 use crate::ops::VertexOperation;
 use crate::tree::{Tree, TreeRecord};
 
-/// The cache of one solve; what it returns is held by the solve's lease.
+/// The cache of one solve; what it returns is held by the build's lease.
 pub(crate) struct StoredCache {
     table: CacheTable,
-    lease: Lease,
+    job: Arc<Job>,
+}
+
+/// Reads the trees of a record.
+pub(crate) fn stored_trees(record: &CacheRecord) -> Option<Vec<Tree>> {
+    let records: Vec<TreeRecord> = serde_json::from_slice(&record.payload).ok()?;
+    records.into_iter().map(|record| Tree::try_from(record).ok()).collect()
 }
 
 impl StoredCache {
-    pub(crate) fn new(table: CacheTable, lease: Lease) -> Self {
-        Self { table, lease }
+    pub(crate) fn new(table: CacheTable, job: Arc<Job>) -> Self {
+        Self { table, job }
     }
 
-    fn trees(&self, canonical: &Digest) -> Option<Vec<Tree>> {
-        let record = self.table.record(canonical).ok()??;
-        let records: Vec<TreeRecord> = serde_json::from_slice(&record.payload).ok()?;
-        records.into_iter().map(|record| Tree::try_from(record).ok()).collect()
+    /// Returns the stored trees, held by the lease, and layers of theirs that may be gone.
+    fn held(&self, canonical: &Digest) -> Option<(Vec<Tree>, Vec<Digest>)> {
+        let trees = stored_trees(&self.table.record(canonical).ok()??)?;
+        let snapshots: Vec<SnapshotId> = trees.iter().filter_map(Tree::snapshot).collect();
+        // Between the look-up and now another process may have removed it.
+        let held = self.job.lease.hold_snapshots(&snapshots).ok()?;
+        held.then(|| (trees, self.job.remote.doubtful(&self.job, &snapshots)))
     }
 }
 
 impl CacheStore<VertexOperation> for StoredCache {
     fn lookup(&self, key: &Digest) -> Option<CachedKey> {
-        let canonical = self.table.canonical(&[*key]).ok()??;
-        Some(KeyLookup { canonical, loadable: matches!(self.table.record(&canonical), Ok(Some(_))) })
+        let local = self.table.canonical(&[*key]).ok()?;
+        let canonical = local.or_else(|| self.job.remote.lookup(key))?;
+        let loadable =
+            matches!(self.table.record(&canonical), Ok(Some(_))) || self.job.remote.has(&canonical);
+        Some(KeyLookup { canonical, loadable })
     }
 
     fn link(&self, alias: &Digest, canonical: &Digest) {
@@ -38,19 +55,35 @@ impl CacheStore<VertexOperation> for StoredCache {
     }
 
     fn load(&self, _: &VertexOperation, canonical: &Digest) -> Option<Vec<Tree>> {
-        let trees = self.trees(canonical)?;
-        let snapshots: Vec<SnapshotId> = trees.iter().filter_map(Tree::snapshot).collect();
-        // Between the look-up and now another process may have removed it.
-        self.lease.hold_snapshots(&snapshots).ok()?.then_some(trees)
+        self.held(canonical).filter(|(_, doubtful)| doubtful.is_empty()).map(|(trees, _)| trees)
+    }
+
+    fn fetch<'a>(&'a self, _: &'a VertexOperation, canonical: Digest) -> Option<Fetch<'a, VertexOperation>> {
+        let local = self.held(&canonical);
+        if local.is_none() && !self.job.remote.has(&canonical) {
+            return None;
+        }
+        Some(Box::pin(async move {
+            let (job, remote) = (&self.job, &self.job.remote);
+            if let Some((trees, doubtful)) = local
+                && remote.all_available(job, doubtful).await
+            {
+                return Some(trees);
+            }
+            remote.fetch(job, &canonical).await
+        }))
+    }
+
+    fn keyed(&self, operation: &VertexOperation, keys: &VertexKeys) {
+        self.job.remote.keyed(operation, keys);
     }
 
     fn save(&self, _: &VertexOperation, record: SaveRecord<'_, VertexOperation>) {
         let records: Option<Vec<TreeRecord>> = record.outputs.iter().map(Tree::record).collect();
         let Some(payload) = records.and_then(|records| serde_json::to_vec(&records).ok()) else { return };
         let snapshots: Vec<SnapshotId> = record.outputs.iter().filter_map(Tree::snapshot).collect();
-        if let Err(error) =
-            self.table.put(&record.canonical, record.aliases, &payload, &snapshots, &self.lease)
-        {
+        let lease = &self.job.lease;
+        if let Err(error) = self.table.put(&record.canonical, record.aliases, &payload, &snapshots, lease) {
             tracing::warn!(%error, "could not store a result in the cache");
         }
     }

@@ -37,10 +37,12 @@ impl Job {
         self.decide(definitions)?;
         let merged = graph::merge(definitions, self).map_err(|e| vec![e])?;
         let wanted: Vec<_> = merged.results.iter().flatten().copied().collect();
-        let cache = StoredCache::new(self.engine.store.cache(), self.lease.clone());
+        self.remote.ready(self).await;
+        let cache = StoredCache::new(self.engine.store.cache(), self.clone());
         let observer = Narrator { job: self, graph: &merged.graph };
         let solved = slipway_solver::solve(&merged.graph, &wanted, &cache, &observer).await;
         self.contexts.save_digests();
+        self.remote.flush(&self.engine.store.cache());
         let told = |failures: Vec<_>| {
             crate::failures::told(failures.into_iter().map(|f: SolveError<_>| f.error).collect())
         };
@@ -96,7 +98,7 @@ impl Observer<VertexOperation> for Narrator<'_> {
     }
 
     fn cached(&self, id: VertexId, operation: &VertexOperation) {
-        if !self.is_news(operation, Told::Ended) {
+        if !self.is_news(operation, Told::Cached) {
             return;
         }
         let now = Some(SystemTime::now());

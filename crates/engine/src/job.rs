@@ -23,6 +23,7 @@ use crate::error::{Context as _, blocking};
 use crate::images::Images;
 use crate::ops::keys::Selection;
 use crate::progress::Progress;
+use crate::remote_cache::RemoteCache;
 use crate::sandbox::Sandboxes;
 use crate::session::Session;
 use crate::sources::local::Contexts;
@@ -48,6 +49,7 @@ pub(crate) struct Job {
     /// Unique to the build.
     pub(crate) nonce: Digest,
     pub(crate) notes: Notes,
+    pub(crate) remote: RemoteCache,
 }
 
 /// What a job finds out and does on its way, each thing once; starts empty.
@@ -95,6 +97,7 @@ impl Job {
             entitlements,
             cancel,
             nonce: nonce(&id),
+            remote: RemoteCache::default(),
         })
     }
 

@@ -29,6 +29,7 @@ mod ops;
 mod platform_check;
 mod programs;
 mod progress;
+mod remote_cache;
 mod run;
 mod sandbox;
 mod services;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join;
 use slipway_dockerfile::LintWarning;
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{Frontend, SolveRequest, SourceDateEpoch};
@@ -39,13 +40,32 @@ impl Engine {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<SolveResponse, Vec<Diagnostic>> {
-        let options = BuildOptions {
-            id: request.id.clone(),
-            session: Arc::new(EmbeddedSession::new(self, &request)),
-            entitlements: request.entitlements.clone(),
+        let start = || {
+            let options = BuildOptions {
+                id: request.id.clone(),
+                session: Arc::new(EmbeddedSession::new(self, &request)),
+                entitlements: request.entitlements.clone(),
+            };
+            let build = self.start(options, events.clone(), &cancel)?;
+            build.use_cache(&request.cache, inline_cache(&request))?;
+            Ok(build)
         };
-        let build = self.start(options, events, &cancel).map_err(|e| vec![e])?;
-        let result = match answer(&build, &request).await? {
+        let build = start().map_err(|e| vec![e])?;
+        let solved = Self::solve_in(&build, &request).await;
+        if solved.is_ok() || !build.job.blobs.has_lost() || cancel.is_cancelled() {
+            return solved;
+        }
+        // A cache never fails a build, and this one has, after it had promised a layer.
+        build.job.progress.step("building again without the imported cache: it has lost a layer").done();
+        let build = start().map_err(|e| vec![e])?;
+        build.job.remote.distrust();
+        Self::solve_in(&build, &request).await
+    }
+
+    async fn solve_in(build: &Build, request: &SolveRequest) -> Result<SolveResponse, Vec<Diagnostic>> {
+        // Imports are on their way while base images are being asked for.
+        let (answer, ()) = join(answer(build, request), build.import_caches()).await;
+        let result = match answer? {
             Answer::Built(result) => result,
             Answer::Called(call) => {
                 return Ok(SolveResponse { call: Some(call), ..SolveResponse::default() });
@@ -69,6 +89,13 @@ impl Engine {
             call: None,
         })
     }
+}
+
+/// Tells whether the Dockerfile's arguments ask for the cache in the image.
+fn inline_cache(request: &SolveRequest) -> bool {
+    let Frontend::Dockerfile(dockerfile) = &request.frontend else { return false };
+    let value = dockerfile.build_args.get("BUILDKIT_INLINE_CACHE").map(String::as_str);
+    matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
 async fn answer(build: &Build, request: &SolveRequest) -> Result<Answer, Vec<Diagnostic>> {

@@ -23,6 +23,8 @@ pub(crate) struct Vertices {
 /// What the client was told of a vertex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Told {
+    /// Found in the cache; should the result turn out to be gone, the vertex starts after all.
+    Cached,
     Started,
     Ended,
 }

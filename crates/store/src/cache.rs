@@ -64,6 +64,14 @@ impl CacheTable {
         self.store.database.write(|tx| link(tx, key, canonical))
     }
 
+    /// Makes each first key lead to the second, in one transaction.
+    pub fn link_all(&self, links: &[(Digest, Digest)]) -> Result<()> {
+        if links.is_empty() {
+            return Ok(());
+        }
+        self.store.database.write(|tx| links.iter().try_for_each(|(key, canonical)| link(tx, key, canonical)))
+    }
+
     /// Returns the record, unless one of its snapshots is gone.
     ///
     /// Before using the snapshots, hold them with [`Lease::hold_snapshots`], or use [`Self::acquire`].

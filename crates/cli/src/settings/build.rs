@@ -91,7 +91,9 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
     let (step_options, entitlements) = step_options(args, grants.entitlements, around)?;
     refuse_policies(args, around)?;
     note_without_effect(args, &mut notes);
-    note_not_yet(&cache, &attestations, &build_args, &mut notes);
+    cache::note_unknown("cache-from", &cache.imports, &mut notes);
+    cache::note_unknown("cache-to", &cache.exports, &mut notes);
+    note_not_yet(&attestations, &mut notes);
     // Standard input is read last: a mistake in the flags is told without waiting for it.
     let inputs = context::inputs(&args.context, args.file.as_deref(), around)?;
     let frontend = DockerfileRequest {
@@ -325,21 +327,7 @@ fn note_without_effect(args: &BuildArgs, notes: &mut Vec<String>) {
 }
 
 /// Collects remarks on what the builder does not do yet, and the image does not depend on.
-fn note_not_yet(
-    cache: &CacheOptions,
-    attestations: &Attestations,
-    build_args: &BTreeMap<String, String>,
-    notes: &mut Vec<String>,
-) {
-    if build_args.get("BUILDKIT_INLINE_CACHE").and_then(|value| boolean(value)) == Some(true) {
-        notes.push("`BUILDKIT_INLINE_CACHE` is not supported yet: the image holds no cache".to_owned());
-    }
-    if !cache.imports.is_empty() {
-        notes.push("`--cache-from` is not supported yet: only the local cache is used".to_owned());
-    }
-    if !cache.exports.is_empty() {
-        notes.push("`--cache-to` is not supported yet: the cache stays in the local state".to_owned());
-    }
+fn note_not_yet(attestations: &Attestations, notes: &mut Vec<String>) {
     if attestations.provenance.is_some() {
         notes.push("`--provenance` is not supported yet: the image has no such attestation".to_owned());
     }

@@ -8,6 +8,40 @@ use super::values::{csv_fields, csv_pairs};
 /// Where BuildKit can keep a cache.
 const KINDS: &[&str] = &["registry", "inline", "local", "gha", "s3", "azblob"];
 
+/// What exports of a cache of its own understand.
+const EXPORT: &[&str] = &[
+    "mode",
+    "ignore-error",
+    "image-manifest",
+    "oci-mediatypes",
+    "compression",
+    "compression-level",
+    "force-compression",
+];
+
+/// Collects remarks on attributes that have no meaning where they stand.
+pub(super) fn note_unknown(flag: &str, specs: &[CacheSpec], notes: &mut Vec<String>) {
+    for CacheSpec { kind, attributes } in specs {
+        let own: &[&str] = match (flag, kind.as_str()) {
+            ("cache-from", "registry") => &["ref", "registry.insecure"],
+            ("cache-from", "local") => &["src", "tag", "digest"],
+            (_, "registry") => &["ref", "registry.insecure"],
+            (_, "local") => &["dest", "tag", "reset"],
+            (_, "inline") => &["mode", "ignore-error"],
+            // Refused by the engine, as a whole.
+            _ => continue,
+        };
+        if kind == "inline" && attributes.get("mode").is_some_and(|mode| mode == "max") {
+            notes.push(format!("`mode=max` has no effect in `--{flag} type=inline`"));
+        }
+        let exports = if flag == "cache-to" && kind != "inline" { EXPORT } else { &[] };
+        let known = |key: &&String| own.iter().chain(exports).any(|known| known == key);
+        for key in attributes.keys().filter(|key| !known(key)) {
+            notes.push(format!("`{key}` has no effect in `--{flag} type={kind}`"));
+        }
+    }
+}
+
 /// Parses values of `type=…,k=v`; one without `=` is a list of references to registry caches.
 pub(super) fn parse(flag: &str, values: &[String]) -> Result<Vec<CacheSpec>, SettingsError> {
     let mut list = Vec::new();

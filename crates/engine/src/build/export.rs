@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::BoxFuture;
 use slipway_model::solve::{OutputSpec, PlatformCheck};
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform};
 
@@ -9,6 +10,7 @@ use super::{Build, BuildResult, ExporterRequest, Ref, Refs, keys};
 use crate::exporters::{self, ExportContext, Exported, PlatformResult};
 use crate::identical_layers::IdenticalLayers;
 use crate::platform_check::check_bases;
+use crate::remote_cache;
 use crate::tree::Tree;
 
 /// How results are exported.
@@ -52,7 +54,7 @@ impl Build {
             self.check_bases(result, outputs, options).map_err(|e| vec![e])?;
             let references: Vec<Ref> = result.refs.iter().filter_map(|(_, r)| r.cloned()).collect();
             Ref::evaluate_all(&references, &self.job).await?;
-            if outputs.is_empty() {
+            if outputs.is_empty() && !self.job.remote.exports_apart() {
                 return Ok(Exported::default());
             }
             let results = self.platform_results(result).await.map_err(|e| vec![e])?;
@@ -66,7 +68,15 @@ impl Build {
                     result.details.values().next().map(|details| details.lint.clone()),
                 ),
             };
-            exporters::export(&context, outputs).await.map_err(|e| vec![e])
+            let mut exported = exporters::export(&context, outputs).await.map_err(|e| vec![e])?;
+            let trees: Vec<Tree> = context.results.into_iter().map(|result| result.tree).collect();
+            // Boxed to keep the type of the future around it small.
+            let cache: BoxFuture<'_, _> = Box::pin(remote_cache::export(&self.job, &trees));
+            let cache = cache.await.map_err(|e| vec![e])?;
+            if let Some(text) = cache.and_then(|manifest| serde_json::to_string(&manifest).ok()) {
+                exported.metadata.insert("cache.manifest".to_owned(), text.into());
+            }
+            Ok(exported)
         })
         .await
     }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use slipway_model::llb::pb;
 use slipway_model::progress::{self, EventSink};
-use slipway_model::solve::Entitlement;
+use slipway_model::solve::{CacheOptions, Entitlement};
 use slipway_model::{Diagnostic, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +90,21 @@ impl Build {
             self.evaluate(&reference).await?;
         }
         Ok(Some(reference))
+    }
+
+    /// Says where caches come from and go to, before anything is built; `inline` puts the cache into the image.
+    pub fn use_cache(&self, options: &CacheOptions, inline: bool) -> Result<(), Diagnostic> {
+        self.job.remote.request(options, inline)
+    }
+
+    /// Reads the caches that are to be imported, if they were not yet.
+    pub(crate) async fn import_caches(&self) {
+        let imported = self.until_cancelled::<_, Diagnostic>(async {
+            self.job.remote.ready(&self.job).await;
+            Ok(())
+        });
+        // Whoever is cancelled hears of it from what comes next.
+        let _ = imported.await;
     }
 
     /// Runs a frontend by name, with BuildKit's options and inputs.

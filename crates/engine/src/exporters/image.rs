@@ -93,6 +93,7 @@ async fn one(
         threads: None,
     };
     let clamp_mtime = context.epoch.filter(|_| options.rewrite_timestamp);
+    let ids: Vec<_> = chain.iter().map(|info| info.id).collect();
     let export = LayerExport { job: job.clone(), format, clamp_mtime, ahead: ahead.clone() };
     let (layers, programs) = blocking(move || export.all(&chain)).await?;
     let mut check = Checked::new(context, result);
@@ -107,7 +108,9 @@ async fn one(
     }
     check.start(top, step.digest()).await?;
     check.finish()?;
-    Ok(assemble::assemble(result.config.clone(), &result.base_history, layers, &result.platform, assemble))
+    let mut config = result.config.clone();
+    crate::remote_cache::embed(job, &mut config, &ids, &layers)?;
+    Ok(assemble::assemble(config, &result.base_history, layers, &result.platform, assemble))
 }
 
 /// Makes blobs of layers, where there are none yet.
@@ -158,7 +161,7 @@ impl LayerExport {
 }
 
 /// Names the same kind of layer as the other family of media types does.
-fn media_type(name: &str, oci: bool) -> String {
+pub(crate) fn media_type(name: &str, oci: bool) -> String {
     let pairs = [
         (MediaType::OCI_LAYER, MediaType::DOCKER_LAYER),
         (MediaType::OCI_LAYER_GZIP, MediaType::DOCKER_LAYER_GZIP),

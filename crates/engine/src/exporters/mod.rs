@@ -8,7 +8,7 @@ pub(crate) mod assemble;
 mod client;
 mod engine_load;
 mod files;
-mod image;
+pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod push;
 mod tarball;

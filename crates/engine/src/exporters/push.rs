@@ -37,7 +37,7 @@ pub(crate) async fn push(
     };
     let step = job.progress.step(format!("pushing {name}"));
     let client = job.blobs.client().insecure(insecure);
-    let pusher = Pusher { job, client, name, ahead: &built.ahead, step: &step };
+    let pusher = Pusher { job, client, name, ahead: Some(&built.ahead), step: &step };
     let pushed = pusher.push(built).await;
     if pushed.is_ok() {
         built.ahead.settle().await;
@@ -53,22 +53,37 @@ pub(crate) async fn push(
     Ok(())
 }
 
-struct Pusher<'a> {
+/// Pushes to one name.
+pub(crate) struct Pusher<'a> {
     job: &'a Arc<Job>,
     client: Client,
     name: Reference,
-    ahead: &'a Ahead,
+    ahead: Option<&'a Ahead>,
     step: &'a Step,
 }
 
-impl Pusher<'_> {
+impl<'a> Pusher<'a> {
+    /// Pushes the parts of a cache, whose layers are told of by the caller.
+    pub(crate) fn of_cache(job: &'a Arc<Job>, client: Client, name: Reference, step: &'a Step) -> Self {
+        Self { job, client, name, ahead: None, step }
+    }
+
+    /// Tells whether the name stands for a manifest already.
+    pub(crate) async fn has(&self, manifest: &Document) -> bool {
+        let there = self.client.resolve(&self.name, Access::Push).await;
+        there.is_ok_and(|there| there.digest == manifest.descriptor.digest)
+    }
+
+    /// Gives the name to a manifest whose parts are there.
+    pub(crate) async fn named_manifest(&self, manifest: &Document) -> Result<(), Diagnostic> {
+        self.manifest(&self.name, manifest).await
+    }
+
     /// Pushes what is missing; tells whether anything was.
     async fn push(&self, built: &Built) -> Result<bool, Diagnostic> {
         let root = &built.root;
         // An error here is not the last word: a registry may refuse reading and allow writing.
-        if let Ok(there) = self.client.resolve(&self.name, Access::Push).await
-            && there.digest == root.descriptor.digest
-        {
+        if self.has(root).await {
             return Ok(false);
         }
         let by_digest = self.name.without_tag().with_digest(root.descriptor.digest);
@@ -108,7 +123,7 @@ impl Pusher<'_> {
         Ok(())
     }
 
-    async fn layer(&self, layer: &Descriptor) -> Result<(), Diagnostic> {
+    pub(crate) async fn layer(&self, layer: &Descriptor) -> Result<(), Diagnostic> {
         let slot = self.job.pushed_slot(&self.name.repository(), &layer.digest);
         slot.get_or_init(|| self.layer_once(layer)).await.clone()
     }
@@ -129,9 +144,11 @@ impl Pusher<'_> {
         let counter = || {
             let name = format!("pushing layer {}", layer.digest);
             let count = || self.step.progress().counter(self.step.digest(), name, layer.size);
-            (layer.size >= SHOWN).then(count)
+            (self.ahead.is_some() && layer.size >= SHOWN).then(count)
         };
-        if let Some(arrived) = self.ahead.arrival(&self.name, &layer.digest, counter).await {
+        if let Some(ahead) = self.ahead
+            && let Some(arrived) = ahead.arrival(&self.name, &layer.digest, counter).await
+        {
             arrived.context(doing)?;
             self.job.blobs.remember(&layer.digest, &BlobSource::Registry(self.name.without_tag()));
             return Ok(());
@@ -147,12 +164,12 @@ impl Pusher<'_> {
         let here = content.contains(&layer.digest).diagnose()?.is_some();
         let pushed = match repositories.first().filter(|_| !here) {
             // A layer that was never downloaded goes from registry to registry, through us only if it must.
-            Some(from) => self.client.copy_blob(from, &self.name, layer, &options).await.context(doing)?,
-            None => {
-                self.job.blobs.ensure(std::slice::from_ref(layer), self.step.digest()).await?;
-                let body = Body::Path(content.path(&layer.digest));
-                self.client.push_blob(&self.name, layer, &body, &options).await.context(doing)?
-            }
+            Some(from) => match self.client.copy_blob(from, &self.name, layer, &options).await {
+                // What a cache has lost is told by fetching it.
+                Err(_) if self.job.blobs.is_of_cache(&layer.digest) => self.send(layer, &options).await?,
+                copied => copied.context(doing)?,
+            },
+            None => self.send(layer, &options).await?,
         };
         if pushed != Pushed::Exists {
             self.job.blobs.remember(&layer.digest, &BlobSource::Registry(self.name.without_tag()));
@@ -160,7 +177,15 @@ impl Pusher<'_> {
         Ok(())
     }
 
-    async fn config(&self, config: &Document) -> Result<(), Diagnostic> {
+    /// Pushes a layer from the store, where it is after this if it was not.
+    async fn send(&self, layer: &Descriptor, options: &PushOptions) -> Result<Pushed, Diagnostic> {
+        self.job.blobs.ensure(std::slice::from_ref(layer), self.step.digest()).await?;
+        let body = Body::Path(self.job.engine.store.content().path(&layer.digest));
+        let pushed = self.client.push_blob(&self.name, layer, &body, options).await;
+        pushed.context(|| format!("cannot push the layer {} to {}", layer.digest, self.name))
+    }
+
+    pub(crate) async fn config(&self, config: &Document) -> Result<(), Diagnostic> {
         let body = Body::Bytes(Bytes::from(config.bytes.clone()));
         self.client
             .push_blob(&self.name, &config.descriptor, &body, &PushOptions::default())

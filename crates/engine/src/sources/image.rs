@@ -69,7 +69,8 @@ pub(super) async fn execute(
     Ok(snapshots.last().copied().map_or(Tree::Empty, Tree::Snapshot))
 }
 
-fn is_layer(media_type: &str) -> bool {
+/// Tells whether a media type is that of a file system layer.
+pub(crate) fn is_layer(media_type: &str) -> bool {
     media_type.starts_with(MediaType::OCI_LAYER)
         || media_type.starts_with(MediaType::DOCKER_LAYER)
         || media_type.starts_with("application/vnd.oci.image.layer.nondistributable.v1.tar")

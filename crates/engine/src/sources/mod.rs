@@ -13,6 +13,8 @@ use slipway_solver::CacheMap;
 use crate::ops::VertexOperation;
 use crate::tree::Tree;
 
+pub(crate) use image::is_layer;
+
 /// What the scheme of a source's identifier says.
 enum Source<'a> {
     Image(&'a str),

@@ -23,6 +23,7 @@ mod load;
 mod main_job;
 mod outputs;
 mod platform_check;
+mod remote_cache;
 mod rootless;
 mod several_errors;
 mod stopped;

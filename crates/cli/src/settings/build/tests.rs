@@ -201,7 +201,11 @@ fn caching_is_chosen() {
     let settings = settings(&["--cache-from=user/app:c", "--cache-to=type=local,dest=x"], &[]).unwrap();
     assert_eq!(settings.request.cache.imports[0].attributes["ref"], "user/app:c");
     assert_eq!(settings.request.cache.exports[0].kind, "local");
-    assert_eq!(settings.notes.len(), 2);
+    assert!(settings.notes.is_empty());
+    let odd = self::settings(&["--cache-from=type=registry,ref=c,mode=max"], &[]).unwrap();
+    assert_eq!(odd.notes, ["`mode` has no effect in `--cache-from type=registry`"]);
+    let inline = self::settings(&["--cache-to=type=inline,mode=max"], &[]).unwrap();
+    assert_eq!(inline.notes, ["`mode=max` has no effect in `--cache-to type=inline`"]);
     assert!(self::settings(&["--cache-to=dest=x"], &[]).is_err());
 }
 

@@ -1,0 +1,236 @@
+//! Reading a cache: its manifest and config, or the configs of images that have one in them.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use serde::Deserialize;
+use slipway_model::{
+    Descriptor, Diagnostic, Digest, ErrorKind, ImageConfig, ImageIndex, Manifest, MediaType, Reference,
+};
+use slipway_registry::{Access, Client};
+
+use super::config::{self, CacheConfig, CacheLayer, Checked, Layer};
+use super::options::ImportFrom;
+use crate::blobs::BlobSource;
+use crate::error::{Context as _, Explain as _};
+use crate::job::Job;
+use crate::sources::layout::Layout;
+
+/// The largest config that is read.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// A cache that was read.
+#[derive(Debug)]
+pub(crate) struct Import {
+    source: BlobSource,
+    content: Checked,
+    /// From every key to the canonical one.
+    keys: HashMap<Digest, Digest>,
+}
+
+impl Import {
+    fn new(source: BlobSource, content: Checked) -> Self {
+        let mut keys: HashMap<Digest, Digest> = HashMap::new();
+        for (canonical, record) in &content.records {
+            for key in &record.keys {
+                keys.insert(*key, *canonical);
+            }
+        }
+        // A key that is canonical itself leads nowhere else.
+        keys.extend(content.records.keys().map(|canonical| (*canonical, *canonical)));
+        Self { source, content, keys }
+    }
+
+    pub(super) fn source(&self) -> &BlobSource {
+        &self.source
+    }
+
+    pub(super) fn canonical(&self, key: &Digest) -> Option<Digest> {
+        self.keys.get(key).copied()
+    }
+
+    /// The keys that lead to a canonical one.
+    pub(super) fn keys(&self, canonical: &Digest) -> &[Digest] {
+        self.content.records.get(canonical).map(|record| record.keys.as_slice()).unwrap_or_default()
+    }
+
+    /// The tops of the layers of all outputs.
+    pub(super) fn outputs(&self, canonical: &Digest) -> Option<&[Option<usize>]> {
+        self.content.records.get(canonical)?.outputs.as_deref()
+    }
+
+    pub(super) fn has_blob(&self, blob: &Digest) -> bool {
+        self.content.layers.iter().flatten().any(|layer| layer.descriptor.digest == *blob)
+    }
+
+    pub(super) fn chain(&self, top: usize) -> Vec<&Layer> {
+        self.content.chain(top)
+    }
+}
+
+/// Imports caches, all at once; those that cannot be used are told of, and left out.
+pub(super) async fn all(job: &Job, places: &[ImportFrom]) -> Vec<Import> {
+    let imports = places.iter().map(|place| async move {
+        let step = job.progress.step(format!("importing cache manifest from {}", place.name()));
+        step.end(read(job, place).await).unwrap_or_default()
+    });
+    futures_util::future::join_all(imports).await.into_iter().flatten().collect()
+}
+
+async fn read(job: &Job, place: &ImportFrom) -> Result<Vec<Import>, Diagnostic> {
+    let (place, root) = match place {
+        ImportFrom::Registry { reference, insecure } => {
+            if *insecure {
+                job.blobs.allow_insecure(reference.domain());
+            }
+            let client = job.blobs.client().insecure(*insecure);
+            let reference = reference.with_default_tag();
+            let found = client.resolve_manifest(&reference, Access::Pull).await;
+            let (descriptor, bytes) = found.map_err(|error| error.explain())?;
+            (Place::Registry(client, reference.without_tag()), (descriptor, bytes.to_vec()))
+        }
+        ImportFrom::Local { directory, selector } => {
+            let layout = Layout::new(directory.clone());
+            let descriptor = layout.select(selector)?;
+            let place = Place::Layout(layout);
+            let bytes = place.read(&descriptor).await?;
+            (place, (descriptor, bytes))
+        }
+    };
+    place.parse(root.0, root.1).await
+}
+
+/// Where the documents of a cache are.
+enum Place {
+    Registry(Client, Reference),
+    Layout(Layout),
+}
+
+impl Place {
+    fn source(&self) -> BlobSource {
+        match self {
+            Self::Registry(_, repository) => BlobSource::Registry(repository.clone()),
+            Self::Layout(layout) => BlobSource::Layout(layout.path().to_owned()),
+        }
+    }
+
+    async fn read(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Diagnostic> {
+        let media_type = &descriptor.media_type;
+        let manifest = MediaType::is_index(media_type) || MediaType::is_manifest(media_type);
+        match self {
+            Self::Registry(client, repository) if manifest => {
+                client.manifest(repository, descriptor).await.diagnose().map(|bytes| bytes.to_vec())
+            }
+            Self::Registry(client, repository) => client
+                .blob_bytes(repository, descriptor, MAX_CONFIG)
+                .await
+                .diagnose()
+                .map(|bytes| bytes.to_vec()),
+            Self::Layout(layout) => layout
+                .read(&descriptor.digest)
+                .context(|| format!("cannot read the cache in `{}`", layout.path().display())),
+        }
+    }
+
+    /// Reads what the root document refers to.
+    async fn parse(&self, root: Descriptor, bytes: Vec<u8>) -> Result<Vec<Import>, Diagnostic> {
+        #[derive(Deserialize)]
+        struct Shape {
+            #[serde(default)]
+            manifests: Option<serde_json::Value>,
+        }
+        let shape: Shape = json(&bytes, "manifest")?;
+        let (listed, images) = match shape.manifests {
+            Some(_) => {
+                let index: ImageIndex = json(&bytes, "index")?;
+                (index.manifests, Vec::new())
+            }
+            None => {
+                let manifest: Manifest = json(&bytes, "manifest")?;
+                let mut listed = manifest.layers.clone();
+                listed.push(manifest.config.clone());
+                (listed, vec![manifest])
+            }
+        };
+        let is_config = |descriptor: &&Descriptor| descriptor.media_type == config::CONFIG_TYPE;
+        if let Some(described) = listed.iter().find(is_config) {
+            let config: CacheConfig = json(&self.read(described).await?, "cache config")?;
+            let blobs = listed.iter().map(|blob| (blob.digest, blob.clone())).collect();
+            let checked = config.check(&blobs).map_err(unusable)?;
+            return Ok(vec![Import::new(self.source(), checked)]);
+        }
+        let images = match images.is_empty() {
+            false => images,
+            true => self.images(&root, &listed).await?,
+        };
+        let mut imports = Vec::new();
+        for image in &images {
+            imports.extend(self.inline(image).await?);
+        }
+        Ok(imports)
+    }
+
+    /// Reads the manifests of an index of images.
+    async fn images(&self, root: &Descriptor, listed: &[Descriptor]) -> Result<Vec<Manifest>, Diagnostic> {
+        let is_image = |descriptor: &&Descriptor| {
+            let known = descriptor.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
+            known && MediaType::is_manifest(&descriptor.media_type)
+        };
+        let reads = listed
+            .iter()
+            .filter(is_image)
+            .map(|descriptor| async move { json::<Manifest>(&self.read(descriptor).await?, "manifest") });
+        let images = futures_util::future::try_join_all(reads).await?;
+        if images.is_empty() {
+            return Err(unusable(format!("{} has neither a cache nor an image", root.digest)));
+        }
+        Ok(images)
+    }
+
+    /// Reads the cache in an image; most images have none.
+    async fn inline(&self, image: &Manifest) -> Result<Option<Import>, Diagnostic> {
+        let text = self.read(&image.config).await?;
+        let config: ImageConfig = json(&text, "image config")?;
+        let Some(embedded) = config.extra.get(config::INLINE).and_then(|value| value.as_str()) else {
+            return Ok(None);
+        };
+        let records = base64::engine::general_purpose::STANDARD
+            .decode(embedded)
+            .map_err(|error| unusable(format!("the cache in the image: {error}")))?;
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != image.layers.len() {
+            return Err(unusable("the image's manifest and config have different layers".to_owned()));
+        }
+        let mut history = config.history.iter().filter(|entry| !entry.empty_layer);
+        let mut layers = Vec::new();
+        let mut blobs: HashMap<Digest, Descriptor> = HashMap::new();
+        for (position, (blob, diff_id)) in image.layers.iter().zip(diff_ids).enumerate() {
+            let entry = history.next();
+            let created = entry.and_then(|entry| entry.created.clone()).unwrap_or_default();
+            layers.push(CacheLayer {
+                blob: blob.digest.to_string(),
+                parent: position as i64 - 1,
+                annotations: Some(config::LayerAnnotations {
+                    diff_id: diff_id.to_string(),
+                    created_at: created,
+                    ..config::LayerAnnotations::default()
+                }),
+            });
+            let mut blob = blob.clone();
+            let description = entry.and_then(|entry| entry.created_by.clone()).unwrap_or_default();
+            blob.annotations.insert(config::DESCRIPTION.to_owned(), description);
+            blobs.entry(blob.digest).or_insert(blob);
+        }
+        let config = CacheConfig { layers, records: json(&records, "cache in the image")? };
+        let checked = config.check(&blobs).map_err(unusable)?;
+        Ok(Some(Import::new(self.source(), checked)))
+    }
+}
+
+fn json<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Diagnostic> {
+    serde_json::from_slice(bytes).map_err(|error| unusable(format!("the {what} is no valid JSON: {error}")))
+}
+
+fn unusable(cause: String) -> Diagnostic {
+    Diagnostic::new(ErrorKind::Environment, "cannot use the cache").cause(cause)
+}

@@ -1,0 +1,213 @@
+//! The cache in other places than the local state: `--cache-from`, `--cache-to`, and the cache in an image.
+//!
+//! An import is a set of keys and of layers that results are made of; it is asked after the local state, in the
+//! order of the flags. A hit makes the layers known as those of a base image are: their blobs are fetched when
+//! somebody needs their bytes, or never. So that a hit can be relied on, it is checked first that the blobs
+//! are still there. What was hit becomes part of the local state.
+//!
+//! An import that cannot be used is told of and passed over: a cache never fails a build. Its blobs are
+//! checked against their digests when they come. Whoever can write to a cache decides what steps result in, as
+//! in any other builder; import only what you trust.
+//!
+//! An export holds the keys of all steps that were looked at, and the results that the mode asks for.
+
+mod config;
+mod export;
+mod import;
+mod inline;
+mod layers;
+mod options;
+mod target;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use slipway_model::llb::pb;
+use slipway_model::solve::CacheOptions;
+use slipway_model::{Descriptor, Diagnostic, Digest};
+use slipway_solver::VertexKeys;
+use slipway_store::{CacheTable, SnapshotId};
+use tokio::sync::OnceCell;
+
+use crate::blobs::BlobSource;
+use crate::error::Context as _;
+use crate::job::Job;
+use crate::ops::VertexOperation;
+use crate::tree::{Tree, TreeRecord};
+
+pub(crate) use export::export;
+pub(crate) use import::Import;
+pub(crate) use inline::embed;
+pub(crate) use options::Requested;
+
+/// The remote caches of one build.
+#[derive(Default)]
+pub(crate) struct RemoteCache {
+    requested: OnceLock<Requested>,
+    /// What is not here is as good as gone.
+    distrust: OnceLock<()>,
+    imports: OnceCell<Vec<Import>>,
+    /// By vertex.
+    used: Mutex<BTreeMap<Digest, Used>>,
+    /// Keys that were found in an import, and what they stand for.
+    links: Mutex<Vec<(Digest, Digest)>>,
+    /// Whether blobs can be had.
+    available: Mutex<HashMap<Digest, Arc<OnceCell<bool>>>>,
+}
+
+/// A vertex that the build looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct Used {
+    keys: VertexKeys,
+    /// Vertices.
+    inputs: Vec<Digest>,
+    /// A directory of the client: its key is another in every build.
+    local: bool,
+}
+
+impl RemoteCache {
+    /// Says where caches come from and go to; the first call counts.
+    pub(crate) fn request(&self, options: &CacheOptions, inline: bool) -> Result<(), Diagnostic> {
+        let _ = self.requested.set(Requested::parse(options, inline)?);
+        Ok(())
+    }
+
+    /// Uses no layer that is known from a cache and not here: one of them could not be had when it was needed.
+    pub(crate) fn distrust(&self) {
+        let _ = self.distrust.set(());
+    }
+
+    pub(crate) fn requested(&self) -> Option<&Requested> {
+        self.requested.get()
+    }
+
+    /// Tells whether the build's keys are to be remembered for an export.
+    fn exports(&self) -> bool {
+        self.requested().is_some_and(|requested| requested.inline || !requested.exports.is_empty())
+    }
+
+    /// Tells whether a cache is exported besides the image.
+    pub(crate) fn exports_apart(&self) -> bool {
+        self.requested().is_some_and(|requested| !requested.exports.is_empty())
+    }
+
+    /// Imports what is to be imported, once.
+    pub(crate) async fn ready(&self, job: &Job) {
+        let Some(requested) = self.requested().filter(|requested| !requested.imports.is_empty()) else {
+            return;
+        };
+        // Boxed to keep the types of the futures around it small.
+        let all: BoxFuture<'_, Vec<Import>> = Box::pin(import::all(job, &requested.imports));
+        self.imports.get_or_init(|| all).await;
+    }
+
+    fn imports(&self) -> &[Import] {
+        self.imports.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Finds what a key stands for in an import.
+    pub(crate) fn lookup(&self, key: &Digest) -> Option<Digest> {
+        let canonical = self.imports().iter().find_map(|import| import.canonical(key))?;
+        self.links.lock().push((*key, canonical));
+        Some(canonical)
+    }
+
+    /// Tells whether an import has the result of a canonical key.
+    pub(crate) fn has(&self, canonical: &Digest) -> bool {
+        self.imports().iter().any(|import| import.outputs(canonical).is_some())
+    }
+
+    /// Brings a result of an import into the local state, its layers not fetched; `None` if it is gone.
+    pub(crate) async fn fetch(&self, job: &Job, canonical: &Digest) -> Option<Vec<Tree>> {
+        for import in self.imports() {
+            let Some(outputs) = import.outputs(canonical) else { continue };
+            let chains = outputs.iter().flatten().map(|top| import.chain(*top));
+            let layers: HashMap<Digest, &Descriptor> =
+                chains.flatten().map(|layer| (layer.descriptor.digest, &layer.descriptor)).collect();
+            for digest in layers.keys() {
+                job.blobs.remember(digest, import.source());
+            }
+            if !self.all_available(job, layers.keys().copied().collect()).await {
+                tracing::warn!(%canonical, "layers of a cached result are gone");
+                continue;
+            }
+            match self.keep(job, import, canonical, outputs) {
+                Ok(trees) => return Some(trees),
+                Err(error) => tracing::warn!(%error, "could not use a result of an imported cache"),
+            }
+        }
+        None
+    }
+
+    fn keep(
+        &self,
+        job: &Job,
+        import: &Import,
+        canonical: &Digest,
+        outputs: &[Option<usize>],
+    ) -> Result<Vec<Tree>, Diagnostic> {
+        let store = &job.engine.store;
+        let mut trees = Vec::with_capacity(outputs.len());
+        let mut blobs: Vec<Digest> = Vec::new();
+        for output in outputs {
+            let Some(top) = output else {
+                trees.push(Tree::Empty);
+                continue;
+            };
+            let layers: Vec<_> = import.chain(*top).into_iter().map(layers::to_store).collect();
+            blobs.extend(layers.iter().map(|(blob, _)| blob.descriptor.digest));
+            let snapshots = store.snapshots().add_image(&layers, &job.lease).diagnose()?;
+            trees.push(snapshots.last().copied().map_or(Tree::Empty, Tree::Snapshot));
+        }
+        job.blobs.note_of_cache(&blobs)?;
+        let records: Vec<TreeRecord> = trees.iter().filter_map(Tree::record).collect();
+        let payload = serde_json::to_vec(&records).unwrap_or_default();
+        let snapshots: Vec<SnapshotId> = trees.iter().filter_map(Tree::snapshot).collect();
+        store.cache().put(canonical, import.keys(canonical), &payload, &snapshots, &job.lease).diagnose()?;
+        Ok(trees)
+    }
+
+    /// Lists the layers of snapshots that only a cache has, and that may be gone by now.
+    pub(crate) fn doubtful(&self, job: &Job, snapshots: &[SnapshotId]) -> Vec<Digest> {
+        let known = job.engine.store.snapshots();
+        let needed = |id: &SnapshotId| known.needed_blobs(*id).unwrap_or_default();
+        let blobs = snapshots.iter().flat_map(needed).map(|(_, blob)| blob.descriptor.digest);
+        blobs.filter(|blob| !job.blobs.is_here(blob) && job.blobs.is_of_cache(blob)).collect()
+    }
+
+    /// Tells whether all blobs are here or can be had.
+    pub(crate) async fn all_available(&self, job: &Job, blobs: Vec<Digest>) -> bool {
+        if self.distrust.get().is_some() {
+            return blobs.iter().all(|blob| job.blobs.is_here(blob));
+        }
+        let asked = blobs.iter().map(|blob| async move {
+            let slot = self.available.lock().entry(*blob).or_default().clone();
+            *slot.get_or_init(|| job.blobs.available(blob)).await
+        });
+        futures_util::future::join_all(asked).await.into_iter().all(|available| available)
+    }
+
+    /// Remembers the keys of a vertex, if they are going to be exported.
+    pub(crate) fn keyed(&self, operation: &VertexOperation, keys: &VertexKeys) {
+        if !self.exports() {
+            return;
+        }
+        let vertex = &operation.vertex;
+        let local = matches!(&vertex.op.op, Some(pb::op::Op::Source(source)) if source.identifier.starts_with("local://"));
+        let inputs = vertex.inputs.iter().map(|edge| edge.vertex).collect();
+        self.used.lock().insert(vertex.digest, Used { keys: keys.clone(), inputs, local });
+    }
+
+    /// Makes the keys that were found in imports known to the local state.
+    pub(crate) fn flush(&self, table: &CacheTable) {
+        let links = std::mem::take(&mut *self.links.lock());
+        if let Err(error) = table.link_all(&links) {
+            tracing::warn!(%error, "could not keep the keys of an imported cache");
+        }
+    }
+}
+
+/// A place that blobs of a cache are in.
+type Source = BlobSource;

@@ -1,0 +1,239 @@
+//! Putting a cache where it goes: blobs first, then the config, then the manifest, then the name.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use slipway_model::oci::{Annotations, Extra};
+use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, ImageIndex, Manifest, MediaType};
+use slipway_store::ContentStore;
+
+use super::options::{ExportTarget, ExportTo};
+use crate::error::{Context as _, blocking};
+use crate::exporters::assemble::Document;
+use crate::exporters::layout::{LAYOUT, REF_NAME, replace};
+use crate::exporters::push::Pusher;
+use crate::job::Job;
+use crate::progress::{Counter, Step};
+
+/// What a cache is made of.
+#[derive(Clone)]
+pub(super) struct Parts {
+    blobs: Vec<Descriptor>,
+    config: Document,
+    /// The manifest or index over the others.
+    manifest: Document,
+}
+
+/// Shows that a part is being written, until it is dropped.
+type Show<'a> = &'a (dyn Fn(String) -> Counter + Send + Sync);
+
+impl Parts {
+    pub(super) fn new(to: &ExportTo, blobs: Vec<Descriptor>, config: Document) -> Result<Self, Diagnostic> {
+        let manifest = manifest(to, &blobs, &config)?;
+        Ok(Self { blobs, config, manifest })
+    }
+
+    /// Writes what is missing; returns what describes the manifest.
+    pub(super) async fn write(
+        self,
+        job: &Arc<Job>,
+        to: &ExportTo,
+        step: &Step,
+    ) -> Result<Descriptor, Diagnostic> {
+        let descriptor = self.manifest.descriptor.clone();
+        let (progress, shown) = (step.progress().clone(), step.digest());
+        let show = move |name: String| progress.counter(shown, name, 0);
+        match &to.target {
+            ExportTarget::Registry { reference, insecure } => {
+                let client = job.blobs.client().insecure(*insecure);
+                let pusher = Pusher::of_cache(job, client, reference.with_default_tag(), step);
+                self.push(&pusher, &show).await?;
+            }
+            ExportTarget::Local { directory, tag, reset } => {
+                std::fs::create_dir_all(directory.join("blobs/sha256"))
+                    .context(|| format!("cannot make the directory `{}`", directory.display()))?;
+                let missing: Vec<Descriptor> =
+                    self.blobs.iter().filter(|blob| !is_there(directory, blob)).cloned().collect();
+                job.blobs.ensure(&missing, step.digest()).await?;
+                let local = Local { directory: directory.clone(), tag: tag.clone(), reset: *reset };
+                let content = job.engine.store.content();
+                blocking(move || {
+                    let written = local.write(&content, &missing, &self, &show);
+                    written.map_err(|error| failed(&local.directory, &error))
+                })
+                .await?;
+            }
+        }
+        Ok(descriptor)
+    }
+
+    async fn push(&self, pusher: &Pusher<'_>, show: Show<'_>) -> Result<(), Diagnostic> {
+        if pusher.has(&self.manifest).await {
+            return Ok(());
+        }
+        let push = |blob: &Descriptor| {
+            let (blob, shown) = (blob.clone(), show(format!("writing layer {}", blob.digest)));
+            async move {
+                let pushed = pusher.layer(&blob).await;
+                drop(shown);
+                pushed
+            }
+        };
+        let mut layers: FuturesUnordered<_> = self.blobs.iter().map(push).collect();
+        while let Some(done) = layers.next().await {
+            done?;
+        }
+        let shown = show(self.config_name());
+        pusher.config(&self.config).await?;
+        drop(shown);
+        let _shown = show(self.manifest_name());
+        pusher.named_manifest(&self.manifest).await
+    }
+
+    fn config_name(&self) -> String {
+        format!("writing config {}", self.config.descriptor.digest)
+    }
+
+    fn manifest_name(&self) -> String {
+        let Descriptor { media_type, digest, .. } = &self.manifest.descriptor;
+        let kind = if MediaType::is_index(media_type) { "" } else { "image " };
+        format!("writing cache {kind}manifest {digest}")
+    }
+}
+
+fn manifest(to: &ExportTo, blobs: &[Descriptor], config: &Document) -> Result<Document, Diagnostic> {
+    let (media_type, text) = if to.image_manifest {
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: Some(MediaType::OCI_MANIFEST.to_owned()),
+            artifact_type: None,
+            config: config.descriptor.clone(),
+            layers: blobs.to_vec(),
+            subject: None,
+            annotations: Annotations::new(),
+            extra: Extra::new(),
+        };
+        (MediaType::OCI_MANIFEST, serde_json::to_vec(&manifest))
+    } else {
+        let media_type = if to.oci { MediaType::OCI_INDEX } else { MediaType::DOCKER_INDEX };
+        let listed = blobs.iter().chain([&config.descriptor]).cloned().collect();
+        (media_type, serde_json::to_vec(&index_of(media_type, listed)))
+    };
+    let bytes = text.map_err(|error| crate::error::internal(error.to_string()))?;
+    Ok(Document { descriptor: Descriptor::of(media_type, &bytes), bytes })
+}
+
+fn index_of(media_type: &str, manifests: Vec<Descriptor>) -> ImageIndex {
+    ImageIndex {
+        schema_version: 2,
+        media_type: Some(media_type.to_owned()),
+        artifact_type: None,
+        manifests,
+        subject: None,
+        annotations: Annotations::new(),
+        extra: Extra::new(),
+    }
+}
+
+/// A directory in OCI layout with caches in it, by tag.
+struct Local {
+    directory: std::path::PathBuf,
+    tag: String,
+    reset: bool,
+}
+
+impl Local {
+    fn write(
+        &self,
+        content: &ContentStore,
+        missing: &[Descriptor],
+        parts: &Parts,
+        show: Show<'_>,
+    ) -> io::Result<()> {
+        for blob in missing {
+            let _shown = show(format!("writing layer {}", blob.digest));
+            let mut from = content.open(&blob.digest).map_err(io::Error::other)?;
+            replace(&self.blob(&blob.digest), |mut file| io::copy(&mut from, &mut file).map(drop))?;
+        }
+        let documents = [(&parts.config, parts.config_name()), (&parts.manifest, parts.manifest_name())];
+        for (document, name) in documents {
+            let _shown = show(name);
+            let to = self.blob(&document.descriptor.digest);
+            replace(&to, |mut file| file.write_all(&document.bytes))?;
+        }
+        replace(&self.directory.join("oci-layout"), |mut file| file.write_all(LAYOUT.as_bytes()))?;
+        let index = self.list(&parts.manifest)?;
+        if self.reset { self.remove_unused(&index) } else { Ok(()) }
+    }
+
+    fn blob(&self, digest: &Digest) -> std::path::PathBuf {
+        self.directory.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Gives the manifest its tag; those of other tags stay.
+    fn list(&self, manifest: &Document) -> io::Result<ImageIndex> {
+        let lock = File::create(self.directory.join("index.json.lock"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+        let path = self.directory.join("index.json");
+        let mut index: ImageIndex = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                index_of(MediaType::OCI_INDEX, Vec::new())
+            }
+            Err(error) => return Err(error),
+        };
+        index.manifests.retain(|one| one.annotations.get(REF_NAME) != Some(&self.tag));
+        let mut descriptor = manifest.descriptor.clone();
+        descriptor.annotations.insert(REF_NAME.to_owned(), self.tag.clone());
+        index.manifests.push(descriptor);
+        let text = serde_json::to_vec(&index)?;
+        replace(&path, |mut file| file.write_all(&text))?;
+        Ok(index)
+    }
+
+    /// Removes blobs that no manifest of the index needs.
+    fn remove_unused(&self, index: &ImageIndex) -> io::Result<()> {
+        let mut needed = std::collections::HashSet::new();
+        let mut queue = index.manifests.clone();
+        while let Some(descriptor) = queue.pop() {
+            if !needed.insert(descriptor.digest.hex()) {
+                continue;
+            }
+            let read = || std::fs::read(self.blob(&descriptor.digest));
+            if MediaType::is_index(&descriptor.media_type) {
+                queue.extend(serde_json::from_slice::<ImageIndex>(&read()?)?.manifests);
+            } else if MediaType::is_manifest(&descriptor.media_type) {
+                let manifest: Manifest = serde_json::from_slice(&read()?)?;
+                queue.push(manifest.config);
+                queue.extend(manifest.layers);
+            }
+        }
+        for entry in std::fs::read_dir(self.directory.join("blobs/sha256"))? {
+            let entry = entry?;
+            if !needed.contains(&*entry.file_name().to_string_lossy()) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_there(directory: &Path, blob: &Descriptor) -> bool {
+    let path = directory.join("blobs/sha256").join(blob.digest.hex());
+    std::fs::metadata(path).is_ok_and(|found| found.len() == blob.size)
+}
+
+fn failed(directory: &Path, error: &io::Error) -> Diagnostic {
+    let message = format!("cannot write the cache to `{}`", directory.display());
+    let diagnostic = Diagnostic::new(ErrorKind::Environment, message).cause(error.to_string());
+    match error.kind() {
+        io::ErrorKind::StorageFull => {
+            diagnostic.hint("free some space; `reset=true` drops what no tag needs")
+        }
+        _ => diagnostic,
+    }
+}
