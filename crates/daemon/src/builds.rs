@@ -95,6 +95,12 @@ impl Builds {
         self.wait_for(id, look).await
     }
 
+    /// Tells whether a build is under way or has just ended.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        let state = self.inner.state.lock();
+        state.running.contains_key(id) || state.ended.iter().any(|(ended, _)| ended == id)
+    }
+
     /// Finds the gateway of a build.
     pub(crate) async fn bridge(&self, id: &str) -> Result<Arc<Bridge>, Status> {
         let look = |state: &State| state.running.get(id).and_then(|entry| entry.bridge.clone());

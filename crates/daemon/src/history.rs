@@ -15,16 +15,21 @@ use tokio::sync::broadcast;
 use tonic::{Code, Status};
 
 use crate::wire::control::{
-    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest,
-    UpdateBuildHistoryRequest,
+    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, Descriptor,
+    StatusResponse, UpdateBuildHistoryRequest,
 };
 use crate::wire::extra::ControlSolveRequest;
-use crate::wire::{RpcStatus, timestamp};
+use crate::wire::{RpcStatus, status, timestamp};
 
 /// How many records are kept that nobody pinned.
 const KEPT: usize = 100;
 /// How many events a slow listener may be behind.
 const BEHIND: usize = 256;
+
+/// What happened in a build: messages, each with its length before it.
+const LOGS: &str = "application/vnd.buildkit.status.v0";
+/// The whole of an error; the reference spells it so.
+const ERROR: &str = "application/vnd.googeapis.google.rpc.status+proto";
 
 /// The records of a daemon.
 #[derive(Clone)]
@@ -56,6 +61,9 @@ impl History {
         let directory = root.join("daemon-history");
         let mut done = BTreeMap::new();
         for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
             let bytes = std::fs::read(entry.path()).unwrap_or_default();
             if let Ok(record) = BuildHistoryRecord::decode(bytes.as_slice())
                 && !record.r#ref.is_empty()
@@ -97,10 +105,72 @@ impl History {
         };
         self.keep(&record);
         for old in dropped {
-            let _ = std::fs::remove_file(self.file(&old.r#ref));
+            self.forget(&old);
             self.tell(BuildHistoryEventType::Deleted, old);
         }
         self.tell(BuildHistoryEventType::Complete, record);
+    }
+
+    /// Returns where a blob of a record is.
+    pub(crate) fn blob(&self, digest: &Digest) -> PathBuf {
+        self.inner.directory.join("blobs").join(digest.hex())
+    }
+
+    /// Lists the blobs that records name.
+    pub(crate) fn blobs(&self) -> Vec<(Digest, u64)> {
+        let state = self.inner.state.lock();
+        let named = state.done.values().flat_map(|record| [&record.logs, &record.external_error]);
+        let blobs = named.flatten().filter_map(|blob| Some((blob.digest.parse().ok()?, blob.size as u64)));
+        blobs.collect::<BTreeMap<_, _>>().into_iter().collect()
+    }
+
+    /// Keeps a blob of a record; `None` if that is not possible.
+    fn put(&self, media_type: &str, bytes: &[u8]) -> Option<Descriptor> {
+        let digest = Digest::of(bytes);
+        let path = self.blob(&digest);
+        let write = || {
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            let new = path.with_extension("new");
+            std::fs::write(&new, bytes)?;
+            std::fs::rename(new, &path)
+        };
+        if let Err(error) = write() {
+            tracing::warn!(%error, "could not keep a part of a build record");
+            return None;
+        }
+        Some(Descriptor {
+            media_type: media_type.to_owned(),
+            digest: digest.to_string(),
+            size: bytes.len() as i64,
+            ..Descriptor::default()
+        })
+    }
+
+    /// Removes a record's file and the blobs that no other record names.
+    fn forget(&self, record: &BuildHistoryRecord) {
+        let _ = std::fs::remove_file(self.file(&record.r#ref));
+        let kept: HashSet<Digest> = self.blobs().into_iter().map(|(digest, _)| digest).collect();
+        for blob in [&record.logs, &record.external_error].into_iter().flatten() {
+            if let Ok(digest) = blob.digest.parse::<Digest>()
+                && !kept.contains(&digest)
+            {
+                let _ = std::fs::remove_file(self.blob(&digest));
+            }
+        }
+    }
+
+    /// Reads what happened in a build that has ended; `None` if it is not known.
+    pub(crate) fn happened(&self, id: &str) -> Option<Vec<StatusResponse>> {
+        let logs = self.inner.state.lock().done.get(id)?.logs.clone()?;
+        let bytes = std::fs::read(self.blob(&logs.digest.parse().ok()?)).ok()?;
+        let mut rest = bytes.as_slice();
+        let mut responses = Vec::new();
+        while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+            let length = u32::from_le_bytes(*length) as usize;
+            responses.push(StatusResponse::decode(tail.get(..length)?).ok()?);
+            rest = &tail[length..];
+        }
+        Some(responses)
     }
 
     fn file(&self, id: &str) -> PathBuf {
@@ -176,7 +246,7 @@ impl History {
         let missing = || Status::not_found(format!("failed to retrieve bucket for record: {id}"));
         if request.delete {
             let record = self.inner.state.lock().done.remove(id).ok_or_else(missing)?;
-            let _ = std::fs::remove_file(self.file(id));
+            self.forget(&record);
             self.tell(BuildHistoryEventType::Deleted, record);
             return Ok(());
         }
@@ -213,10 +283,15 @@ impl Recording {
     pub(crate) fn finish(mut self, events: &[Event], result: Result<&BTreeMap<String, String>, &Status>) {
         let Some(mut record) = self.record.take() else { return };
         count(&mut record, events);
+        record.logs = self.history.put(LOGS, &framed(events));
         record.completed_at = Some(timestamp(SystemTime::now()));
         match result {
             Ok(response) => record.exporter_response = response.clone().into_iter().collect(),
-            Err(status) => record.error = Some(rpc(status)),
+            Err(status) => {
+                let whole = rpc(status);
+                record.external_error = self.history.put(ERROR, &whole.encode_to_vec());
+                record.error = Some(RpcStatus { details: Vec::new(), ..whole });
+            }
         }
         self.history.complete(record);
     }
@@ -241,6 +316,27 @@ fn rpc(status: &Status) -> RpcStatus {
             details: Vec::new(),
         },
     }
+}
+
+/// Encodes what happened, in messages of a good size.
+fn framed(events: &[Event]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut response = StatusResponse::default();
+    let mut flush = |response: &mut StatusResponse| {
+        let message = std::mem::take(response).encode_to_vec();
+        if !message.is_empty() {
+            bytes.extend_from_slice(&(message.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(&message);
+        }
+    };
+    for event in events {
+        status::add(&mut response, event);
+        if status::is_full(&response) {
+            flush(&mut response);
+        }
+    }
+    flush(&mut response);
+    bytes
 }
 
 /// Counts steps by what was last said of each.

@@ -13,6 +13,7 @@
 
 mod builds;
 pub mod client;
+mod content;
 mod control;
 mod fsutil;
 mod gateway;

@@ -104,6 +104,11 @@ impl Engine {
         Ok(built.root.descriptor.digest)
     }
 
+    /// Opens a blob of the store.
+    pub fn open_blob(&self, digest: &Digest) -> Result<std::fs::File, Diagnostic> {
+        self.inner.store.content().open(digest).diagnose()
+    }
+
     /// Lists what takes up space.
     pub fn usage(&self) -> Result<Vec<UsageItem>, Diagnostic> {
         self.inner.store.usage().diagnose()

@@ -72,6 +72,7 @@ impl Engine {
             }
         };
         let options = ExportOptions {
+            keep: true,
             epoch: match request.source_date_epoch {
                 Some(SourceDateEpoch::Seconds(seconds)) => Some(seconds),
                 _ => None,

@@ -72,7 +72,13 @@ impl Control for ControlService {
     type StatusStream = Messages<StatusResponse>;
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
-        let happened = self.0.builds.happened(&request.get_ref().r#ref).await?;
+        let id = &request.get_ref().r#ref;
+        if !self.0.builds.knows(id)
+            && let Some(responses) = self.0.history.happened(id)
+        {
+            return Ok(Response::new(stream::iter(responses.into_iter().map(Ok)).boxed()));
+        }
+        let happened = self.0.builds.happened(id).await?;
         let responses = stream::unfold((happened, 0usize), |(happened, from)| async move {
             let events = happened.since(from).await?;
             let mut response = StatusResponse::default();

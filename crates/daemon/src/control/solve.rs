@@ -180,7 +180,9 @@ fn entitlements(daemon: &Daemon, names: &[String]) -> Result<BTreeSet<Entitlemen
             _ => return Err(Status::unknown(format!("unknown entitlement {name}"))),
         };
         if !daemon.config.entitlements.contains(&entitlement) {
-            return Err(Status::unknown(format!("{name} is not allowed")));
+            return Err(Status::unknown(format!(
+                "granting entitlement {name} is not allowed by build daemon configuration"
+            )));
         }
         granted.insert(entitlement);
     }

@@ -139,6 +139,7 @@ fn services(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(60)))
         .add_service(HealthServer::new(Healthy))
+        .add_service(crate::content::Content(daemon.clone()))
         .add_service(WholeSolve { inner: control, call: SolveCall(daemon.clone()) })
         .add_service(WholeSolve { inner: bridge, call: solve }))
 }

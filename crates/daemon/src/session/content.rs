@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use slipway_engine::session::ContentReader;
 use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind};
 use tokio::io::AsyncReadExt as _;
@@ -22,6 +22,8 @@ use crate::wire::extra::content::{
     InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse, WriteAction, WriteContentRequest,
     WriteContentResponse,
 };
+use crate::wire::upload::BytesMessage;
+use crate::wire::upload::upload_client::UploadClient;
 
 /// The header that names the store.
 const STORE: &str = "buildkit-attachable-store-id";
@@ -80,6 +82,25 @@ pub(super) async fn read(
     let parts = answer
         .into_inner()
         .map_ok(|part| part.data)
+        .map_err(std::io::Error::other)
+        .take_until(async move { gone.cancelled().await });
+    Ok(Box::new(StreamReader::new(Box::pin(parts))))
+}
+
+/// Reads what the client uploads under a path.
+pub(super) async fn upload(client: Arc<ClientSession>, path: &str) -> Result<ContentReader, Diagnostic> {
+    let failed = |status: &Status| failed("cannot read what the client uploads", status);
+    let mut request = Request::new(stream::empty::<BytesMessage>());
+    let value = MetadataValue::try_from(path)
+        .map_err(|_| Diagnostic::new(ErrorKind::User, format!("invalid path `{path}` of an upload")))?;
+    request.metadata_mut().insert("urlpath", value);
+    request.metadata_mut().insert("urlhost", MetadataValue::from_static("buildkit-session"));
+    let mut service = UploadClient::new(client.channel()).max_decoding_message_size(MAX_MESSAGE);
+    let answer = client.call(service.pull(request)).await.map_err(|status| failed(&status))?;
+    let gone = client.gone().clone();
+    let parts = answer
+        .into_inner()
+        .map_ok(|part| Bytes::from(part.data))
         .map_err(std::io::Error::other)
         .take_until(async move { gone.cancelled().await });
     Ok(Box::new(StreamReader::new(Box::pin(parts))))

@@ -106,6 +106,10 @@ impl Session for BuildSession {
         super::content::write(&*self.client().await?, store, descriptor, content).await
     }
 
+    async fn upload(&self, path: &str) -> Result<ContentReader, Diagnostic> {
+        super::content::upload(self.client().await?, path).await
+    }
+
     async fn file(
         &self,
         exporter: &ExporterId,

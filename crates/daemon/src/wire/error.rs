@@ -72,8 +72,15 @@ pub(crate) fn into_status(status: RpcStatus) -> Status {
     Status::with_details(code, encoded.message.clone(), encoded.encode_to_vec().into())
 }
 
+/// Words the message as clients know it: a checksum is of a reference.
 fn text(diagnostic: &Diagnostic) -> String {
-    diagnostic.to_string()
+    let text = diagnostic.to_string();
+    let Some(vertex) = &diagnostic.vertex else { return text };
+    let short = &vertex.hex()[..25];
+    text.replace(
+        "failed to calculate checksum of \"",
+        &format!("failed to calculate checksum of ref {short}: \""),
+    )
 }
 
 fn detail(name: &str, value: &Value) -> Any {

@@ -100,6 +100,18 @@ pub(crate) mod content {
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct ListContentRequest {
+        #[prost(string, repeated, tag = "1")]
+        pub(crate) filters: Vec<String>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(crate) struct ListContentResponse {
+        #[prost(message, repeated, tag = "1")]
+        pub(crate) info: Vec<Info>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
     pub(crate) struct ReadContentRequest {
         #[prost(string, tag = "1")]
         pub(crate) digest: String,

@@ -22,6 +22,7 @@ pub(crate) use proto::moby::buildkit::v1 as control;
 pub(crate) use proto::moby::buildkit::v1::{apicaps, frontend as gateway, types};
 pub(crate) use proto::moby::filesync::{packet as filesync, v1 as auth};
 pub(crate) use proto::moby::sshforward::v1 as ssh;
+pub(crate) use proto::moby::upload::v1 as upload;
 pub(crate) use proto::pb as wire_pb;
 
 /// Turns a message into another type of the same shape, as the two forms of LLB are.

@@ -19,6 +19,8 @@ pub struct ExportOptions {
     /// Seconds since 1970 that times are clamped to; replaces what the result says.
     pub epoch: Option<i64>,
     pub platform_check: PlatformCheck,
+    /// Gives images their names in slipway's own store, so that they can be run and pushed later.
+    pub keep: bool,
 }
 
 impl Build {
@@ -64,6 +66,7 @@ impl Build {
                 epoch: options.epoch.or_else(|| result.epoch()),
                 force_index: matches!(result.refs, Refs::ByPlatform(_)),
                 platform_check: options.platform_check,
+                keep: options.keep,
                 identical_layers: IdenticalLayers::new(
                     result.details.values().next().map(|details| details.lint.clone()),
                 ),

@@ -132,6 +132,8 @@ pub(crate) struct ExportContext {
     pub(crate) force_index: bool,
     pub(crate) platform_check: slipway_model::solve::PlatformCheck,
     pub(crate) identical_layers: IdenticalLayers,
+    /// Images get their names in slipway's own store.
+    pub(crate) keep: bool,
 }
 
 /// What the outputs say of themselves, for the metadata file and the terminal.
@@ -213,7 +215,9 @@ async fn write(context: &ExportContext, output: &OutputSpec, built: &Arc<Built>)
     match output {
         OutputSpec::Image(image) => {
             let unnamed = image.names.is_empty();
-            image::keep(context, built, &image.names)?;
+            if context.keep {
+                image::keep(context, built, &image.names)?;
+            }
             if image.push && !unnamed {
                 for name in &image.names {
                     push::push(job, built, name, image.push_by_digest, image.insecure).await?;

@@ -81,6 +81,11 @@ pub trait Session: Send + Sync + 'static {
         Err(not_offered(&format!("the content store `{store}` for {}", descriptor.digest)))
     }
 
+    /// Reads what the client uploads for this build alone, as an archive it has on its standard input.
+    async fn upload(&self, path: &str) -> Result<ContentReader, Diagnostic> {
+        Err(not_offered(&format!("an upload of `{path}`")))
+    }
+
     /// Opens the client's end of an output that is one stream, as a tar.
     ///
     /// The output is complete when `shutdown` of the writer has succeeded; a writer that is dropped before

@@ -19,6 +19,8 @@ use crate::error::{Context as _, blocking};
 use crate::ops::{VertexOperation, keys};
 use crate::tree::Tree;
 
+/// The host of addresses that stand for uploads of the client.
+const UPLOADS: &str = "buildkit-session";
 /// The key-value namespace of answers, by address.
 const ANSWERS: &str = "http";
 
@@ -158,6 +160,9 @@ fn host_of(address: &str) -> Option<String> {
 
 async fn request(operation: &VertexOperation, source: &pb::SourceOp) -> Result<Answer, Diagnostic> {
     let address = source.identifier.as_str();
+    if host_of(address).as_deref() == Some(UPLOADS) {
+        return upload(operation, address).await;
+    }
     let known_as = name_of_request(source);
     let job = &operation.job;
     let values = job.engine.store.key_values();
@@ -228,6 +233,30 @@ fn unreachable(shown: &str, error: reqwest::Error) -> Diagnostic {
     Diagnostic::new(ErrorKind::Environment, format!("cannot download {shown}"))
         .cause(cause.to_string())
         .hint("check the network, the proxy settings and the address")
+}
+
+/// Takes what the client uploads; it is for this build alone.
+async fn upload(operation: &VertexOperation, address: &str) -> Result<Answer, Diagnostic> {
+    use tokio::io::AsyncReadExt as _;
+    let job = &operation.job;
+    let path = url::Url::parse(address).map(|url| url.path().to_owned()).unwrap_or_default();
+    let mut reader = job.session.upload(&path).await?;
+    let content = job.engine.store.content();
+    let mut ingest = content.ingest(None, &job.lease).diagnose()?;
+    let mut size = 0;
+    loop {
+        let mut piece = vec![0; 1 << 18];
+        let length =
+            reader.read(&mut piece).await.context(|| "cannot read what the client uploads".to_owned())?;
+        if length == 0 {
+            break;
+        }
+        piece.truncate(length);
+        size += length as u64;
+        ingest = blocking(move || ingest.append(&piece).diagnose().map(|()| ingest)).await?;
+    }
+    let digest = blocking(move || ingest.commit().diagnose()).await?;
+    Ok(Answer { digest, size, etag: None, last_modified: None, filename: None })
 }
 
 /// Says that a server did not give the file.

@@ -40,7 +40,7 @@ pub(crate) struct LocalContext {
     ignore_file: String,
     snapshot: OnceCell<Result<SnapshotId, Diagnostic>>,
     /// Keeps a mirror as it is.
-    _fetched: Fetched,
+    fetched: Fetched,
 }
 
 impl std::fmt::Debug for LocalContext {
@@ -255,7 +255,7 @@ impl LocalContext {
             origin,
             ignore_file: ignore.name.clone(),
             snapshot: OnceCell::new(),
-            _fetched: fetched,
+            fetched,
         })
     }
 
@@ -305,11 +305,17 @@ impl LocalContext {
             diagnostic.causes.push("there is no build context: standard input was the Dockerfile".to_owned());
             return diagnostic.hint("give a directory too: `slipway build -f - DIRECTORY < Dockerfile`");
         }
-        if let Some(cause) = self.outside(&path).filter(|_| self.origin == Origin::Named) {
+        if let Some(cause) =
+            self.outside(&path).filter(|_| self.origin == Origin::Named && !self.fetched.directory.filtered)
+        {
             diagnostic.causes.push(cause);
             let hint = "copy it into the context, build from a directory above, or name its directory with \
                         `--build-context NAME=DIRECTORY` for `COPY --from=NAME`";
             return diagnostic.hint(hint);
+        }
+        // The mirror of a client elsewhere is no place that person knows.
+        if self.fetched.directory.filtered {
+            return diagnostic;
         }
         diagnostic.causes.push(match self.origin {
             Origin::Archive => "the context is the archive on standard input".to_owned(),
