@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use slipway_model::llb::{Definition, pb};
 use slipway_model::{Diagnostic, Platform, progress};
 use slipway_solver::{Observer, SolveError, VertexId};
@@ -39,7 +40,7 @@ impl Job {
         let wanted: Vec<_> = merged.results.iter().flatten().copied().collect();
         self.remote.ready(self).await;
         let cache = StoredCache::new(self.engine.store.cache(), self.clone());
-        let observer = Narrator { job: self, graph: &merged.graph };
+        let observer = Narrator { job: self, graph: &merged.graph, running: Mutex::default() };
         let solved = slipway_solver::solve(&merged.graph, &wanted, &cache, &observer).await;
         self.contexts.save_digests();
         self.remote.flush(&self.engine.store.cache());
@@ -67,6 +68,19 @@ impl Job {
 struct Narrator<'a> {
     job: &'a Job,
     graph: &'a slipway_solver::Graph<VertexOperation>,
+    /// What was said to have started, and nothing since.
+    running: Mutex<BTreeSet<VertexId>>,
+}
+
+impl Drop for Narrator<'_> {
+    /// Tells the end of what still ran when the build was cancelled or something else failed.
+    fn drop(&mut self) {
+        let running = std::mem::take(&mut *self.running.lock());
+        for id in running {
+            let operation = self.graph.operation(id);
+            self.end(id, operation, Some("canceled".to_owned()));
+        }
+    }
 }
 
 impl Narrator<'_> {
@@ -76,6 +90,17 @@ impl Narrator<'_> {
 
     fn is_news(&self, operation: &VertexOperation, news: Told) -> bool {
         self.job.notes.vertices.tell(operation.digest(), news)
+    }
+
+    /// Tells that a vertex has ended, well or not.
+    fn end(&self, id: VertexId, operation: &VertexOperation, error: Option<String>) {
+        self.running.lock().remove(&id);
+        if !self.is_news(operation, Told::Ended) {
+            return;
+        }
+        let completed = Some(SystemTime::now());
+        let started = operation.started().or(completed.filter(|_| error.is_some()));
+        self.progress().vertex(progress::Vertex { started, completed, error, ..self.vertex(id, operation) });
     }
 
     fn vertex(&self, id: VertexId, operation: &VertexOperation) -> progress::Vertex {
@@ -110,28 +135,17 @@ impl Observer<VertexOperation> for Narrator<'_> {
         let now = SystemTime::now();
         operation.mark_started(now);
         if self.is_news(operation, Told::Started) {
+            self.running.lock().insert(id);
             let vertex = self.vertex(id, operation);
             self.progress().vertex(progress::Vertex { started: Some(now), ..vertex });
         }
     }
 
     fn completed(&self, id: VertexId, operation: &VertexOperation) {
-        if !self.is_news(operation, Told::Ended) {
-            return;
-        }
-        let completed = Some(SystemTime::now());
-        let started = operation.started();
-        self.progress().vertex(progress::Vertex { started, completed, ..self.vertex(id, operation) });
+        self.end(id, operation, None);
     }
 
     fn failed(&self, id: VertexId, operation: &VertexOperation, error: &Diagnostic) {
-        if !self.is_news(operation, Told::Ended) {
-            return;
-        }
-        let now = Some(SystemTime::now());
-        let started = operation.started().or(now);
-        let vertex = self.vertex(id, operation);
-        let error = Some(error.to_string());
-        self.progress().vertex(progress::Vertex { started, completed: now, error, ..vertex });
+        self.end(id, operation, Some(error.to_string()));
     }
 }

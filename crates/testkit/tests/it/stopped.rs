@@ -1,8 +1,10 @@
 //! Builds that are stopped from outside: Ctrl-C, and a disk that is full.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use rustix::process::Signal;
+use serde_json::Value;
 use slipway_testkit::{
     Environment, Outcome, Running, descendants, is_root, mount_table, need, registry, wait_until_gone,
 };
@@ -30,6 +32,31 @@ fn ctrl_c_ends_a_build_and_all_its_processes() {
     }
     let usable = environment.context("usable", &format!("FROM {base}\nRUN echo well\n"));
     environment.build(&[&usable]).succeeded();
+}
+
+#[test]
+fn every_step_that_started_is_told_to_have_ended() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::with_own_program();
+    let base = registry.reference("library/busybox");
+    let context = environment.context("context", &format!("FROM {base}\nRUN tail -f /dev/null\n"));
+    let mut running = Running::start(environment.slipway(["build", "--progress=rawjson", &context]));
+    running.wait_for("RUN tail -f /dev/null");
+    running.signal(Signal::INT);
+    let said = running.end().stderr;
+    let mut steps: BTreeMap<String, (String, Value)> = BTreeMap::new();
+    for line in said.lines().filter(|line| line.starts_with('{')) {
+        let status: Value = serde_json::from_str(line).unwrap();
+        for vertex in status["vertexes"].as_array().into_iter().flatten() {
+            let text = |name: &str| vertex[name].as_str().unwrap_or_default().to_owned();
+            steps.insert(text("digest"), (text("name"), vertex.clone()));
+        }
+    }
+    let step = steps.values().find(|(name, _)| name.contains("RUN tail")).expect("it was waited for");
+    assert!(step.1["error"].as_str().is_some_and(|error| error.ends_with("canceled")), "{said}");
+    for (name, last) in steps.values() {
+        assert!(last.get("completed").is_some(), "`{name}` has no end:\n{said}");
+    }
 }
 
 #[test]
