@@ -10,6 +10,11 @@ use crate::value::json::escape_html;
 
 /// Writes what would be built.
 pub fn to_json(bake: &Bake) -> String {
+    escape_html(&format!("{:#}", to_value(bake)))
+}
+
+/// Returns what would be built as a JSON document.
+pub fn to_value(bake: &Bake) -> Value {
     let mut whole = Map::new();
     if !bake.groups.is_empty() {
         let groups = bake.groups.iter().map(|(name, group)| (name.clone(), group_json(group)));
@@ -17,7 +22,7 @@ pub fn to_json(bake: &Bake) -> String {
     }
     let targets = bake.targets.iter().map(|(name, target)| (name.clone(), target_json(target)));
     whole.insert("target".to_owned(), Value::Object(targets.collect()));
-    escape_html(&format!("{:#}", Value::Object(whole)))
+    Value::Object(whole)
 }
 
 /// Members in the order they are written in; what is empty is left out.

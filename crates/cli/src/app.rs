@@ -65,6 +65,7 @@ fn run(arguments: Vec<OsString>, around: Surroundings, palette: Palette) -> Resu
     }
     match root.command {
         Command::Build(args) => commands::build::run(&args, &mut context),
+        Command::Bake(args) => commands::bake::run(&args, &mut context),
         Command::Imagetools(args) => commands::imagetools::run(&args, &context),
         Command::Run(args) => commands::run::run(&args, &context),
         Command::Images(args) => commands::images::run(&args, &context),

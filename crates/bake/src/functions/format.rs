@@ -190,6 +190,9 @@ fn signed(verb: &Verb, text: String) -> String {
 
 fn number_verb(verb: &Verb, number: &BigDecimal) -> Result<String> {
     let in_base = |base: u32| number.with_scale_round(0, RoundingMode::Down).as_bigint_and_exponent().0.to_str_radix(base);
+    if matches!(verb.letter, 'd' | 'b' | 'o' | 'x' | 'X') && !number.is_integer() {
+        return fail(format!("unsupported value for `%{}`: an integer is required", verb.letter));
+    }
     let float = || number.to_f64().unwrap_or(f64::NAN);
     let precision = verb.precision.unwrap_or(6);
     Ok(match verb.letter {

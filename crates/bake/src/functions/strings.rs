@@ -115,7 +115,7 @@ fn title(whole: &str) -> String {
     let mut out = String::with_capacity(whole.len());
     let mut inside = false;
     for c in whole.chars() {
-        let letter = c.is_alphanumeric() || c == '_' || c == '\'';
+        let letter = c.is_alphanumeric() || c == '_';
         if letter && !inside {
             out.extend(c.to_uppercase());
         } else {

@@ -131,6 +131,18 @@ pub(crate) struct BuildArgs {
 
     #[command(flatten)]
     pub(crate) hidden: HiddenArgs,
+
+    #[arg(skip)]
+    pub(crate) of_bake: OfBake,
+}
+
+/// What a target of a bake file can say and no flag can.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OfBake {
+    /// The Dockerfile itself.
+    pub(crate) dockerfile: Option<String>,
+    /// Named contexts that are OCI layouts, which need not be there yet.
+    pub(crate) layouts: Vec<(String, PathBuf)>,
 }
 
 /// Flags that other builders had, so that old command lines go on to work.

@@ -3,6 +3,7 @@
 //! Values stay the strings that were typed, except where the shape alone decides (booleans, paths);
 //! [`crate::settings`] turns them into requests.
 
+pub(crate) mod bake;
 pub(crate) mod binfmt;
 pub(crate) mod build;
 pub(crate) mod builders;
@@ -62,6 +63,9 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<build::BuildArgs>),
+    /// Build the targets of a bake or compose file
+    #[command(visible_alias = "f")]
+    Bake(Box<bake::BakeArgs>),
     /// Look at and combine images in registries
     Imagetools(imagetools::ImagetoolsArgs),
     /// Run a command in an image of any platform

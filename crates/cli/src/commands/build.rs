@@ -64,7 +64,7 @@ fn solve(builder: &Builder, settings: &BuildSettings, progress: &Progress) -> Re
 }
 
 /// Says what failed, as the reference does.
-fn in_build(mut diagnostic: Diagnostic) -> Diagnostic {
+pub(super) fn in_build(mut diagnostic: Diagnostic) -> Diagnostic {
     if !diagnostic.message.starts_with("failed to ") {
         diagnostic.message.insert_str(0, "failed to build: ");
     }
@@ -114,7 +114,7 @@ fn leave_results(
 }
 
 /// Collects the members of the metadata file, in order of name as Go writes maps.
-fn metadata(
+pub(super) fn metadata(
     built: &BuildOutcome,
     settings: &BuildSettings,
     warnings: &[Warning],

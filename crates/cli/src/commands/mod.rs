@@ -1,5 +1,6 @@
 //! One module for each command: settings in, engine called, result shown.
 
+pub(crate) mod bake;
 pub(crate) mod binfmt;
 pub(crate) mod build;
 pub(crate) mod builders;

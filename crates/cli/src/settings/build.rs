@@ -56,6 +56,18 @@ pub(crate) enum CallFunction {
     Describe,
 }
 
+impl CallFunction {
+    /// Returns the name that `--call` takes.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Outline => "outline",
+            Self::Targets => "targets",
+            Self::Describe => "subrequests.describe",
+        }
+    }
+}
+
 /// Makes a request from what was typed.
 pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<BuildSettings, SettingsError> {
     let mut notes = Vec::new();
@@ -95,14 +107,21 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
     cache::note_unknown("cache-to", &cache.exports, &mut notes);
     note_not_yet(&attestations, &mut notes);
     // Standard input is read last: a mistake in the flags is told without waiting for it.
-    let inputs = context::inputs(&args.context, args.file.as_deref(), around)?;
+    let inputs = match &args.of_bake.dockerfile {
+        Some(text) => context::with_inline(&args.context, text, around)?,
+        None => context::inputs(&args.context, args.file.as_deref(), around)?,
+    };
+    let mut named_contexts = context::named(&args.build_context, around)?;
+    for (name, path) in &args.of_bake.layouts {
+        named_contexts.push(context::layout(name, path)?);
+    }
     let frontend = DockerfileRequest {
         context: inputs.context,
         dockerfile: inputs.dockerfile,
         target: args.target.clone().filter(|target| !target.is_empty()),
         build_args,
         labels: pairs::labels(&args.label)?,
-        named_contexts: context::named(&args.build_context, around)?,
+        named_contexts,
         no_cache_stages: no_cache(args)?,
         pull: args.pull,
         call: call.map_or(Call::Build, |call| match call.function {

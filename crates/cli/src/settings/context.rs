@@ -71,6 +71,25 @@ pub(super) fn inputs(
         .hint("give a directory that exists, a URL, or `-` for standard input"))
 }
 
+/// Finds out what a context is whose Dockerfile is given as text.
+pub(super) fn with_inline(
+    context: &str,
+    dockerfile: &str,
+    around: &Surroundings,
+) -> Result<Inputs, SettingsError> {
+    let directory = around.absolute(context);
+    let source = if directory.is_dir() {
+        ContextSource::Directory(directory)
+    } else if is_remote(context) {
+        ContextSource::Url(context.to_owned())
+    } else {
+        return Err(SettingsError::input(format!("unable to prepare context: path \"{context}\" not found"))
+            .hint("give a directory that exists, or a URL"));
+    };
+    let dockerfile = DockerfileSource::Inline(checked_dockerfile(dockerfile.as_bytes().to_vec())?);
+    Ok(Inputs { context: source, dockerfile, received: None })
+}
+
 /// Reads a Dockerfile or an archive from standard input, whichever it is.
 fn from_stdin(file: Option<&str>, around: &mut Surroundings) -> Result<Inputs, SettingsError> {
     if file == Some("-") {
@@ -252,7 +271,7 @@ fn is_http(text: &str) -> bool {
 }
 
 /// Tells whether a text is a URL of an archive or a Dockerfile, or names a git repository.
-fn is_remote(text: &str) -> bool {
+pub(super) fn is_remote(text: &str) -> bool {
     is_http(text) || text.starts_with("github.com/") || text.starts_with("git://") || is_git_ssh(text)
 }
 
@@ -290,6 +309,21 @@ fn named_context(value: &str, around: &Surroundings) -> Result<NamedContext, Set
         SettingsError::flag(format!("invalid context value: {value}, expected key=value"))
             .hint("write `--build-context NAME=PATH` or `--build-context NAME=docker-image://IMAGE`")
     })?;
+    let source = |bare: &str| named_source(bare, source, around);
+    with_source(name, source)
+}
+
+/// Makes a named context of an OCI layout that is written before the build reads it.
+pub(super) fn layout(name: &str, path: &Path) -> Result<NamedContext, SettingsError> {
+    let source = NamedContextSource::OciLayout { path: path.to_owned(), selector: LayoutSelector::Default };
+    with_source(name, |_| Ok(source))
+}
+
+/// Parses the name of a named context, which may end in a platform.
+fn with_source(
+    name: &str,
+    source: impl FnOnce(&str) -> Result<NamedContextSource, SettingsError>,
+) -> Result<NamedContext, SettingsError> {
     let (name, platform) = match name.split_once("::") {
         Some((name, platform)) => (name, Some(platform)),
         None => (name, None),
@@ -304,7 +338,7 @@ fn named_context(value: &str, around: &Surroundings) -> Result<NamedContext, Set
     Ok(NamedContext {
         name: familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned(),
         platform,
-        source: named_source(name, source, around)?,
+        source: source(name)?,
     })
 }
 

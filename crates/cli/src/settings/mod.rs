@@ -5,6 +5,7 @@
 
 mod annotation;
 mod attestations;
+pub(crate) mod bake;
 pub(crate) mod build;
 mod cache;
 mod context;

@@ -45,6 +45,11 @@ impl Surroundings {
         self.variables.get(name).map(String::as_str)
     }
 
+    /// Returns all variables of the environment.
+    pub(crate) fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// Returns a variable of the environment that is set to something.
     pub(crate) fn non_empty(&self, name: &str) -> Option<&str> {
         self.variable(name).filter(|value| !value.is_empty())

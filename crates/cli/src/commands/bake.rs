@@ -1,0 +1,327 @@
+//! `bake`: read the definition, build its targets at once, leave the results where they were asked for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use slipway_bake::{Bake, ListKind, ListRequest};
+use slipway_model::progress::{Event, EventSink, Warning};
+use slipway_model::{Diagnostic, Digest, ErrorKind};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::build::{in_build, metadata};
+use crate::app::Context;
+use crate::args::bake::BakeArgs;
+use crate::builder::{BuildOutcome, Builder};
+use crate::error::Failure;
+use crate::interrupt::{self, Watch};
+use crate::output;
+use crate::settings::SettingsError;
+use crate::settings::bake::{self, Loaded, PlannedTarget};
+use crate::ui::{DisplayMode, DisplayOptions, Progress, Tone, call, warnings};
+
+/// Runs `bake`.
+pub(crate) fn run(args: &BakeArgs, context: &mut Context) -> Result<(), Failure> {
+    let list = list_request(args)?;
+    let loaded = bake::load(args, &mut context.around)?;
+    tell_notes(&loaded, context);
+    if let Some(list) = list {
+        return output::text(&listed(&loaded, list));
+    }
+    let bake = loaded.resolve(args)?;
+    if args.print {
+        return output::text(&format!("{}\n", slipway_bake::to_json(&bake)));
+    }
+    build(args, &bake, context)
+}
+
+fn list_request(args: &BakeArgs) -> Result<Option<ListRequest>, Failure> {
+    let text = match (&args.list, args.list_targets, args.list_variables) {
+        (Some(text), _, _) => text.as_str(),
+        (None, true, _) => "targets",
+        (None, false, true) => "variables",
+        (None, false, false) => return Ok(None),
+    };
+    if args.print {
+        let error = SettingsError::flag("`--print` and `--list` are mutually exclusive");
+        return Err(error.hint("leave one of them out").into());
+    }
+    Ok(Some(ListRequest::parse(text)?))
+}
+
+fn listed(loaded: &Loaded, list: ListRequest) -> String {
+    let definition = &loaded.definition;
+    match (list.kind, list.json) {
+        (ListKind::Targets, false) => slipway_bake::targets_as_table(definition),
+        (ListKind::Targets, true) => slipway_bake::targets_as_json(definition),
+        (ListKind::Variables, false) => slipway_bake::variables_as_table(&definition.variables),
+        (ListKind::Variables, true) => slipway_bake::variables_as_json(&definition.variables),
+    }
+}
+
+/// Shows what has no effect in the files, with its place and what may be meant.
+fn tell_notes(loaded: &Loaded, context: &Context) {
+    for note in &loaded.definition.notes {
+        let place = note.span.as_ref().and_then(|span| {
+            let line = span.ranges.first()?.start.as_ref()?.line;
+            Some(format!("{}:{line}: ", crate::ui::source::file_name(&span.source)))
+        });
+        let hint = note.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        let place = place.unwrap_or_default();
+        warn(&format!("{place}{}{hint}", crate::ui::printable(&note.message)), context);
+    }
+}
+
+fn warn(text: &str, context: &Context) {
+    output::text_to_stderr(&format!("{} {text}\n", context.palette.paint(Tone::Warning, "warning:")));
+}
+
+fn build(args: &BakeArgs, bake: &Bake, context: &mut Context) -> Result<(), Failure> {
+    let grants = bake::check_grants(args, bake, &context.around)?;
+    let layouts = tempfile::tempdir()
+        .map_err(|error| Failure::io("failed to make a directory for what targets need of each other", &error))?;
+    let targets = bake::plan(args, bake, &grants, layouts.path(), &mut context.around)?;
+    let Some(first) = targets.first() else { return Ok(()) };
+    let display = first.settings.display;
+    let builds = targets.iter().any(|target| target.settings.call.is_none());
+    let builder = if builds {
+        Builder::open(&context.global)?
+    } else {
+        Builder::open_unprivileged(&context.global)?
+    };
+    if display != DisplayMode::RawJson {
+        let mut notes: Vec<String> = targets.iter().flat_map(|t| t.settings.notes.iter().cloned()).collect();
+        notes.extend(builder.notes().iter().cloned());
+        let mut seen = std::collections::BTreeSet::new();
+        notes.iter().filter(|note| seen.insert((*note).clone())).for_each(|note| warn(note, context));
+    }
+    for target in targets.iter().filter(|target| target.settings.call.is_some()) {
+        for needed in &target.needs {
+            let path = layouts.path().join(needed);
+            if !path.exists() && targets.iter().any(|t| t.name == *needed && t.settings.call.is_some()) {
+                bake::write_stand_in(&path, &target.settings.request.platforms)
+                    .map_err(|error| Failure::io("failed to write a stand-in image", &error))?;
+            }
+        }
+    }
+    let builder = Arc::new(builder);
+    let progress = Progress::start(DisplayOptions::new(display, &context.around));
+    let built = solve_all(&builder, &targets, &progress);
+    let warnings = progress.finish();
+    if builds && !matches!(display, DisplayMode::Silent | DisplayMode::RawJson) {
+        output::text_to_stderr(&warnings::summary(&warnings, &context.palette, context.global.debug));
+    }
+    let left = built.and_then(|built| leave_results(args, bake, &targets, &built, &warnings, context));
+    if builds {
+        builder.tidy();
+    }
+    left
+}
+
+type Outcomes = BTreeMap<String, BuildOutcome>;
+
+/// Builds all targets at once, each as soon as what it needs is there; the first failure stops the rest.
+fn solve_all(builder: &Arc<Builder>, targets: &[PlannedTarget], progress: &Progress) -> Result<Outcomes, Failure> {
+    let runtime = interrupt::runtime()?;
+    let cancel = CancellationToken::new();
+    let result = runtime.block_on(async {
+        let _watch = Watch::start(cancel.clone())?;
+        let stop = cancel.child_token();
+        let mut tasks = spawn_all(builder, targets, progress, &stop);
+        let (mut outcomes, mut failed) = (Outcomes::new(), None);
+        while let Some(joined) = tasks.join_next().await {
+            let (name, result) = joined.unwrap_or_else(|error| (String::new(), Err(vec![lost(&error)])));
+            match result {
+                Ok(outcome) => drop(outcomes.insert(name, outcome)),
+                // What fails after the first failure was stopped by it.
+                Err(diagnostics) if failed.is_none() && !diagnostics.is_empty() => {
+                    stop.cancel();
+                    let named = |diagnostic| bake::in_target(&name, in_build(diagnostic));
+                    failed = Some(diagnostics.into_iter().map(named).collect::<Vec<_>>());
+                }
+                Err(_) => {}
+            }
+        }
+        failed.map_or(Ok(outcomes), |diagnostics| Err(Failure::from(diagnostics)))
+    });
+    // What still blocks a thread belongs to a build that is over.
+    runtime.shutdown_background();
+    match result {
+        Err(_) if cancel.is_cancelled() => Err(Failure::Interrupted("failed to build: canceled")),
+        result => result,
+    }
+}
+
+fn lost(error: &tokio::task::JoinError) -> Diagnostic {
+    Diagnostic::new(ErrorKind::Internal, "a build ended without a result").cause(error.to_string())
+}
+
+type Built = (String, Result<BuildOutcome, Vec<Diagnostic>>);
+
+fn spawn_all(
+    builder: &Arc<Builder>,
+    targets: &[PlannedTarget],
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> JoinSet<Built> {
+    let mut tasks = JoinSet::new();
+    let (senders, receivers): (HashMap<&str, _>, HashMap<&str, _>) = targets
+        .iter()
+        .map(|target| {
+            let (sender, receiver) = watch::channel(false);
+            ((target.name.as_str(), sender), (target.name.as_str(), receiver))
+        })
+        .unzip();
+    for (target, (_, done)) in targets.iter().zip(in_order(targets, senders)) {
+        // A call does not look into what it is made of.
+        let needs: Vec<watch::Receiver<bool>> = match target.settings.call {
+            Some(_) => Vec::new(),
+            None => target.needs.iter().filter_map(|name| receivers.get(name.as_str()).cloned()).collect(),
+        };
+        let prefix = (targets.len() > 1).then(|| target.name.clone());
+        let events: Arc<dyn EventSink> = match prefix {
+            Some(prefix) => Arc::new(Prefixed { prefix, inner: progress.sink() }),
+            None => progress.sink(),
+        };
+        let (builder, stop) = (Arc::clone(builder), stop.clone());
+        let (name, request) = (target.name.clone(), target.settings.request.clone());
+        tasks.spawn(async move {
+            for mut needed in needs {
+                if needed.wait_for(|built| *built).await.is_err() {
+                    // It has failed, and has said so.
+                    return (name, Err(Vec::new()));
+                }
+            }
+            let result = builder.build(request, events, stop).await;
+            if result.is_ok() {
+                let _ = done.send(true);
+            }
+            (name, result)
+        });
+    }
+    tasks
+}
+
+/// Puts the senders into the order of the targets.
+fn in_order<'a>(
+    targets: &'a [PlannedTarget],
+    mut senders: HashMap<&'a str, watch::Sender<bool>>,
+) -> Vec<(&'a str, watch::Sender<bool>)> {
+    targets.iter().filter_map(|target| senders.remove_entry(target.name.as_str())).collect()
+}
+
+/// Says of every event which target it belongs to. Targets that do the same step each show it.
+struct Prefixed {
+    prefix: String,
+    inner: Arc<dyn EventSink>,
+}
+
+impl Prefixed {
+    fn digest(&self, digest: &Digest) -> Digest {
+        Digest::of(format!("{}\n{digest}", self.prefix))
+    }
+
+    fn name(&self, name: &str) -> String {
+        match name.strip_prefix('[') {
+            Some(rest) => format!("[{} {rest}", self.prefix),
+            None => format!("[{}] {name}", self.prefix),
+        }
+    }
+}
+
+impl EventSink for Prefixed {
+    fn emit(&self, event: Event) {
+        self.inner.emit(match event {
+            Event::Vertex(mut vertex) => {
+                vertex.name = self.name(&vertex.name);
+                vertex.digest = self.digest(&vertex.digest);
+                vertex.inputs.iter_mut().for_each(|input| *input = self.digest(input));
+                Event::Vertex(vertex)
+            }
+            Event::Status(mut status) => {
+                status.vertex = self.digest(&status.vertex);
+                Event::Status(status)
+            }
+            Event::Log(mut log) => {
+                log.vertex = self.digest(&log.vertex);
+                Event::Log(log)
+            }
+            Event::Warning(mut warning) => {
+                warning.vertex = self.digest(&warning.vertex);
+                Event::Warning(warning)
+            }
+        });
+    }
+}
+
+fn leave_results(
+    args: &BakeArgs,
+    bake: &Bake,
+    targets: &[PlannedTarget],
+    built: &Outcomes,
+    found: &[Warning],
+    context: &Context,
+) -> Result<(), Failure> {
+    if let Some(path) = &args.metadata_file {
+        let mut members: BTreeMap<String, Value> = targets
+            .iter()
+            .filter_map(|target| {
+                let outcome = built.get(&target.name)?;
+                Some((target.name.clone(), Value::Object(metadata(outcome, &target.settings, &[], context))))
+            })
+            .collect();
+        // Warnings are of all targets together.
+        let of_all = metadata(&BuildOutcome::default(), &targets[0].settings, found, context);
+        members.extend(of_all);
+        let members: Map<String, Value> = members.into_iter().collect();
+        output::file(&context.around.absolute(path), format!("{:#}", Value::Object(members)).as_bytes())?;
+    }
+    let called: Vec<&PlannedTarget> = targets.iter().filter(|target| target.settings.call.is_some()).collect();
+    if called.is_empty() { Ok(()) } else { show_answers(bake, &called, built, context) }
+}
+
+/// Shows what calls found, one target after the other, or all in one JSON document.
+fn show_answers(
+    bake: &Bake,
+    called: &[&PlannedTarget],
+    built: &Outcomes,
+    context: &Context,
+) -> Result<(), Failure> {
+    let mut failed = false;
+    let mut document = slipway_bake::to_value(bake);
+    let as_json = called.iter().any(|target| target.settings.call.is_some_and(|call| call.json));
+    if let Some(targets) = document.get_mut("target").and_then(Value::as_object_mut) {
+        for (_, definition) in targets.iter_mut() {
+            *definition = serde_json::json!({ "build": definition.take() });
+        }
+    }
+    for (at, target) in called.iter().enumerate() {
+        let (Some(settings), Some(outcome)) = (target.settings.call, built.get(&target.name)) else { continue };
+        if settings.function == crate::settings::build::CallFunction::Describe {
+            output::text(&call::describe(settings.json))?;
+            continue;
+        }
+        let Some(answer) = &outcome.answer else { continue };
+        failed |= answer.failed && !settings.ignore_status;
+        if as_json {
+            let answer: Value = serde_json::from_str(&answer.json).unwrap_or(Value::Null);
+            document["target"][&target.name][settings.function.name()] = answer;
+            continue;
+        }
+        let separator = if at > 0 { "\n" } else { "" };
+        let description = match target.description.as_str() {
+            "" => String::new(),
+            text => format!("{text}\n"),
+        };
+        output::text(&format!("{separator}{}\n{description}\n{}", target.name, answer.text))?;
+        if let Some(error) = call::build_error(&answer.json) {
+            output::text_to_stderr(&format!("{} {error}", context.palette.paint(Tone::Error, "error:")));
+        }
+    }
+    if as_json {
+        output::text(&format!("{document:#}\n"))?;
+    }
+    if failed { Err(Failure::Status(1)) } else { Ok(()) }
+}

@@ -1,0 +1,456 @@
+//! `bake`: flags and files become a definition, each of its targets the same request that `build` makes.
+//!
+//! A target is written as the flags of `build`, and those are resolved where `build`'s are: there is one
+//! way from options to a request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use slipway_bake::{
+    Bake, DEFAULT_FILES, Definition, Environment, Grants, Missing, Needs, Request, SourceFile, Target,
+};
+use slipway_model::solve::{ArchiveOutput, Destination, ImageOptions, OutputSpec};
+use slipway_model::{Diagnostic, Platform};
+
+use super::build::{self, BuildSettings};
+use super::secrets::describe;
+use super::{SettingsError, Surroundings, context};
+use crate::args::bake::BakeArgs;
+use crate::args::build::{BuildArgs, OfBake};
+use crate::error::Failure;
+
+/// The files, read and evaluated.
+pub(crate) struct Loaded {
+    files: Vec<SourceFile>,
+    environment: Environment,
+    pub(crate) definition: Definition,
+}
+
+/// One target, ready to be built.
+pub(crate) struct PlannedTarget {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) settings: BuildSettings,
+    /// The targets that must be built first.
+    pub(crate) needs: BTreeSet<String>,
+}
+
+/// Reads the files that the flags, the environment or the defaults name.
+pub(crate) fn load(args: &BakeArgs, around: &mut Surroundings) -> Result<Loaded, Failure> {
+    if let Some(url) = args.targets.first().filter(|target| context::is_remote(target)) {
+        return Err(SettingsError::unsupported(format!("a bake definition from `{url}`"))
+            .hint("clone the repository, and run `slipway bake` in it")
+            .into());
+    }
+    let files = read_files(args, around)?;
+    let environment = environment(args, around)?;
+    let definition = slipway_bake::parse(&files, &environment)?;
+    Ok(Loaded { files, environment, definition })
+}
+
+fn read_files(args: &BakeArgs, around: &mut Surroundings) -> Result<Vec<SourceFile>, SettingsError> {
+    let named = if args.file.is_empty() { files_of_environment(around) } else { args.file.clone() };
+    let names: Vec<&str> = match named.as_slice() {
+        [] => DEFAULT_FILES.iter().copied().filter(|name| around.absolute(name).is_file()).collect(),
+        named => named.iter().map(|name| name.strip_prefix("cwd://").unwrap_or(name)).collect(),
+    };
+    if names.is_empty() {
+        return Err(SettingsError::input("couldn't find a bake definition").hint(format!(
+            "make one of {}, or name a file with `--file`",
+            DEFAULT_FILES.join(", ")
+        )));
+    }
+    names.into_iter().map(|name| read_file(name, around)).collect()
+}
+
+/// Takes the files' names from `BUILDX_BAKE_FILE`.
+fn files_of_environment(around: &Surroundings) -> Vec<String> {
+    let separator = around.non_empty("BUILDX_BAKE_PATH_SEPARATOR").unwrap_or(":");
+    let Some(list) = around.variable("BUILDX_BAKE_FILE") else { return Vec::new() };
+    list.split(separator).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+fn read_file(name: &str, around: &mut Surroundings) -> Result<SourceFile, SettingsError> {
+    if context::is_remote(name) {
+        return Err(SettingsError::unsupported(format!("a bake file from `{name}`"))
+            .hint("download it, and name the file with `--file`"));
+    }
+    let mut bytes = Vec::new();
+    if name == "-" {
+        around
+            .stdin()
+            .read_to_end(&mut bytes)
+            .map_err(|error| SettingsError::input(format!("failed to read standard input: {error}")))?;
+    } else {
+        bytes = std::fs::read(around.absolute(name)).map_err(|error| {
+            SettingsError::input(format!("failed to read the bake file `{name}`: {}", describe(&error)))
+                .hint("name a file that exists with `--file`")
+        })?;
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| SettingsError::input(format!("failed to read the bake file `{name}`: it is not UTF-8 text")))?;
+    Ok(SourceFile { name: name.to_owned(), text })
+}
+
+fn environment(args: &BakeArgs, around: &Surroundings) -> Result<Environment, SettingsError> {
+    let mut given = BTreeMap::new();
+    for text in args.var.iter().filter(|text| !text.is_empty()) {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => drop(given.insert(name.to_owned(), value.to_owned())),
+            _ => {
+                return Err(SettingsError::flag(format!("invalid variable `{text}`, expected key=value"))
+                    .hint("write `--var NAME=VALUE`"));
+            }
+        }
+    }
+    let builtins = [
+        ("BAKE_CMD_CONTEXT".to_owned(), "cwd://".to_owned()),
+        ("BAKE_LOCAL_PLATFORM".to_owned(), Platform::host().to_string()),
+    ];
+    let directory = around.absolute("");
+    Ok(Environment {
+        variables: around.variables().clone(),
+        given,
+        dot_env: std::fs::read_to_string(around.absolute(".env")).ok(),
+        read: Box::new(move |path| std::fs::read_to_string(directory.join(path))),
+        builtins: builtins.into(),
+    })
+}
+
+impl Loaded {
+    /// Resolves what was asked for.
+    pub(crate) fn resolve(&self, args: &BakeArgs) -> Result<Bake, Failure> {
+        let mut overrides = args.set.clone();
+        let mut set = |text: String| overrides.push(format!("*.{text}"));
+        if args.push {
+            set("push=true".to_owned());
+        }
+        if args.load {
+            set("load=true".to_owned());
+        }
+        if let Some(method) = call_method(args) {
+            set(format!("call={method}"));
+        }
+        if let Some(no_cache) = args.no_cache {
+            set(format!("no-cache={no_cache}"));
+        }
+        if let Some(pull) = args.pull {
+            set(format!("pull={pull}"));
+        }
+        for (kind, value) in [("sbom", &args.sbom), ("provenance", &args.provenance)] {
+            if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+                set(format!("attest={}", attestation(kind, value)));
+            }
+        }
+        let disabled = |value: &String| value.split(',').any(|field| field == "disabled=true");
+        let policies_off = args.policy.iter().any(disabled);
+        for policy in args.policy.iter().filter(|policy| !policies_off && !policy.is_empty()) {
+            set(format!("policy+={policy}"));
+        }
+        let request = Request { targets: args.targets.clone(), overrides, policies_off };
+        Ok(slipway_bake::resolve(&self.definition, &self.files, &self.environment, &request)?)
+    }
+}
+
+fn attestation(kind: &str, value: &str) -> String {
+    match super::values::boolean(value) {
+        Some(on) => format!("type={kind},disabled={}", !on),
+        None => format!("type={kind},{value}"),
+    }
+}
+
+/// Returns the method that `--call` or `--check` name; `None` builds.
+fn call_method(args: &BakeArgs) -> Option<String> {
+    if args.check == Some(true) {
+        return Some("lint".to_owned());
+    }
+    match args.call.split(',').find(|field| !field.contains('=')) {
+        None | Some("" | "build") => None,
+        Some("check") => Some("lint".to_owned()),
+        Some(method) => Some(method.to_owned()),
+    }
+}
+
+/// Refuses what touches more than the working directory and was not allowed.
+pub(crate) fn check_grants(args: &BakeArgs, bake: &Bake, around: &Surroundings) -> Result<Grants, Failure> {
+    let grants = Grants::parse(&args.allow)?;
+    let directory = around.absolute("");
+    let check_files = Missing::checks_files(around.variable("BUILDX_BAKE_ENTITLEMENTS_FS"));
+    let needs = Needs::of(bake.targets.values());
+    let missing = Missing::of(&needs, &[&grants, &bake.granted], &directory, check_files, &existing);
+    if missing.is_empty() {
+        return Ok(grants);
+    }
+    let flags = missing.flags.iter().map(|flag| quoted(flag)).collect::<Vec<_>>().join(" ");
+    let targets: String = args.targets.iter().map(|target| format!(" {}", quoted(target))).collect();
+    let files: String = args.file.iter().map(|file| format!(" -f {}", quoted(file))).collect();
+    let mut diagnostic =
+        Diagnostic::new(slipway_model::ErrorKind::User, "additional privileges requested")
+            .hint(format!("allow it: `slipway bake {flags}{files}{targets}`"));
+    diagnostic.causes = missing.reasons;
+    Err(diagnostic.into())
+}
+
+/// Quotes a word for a shell, where it needs that.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
+    if word.chars().all(plain) && !word.is_empty() { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// Follows symbolic links as far as a path exists.
+fn existing(path: &Path) -> PathBuf {
+    let mut missing = Vec::new();
+    let mut at = path;
+    loop {
+        if let Ok(real) = at.canonicalize() {
+            return missing.iter().rev().fold(real, |path: PathBuf, name| path.join(name));
+        }
+        match (at.parent(), at.file_name()) {
+            (Some(parent), Some(name)) => {
+                missing.push(name.to_owned());
+                at = parent;
+            }
+            _ => return path.to_owned(),
+        }
+    }
+}
+
+/// Makes the request of every target. What targets need of each other goes through OCI layouts below
+/// `layouts`, one directory for each.
+pub(crate) fn plan(
+    args: &BakeArgs,
+    bake: &Bake,
+    grants: &Grants,
+    layouts: &Path,
+    around: &mut Surroundings,
+) -> Result<Vec<PlannedTarget>, Failure> {
+    let platforms = shared_platforms(bake);
+    let needed: BTreeSet<&str> = bake.targets.values().flat_map(needs_of).collect();
+    let (mut planned, mut failed) = (Vec::new(), Vec::new());
+    for (name, target) in &bake.targets {
+        let flags = match flags(args, target, grants, layouts, platforms.get(name.as_str())) {
+            Ok(flags) => flags,
+            Err(error) => {
+                failed.push(in_target(name, error.into_diagnostic()));
+                continue;
+            }
+        };
+        match build::resolve(&flags, around) {
+            Ok(mut settings) => {
+                if needed.contains(name.as_str()) && settings.call.is_none() {
+                    settings.request.outputs.retain(|output| *output != OutputSpec::CacheOnly);
+                    settings.request.outputs.push(layout_output(&layouts.join(name)));
+                }
+                planned.push(PlannedTarget {
+                    name: name.clone(),
+                    description: target.description.clone(),
+                    settings,
+                    needs: needs_of(target).map(str::to_owned).collect(),
+                });
+            }
+            Err(error) => failed.push(in_target(name, error.into_diagnostic())),
+        }
+    }
+    if failed.is_empty() { Ok(planned) } else { Err(failed.into()) }
+}
+
+/// Says which target an error is about.
+pub(crate) fn in_target(name: &str, mut diagnostic: Diagnostic) -> Diagnostic {
+    diagnostic.message.insert_str(0, &format!("target `{name}`: "));
+    diagnostic
+}
+
+/// Lists the targets that a target's contexts name.
+fn needs_of(target: &Target) -> impl Iterator<Item = &str> {
+    target.contexts.iter().flatten().filter_map(|(_, value)| value.strip_prefix("target:"))
+}
+
+/// An OCI layout as a directory.
+fn layout_output(path: &Path) -> OutputSpec {
+    OutputSpec::Oci(ArchiveOutput {
+        names: Vec::new(),
+        destination: Destination::Path(path.to_owned()),
+        tar: false,
+        image: ImageOptions::default(),
+    })
+}
+
+/// Finds the platforms of targets that are built for others only and name none themselves: all that those
+/// others have.
+fn shared_platforms(bake: &Bake) -> BTreeMap<&str, Vec<String>> {
+    let mut platforms: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let own = |target: &Target| target.platforms.clone().unwrap_or_default();
+    // Each round carries platforms one link further.
+    for _ in 0..bake.targets.len() {
+        for target in bake.targets.values() {
+            let mut of_target = own(target);
+            if of_target.is_empty() {
+                of_target = platforms.get(target.name.as_str()).cloned().unwrap_or_default();
+            }
+            for needed in needs_of(target).filter_map(|name| bake.targets.get(name)) {
+                if !needed.linked || !own(needed).is_empty() {
+                    continue;
+                }
+                let list = platforms.entry(needed.name.as_str()).or_default();
+                for platform in &of_target {
+                    if !list.contains(platform) {
+                        list.push(platform.clone());
+                    }
+                }
+            }
+        }
+    }
+    platforms
+}
+
+/// Writes a target as the flags of `build`.
+fn flags(
+    args: &BakeArgs,
+    target: &Target,
+    grants: &Grants,
+    layouts: &Path,
+    platforms: Option<&Vec<String>>,
+) -> Result<BuildArgs, SettingsError> {
+    let (context, file) = inputs(target)?;
+    let mut allow = target.entitlements.clone().unwrap_or_default();
+    if grants.local_delete {
+        allow.push("buildx.local.delete".to_owned());
+    }
+    let pairs = |map: &Option<slipway_bake::Strings>| -> Vec<String> {
+        let set = map.iter().flatten().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+        set.map(|(key, value)| format!("{key}={value}")).collect()
+    };
+    let (mut build_context, mut layouts_of_targets) = (Vec::new(), Vec::new());
+    for (name, value) in target.contexts.iter().flatten() {
+        match value.strip_prefix("target:") {
+            Some(needed) => layouts_of_targets.push((name.clone(), layouts.join(needed))),
+            None => build_context.push(format!("{name}={}", value.strip_prefix("cwd://").unwrap_or(value))),
+        }
+    }
+    let own = target.platforms.as_ref().filter(|platforms| !platforms.is_empty());
+    Ok(BuildArgs {
+        context,
+        add_host: pairs(&target.extra_hosts),
+        allow,
+        annotation: target.annotations.clone().unwrap_or_default(),
+        attest: target.attest.iter().flatten().map(|attest| attest.to_csv()).collect(),
+        build_arg: pairs(&target.args),
+        build_context,
+        cache_from: target.cache_from.iter().flatten().map(|cache| cache.to_csv()).collect(),
+        cache_to: target.cache_to.iter().flatten().map(|cache| cache.to_csv()).collect(),
+        call: call(args, target),
+        file,
+        label: pairs(&target.labels),
+        network: target.network.clone().unwrap_or_default(),
+        no_cache: target.no_cache.unwrap_or(false),
+        no_cache_filter: target.no_cache_filter.clone().unwrap_or_default(),
+        output: target.outputs.iter().flatten().map(|output| output.to_csv()).collect(),
+        platform: own.or(platforms).cloned().unwrap_or_default(),
+        policy: target.policy.iter().flatten().map(policy).collect(),
+        progress: args.progress,
+        pull: target.pull.unwrap_or(false),
+        resource: target
+            .resources
+            .iter()
+            .flat_map(|resources| resources.entries())
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect(),
+        secret: target.secrets.iter().flatten().map(|secret| secret.to_csv()).collect(),
+        shm_size: target.shm_size.clone(),
+        ssh: target.ssh.iter().flatten().map(|ssh| ssh.to_flag()).collect(),
+        tag: target.tags.clone().unwrap_or_default(),
+        target: target.target.clone(),
+        ulimit: target.ulimits.clone().unwrap_or_default(),
+        of_bake: OfBake { dockerfile: target.dockerfile_inline.clone(), layouts: layouts_of_targets },
+        ..BuildArgs::default()
+    })
+}
+
+fn policy(policy: &slipway_bake::Policy) -> String {
+    match (policy.disabled, policy.files.first()) {
+        (true, _) => "disabled=true".to_owned(),
+        (false, Some(file)) => format!("filename={file}"),
+        (false, None) => "strict=true".to_owned(),
+    }
+}
+
+/// Returns a target's method, with the format that the command line asks for.
+fn call(args: &BakeArgs, target: &Target) -> String {
+    let Some(call) = target.call.as_ref().filter(|call| !call.is_empty()) else { return "build".to_owned() };
+    let of_command_line = args.call.split(',').filter(|field| field.contains('='));
+    [call.as_str()].into_iter().chain(of_command_line).collect::<Vec<_>>().join(",")
+}
+
+/// Finds the context and the Dockerfile, which starts at the context.
+fn inputs(target: &Target) -> Result<(String, Option<String>), SettingsError> {
+    let context = target.context.as_deref().unwrap_or(".");
+    let dockerfile = target.dockerfile.as_deref().unwrap_or("Dockerfile");
+    if context == "-" || dockerfile == "-" {
+        let what = if context == "-" { "context" } else { "dockerfile" };
+        return Err(SettingsError::flag(format!("{what} from stdin not allowed in bake"))
+            .hint("give it a path, or the text with `dockerfile-inline`"));
+    }
+    let context = match context.strip_prefix("cwd://").unwrap_or(context) {
+        "" => ".",
+        path => path,
+    };
+    if target.dockerfile_inline.is_some() {
+        return Ok((context.to_owned(), None));
+    }
+    if let Some(path) = dockerfile.strip_prefix("cwd://") {
+        return Ok((context.to_owned(), Some(path.to_owned())));
+    }
+    if context::is_remote(context) || context::is_remote(dockerfile) || dockerfile.starts_with('/') {
+        return Ok((context.to_owned(), Some(dockerfile.to_owned())));
+    }
+    // The default name may be in lower case too.
+    let file = (dockerfile != "Dockerfile").then(|| Path::new(context).join(dockerfile).display().to_string());
+    Ok((context.to_owned(), file))
+}
+
+/// Writes an empty image of each platform, in whose place a call looks at no real one.
+pub(crate) fn write_stand_in(path: &Path, platforms: &[Platform]) -> io::Result<()> {
+    use serde_json::json;
+    let blobs = path.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs)?;
+    let put = |media_type: &str, document: &serde_json::Value| -> io::Result<serde_json::Value> {
+        let bytes = document.to_string().into_bytes();
+        let digest = slipway_model::Digest::of(&bytes);
+        std::fs::write(blobs.join(digest.hex()), &bytes)?;
+        Ok(json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() }))
+    };
+    let host = [Platform::host()];
+    let platforms = if platforms.is_empty() { &host } else { platforms };
+    let mut manifests = Vec::new();
+    for platform in platforms {
+        let mut of_platform = json!({ "os": platform.os, "architecture": platform.architecture });
+        if let Some(variant) = &platform.variant {
+            of_platform["variant"] = json!(variant);
+        }
+        let mut config = of_platform.clone();
+        config["config"] = json!({});
+        config["rootfs"] = json!({ "type": "layers", "diff_ids": [] });
+        let config = put("application/vnd.oci.image.config.v1+json", &config)?;
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config,
+            "layers": [],
+        });
+        let mut descriptor = put("application/vnd.oci.image.manifest.v1+json", &manifest)?;
+        descriptor["platform"] = of_platform;
+        manifests.push(descriptor);
+    }
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": manifests,
+    });
+    let index = put("application/vnd.oci.image.index.v1+json", &index)?;
+    std::fs::write(path.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}")?;
+    std::fs::write(path.join("index.json"), json!({ "schemaVersion": 2, "manifests": [index] }).to_string())
+}
+
+#[cfg(test)]
+mod tests;
