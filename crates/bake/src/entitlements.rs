@@ -35,7 +35,14 @@ impl Grants {
 
     fn add(&mut self, text: &str) -> Result<()> {
         const KEYS: [&str; 8] = [
-            "network.host", "security.insecure", "ssh", "fs", "fs.read", "fs.write", "device", "buildx.local.delete",
+            "network.host",
+            "security.insecure",
+            "ssh",
+            "fs",
+            "fs.read",
+            "fs.write",
+            "device",
+            "buildx.local.delete",
         ];
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         match (key, text.contains('=')) {
@@ -183,7 +190,8 @@ impl Missing {
             add("running privileged containers that can make system changes", "security.insecure".to_owned());
         }
         for device in &needs.devices {
-            let known = |grants: &&Grants| grants.devices.iter().any(|known| known.is_empty() || known == device);
+            let known =
+                |grants: &&Grants| grants.devices.iter().any(|known| known.is_empty() || known == device);
             if !grants.iter().any(known) {
                 let flag = if device.is_empty() { "device".to_owned() } else { format!("device={device}") };
                 add("access to devices", flag);

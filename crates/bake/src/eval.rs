@@ -23,6 +23,9 @@ pub(crate) trait Scope {
     /// Returns a function of the file.
     fn function(&self, name: &str) -> Result<Option<Rc<UserFunction>>>;
 
+    /// Returns the home directory of who builds.
+    fn home(&self) -> String;
+
     /// Lists the variables there are.
     fn variable_names(&self) -> Vec<String>;
 
@@ -265,6 +268,8 @@ impl<'a> Env<'a> {
                 let [expr] = call.arguments.as_slice() else { return fail("`can` takes one argument") };
                 return Ok(Value::Bool(self.eval(expr).is_ok()));
             }
+            "homedir" if call.arguments.is_empty() => return Ok(Value::String(self.scope.home())),
+            "homedir" => return fail("`homedir` takes no arguments"),
             "convert" => {
                 let [expr, kind] = call.arguments.as_slice() else {
                     return fail("`convert` takes a value and a type");
@@ -437,9 +442,9 @@ fn attribute(value: &Value, name: &str) -> Result<Value> {
     if value.is_null() {
         return fail(format!("cannot read the attribute `{name}` of a null value"));
     }
-    let members = value
-        .members()
-        .ok_or_else(|| Problem::new(format!("cannot read the attribute `{name}` of {}", with_article(value))))?;
+    let members = value.members().ok_or_else(|| {
+        Problem::new(format!("cannot read the attribute `{name}` of {}", with_article(value)))
+    })?;
     match members.get(name) {
         Some(value) => Ok(value.clone()),
         None => Err(Problem::new(format!("there is no attribute named `{name}`"))

@@ -7,7 +7,7 @@ use slipway_model::Diagnostic;
 
 use crate::compose;
 use crate::definition::{Definition, Evaluator};
-use crate::error::{Problem, Problems, Result};
+use crate::error::{Problem, Result};
 use crate::syntax::{Body, parse_hcl, parse_json};
 use crate::target::{Group, Target, parse_boolean};
 
@@ -157,11 +157,14 @@ fn classify(at: usize, file: &SourceFile) -> Result<Parsed> {
     if compose::is_compose(&file.text) {
         return Ok(Parsed::Compose);
     }
-    let looks_like_json = file.text.trim_start().starts_with('{');
-    let (first, second): (fn(usize, &str) -> Result<Body>, fn(usize, &str) -> Result<Body>) =
-        if looks_like_json { (parse_json, parse_hcl) } else { (parse_hcl, parse_json) };
-    first(at, &file.text).or_else(|problems: Problems| second(at, &file.text).map_err(|_| problems)).map(Parsed::Bake)
+    let (first, second) = match file.text.trim_start().starts_with('{') {
+        true => (parse_json(at, &file.text), parse_hcl as ParseBody),
+        false => (parse_hcl(at, &file.text), parse_json as ParseBody),
+    };
+    first.or_else(|problems| second(at, &file.text).map_err(|_| problems)).map(Parsed::Bake)
 }
+
+type ParseBody = fn(usize, &str) -> Result<Body>;
 
 pub(crate) fn unique(names: Vec<String>) -> Vec<String> {
     let mut seen = std::collections::BTreeSet::new();

@@ -29,7 +29,9 @@ mod value;
 pub use definition::{Definition, VariableInfo};
 pub use entitlements::{Grants, Missing, Needs};
 pub use files::{DEFAULT_FILES, Environment, ReadFile, SourceFile, parse};
-pub use list::{ListKind, ListRequest, targets_as_json, targets_as_table, variables_as_json, variables_as_table};
+pub use list::{
+    ListKind, ListRequest, targets_as_json, targets_as_table, variables_as_json, variables_as_table,
+};
 pub use print::{to_json, to_value};
 pub use resolve::{Bake, Request, resolve};
 pub use target::{

@@ -42,7 +42,11 @@ impl ListRequest {
                     Some((key, value)) if key == "format" => format = value.to_owned(),
                     // `targets,format=json` is meant often enough.
                     None if kind.is_empty() => kind = field.clone(),
-                    _ => return Err(Problem::new(format!("unexpected `{field}` in `--list {text}`")).hint(HINT)),
+                    _ => {
+                        return Err(
+                            Problem::new(format!("unexpected `{field}` in `--list {text}`")).hint(HINT)
+                        );
+                    }
                 }
             }
         }
@@ -54,7 +58,9 @@ impl ListRequest {
         match format.as_str() {
             "table" => Ok(Self { kind, json: false }),
             "json" => Ok(Self { kind, json: true }),
-            other => Err(Problem::new(format!("invalid list format `{other}`")).hint("use `table` or `json`")),
+            other => {
+                Err(Problem::new(format!("invalid list format `{other}`")).hint("use `table` or `json`"))
+            }
         }
     }
 }
@@ -115,7 +121,10 @@ pub fn targets_as_json(definition: &Definition) -> String {
 
 fn group_description(definition: &Definition, members: &Map<String, Value>) -> String {
     let name = members.get("name").and_then(Value::as_str).unwrap_or_default();
-    rows(definition).into_iter().find(|row| row.group && row.name == name).map_or_else(String::new, |row| row.description)
+    rows(definition)
+        .into_iter()
+        .find(|row| row.group && row.name == name)
+        .map_or_else(String::new, |row| row.description)
 }
 
 /// Writes the variables as a table.

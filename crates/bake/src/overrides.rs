@@ -12,16 +12,52 @@ use crate::target::{
 
 /// The keys of `--set`; those that end in a dot are followed by a name.
 const KEYS: &[&str] = &[
-    "annotations", "args.", "attest", "cache-from", "cache-to", "call", "context", "contexts.", "dockerfile",
-    "entitlements", "extra-hosts.", "labels.", "load", "network", "no-cache", "no-cache-filter", "output",
-    "platform", "policy", "pull", "push", "resources.", "secret.", "secrets", "shm-size", "ssh", "tags",
-    "target", "ulimits",
+    "annotations",
+    "args.",
+    "attest",
+    "cache-from",
+    "cache-to",
+    "call",
+    "context",
+    "contexts.",
+    "dockerfile",
+    "entitlements",
+    "extra-hosts.",
+    "labels.",
+    "load",
+    "network",
+    "no-cache",
+    "no-cache-filter",
+    "output",
+    "platform",
+    "policy",
+    "pull",
+    "push",
+    "resources.",
+    "secret.",
+    "secrets",
+    "shm-size",
+    "ssh",
+    "tags",
+    "target",
+    "ulimits",
 ];
 
 /// Keys whose values are lists: repeated ones add up, `+=` keeps what is there.
 const LISTS: &[&str] = &[
-    "annotations", "attest", "cache-from", "cache-to", "entitlements", "no-cache-filter", "output", "platform",
-    "policy", "secrets", "ssh", "tags", "ulimits",
+    "annotations",
+    "attest",
+    "cache-from",
+    "cache-to",
+    "entitlements",
+    "no-cache-filter",
+    "output",
+    "platform",
+    "policy",
+    "secrets",
+    "ssh",
+    "tags",
+    "ulimits",
 ];
 
 /// The values of one key.
@@ -112,9 +148,11 @@ fn check_key(key: &str, name: Option<&str>, append: bool) -> Result<()> {
     }
     let needs_name = KEYS.contains(&format!("{key}.").as_str());
     match name {
-        None | Some("") if needs_name => Err(Problem::new(format!("the key `{key}` in `--set` requires a name"))
-            .hint(format!("write `--set TARGET.{key}.NAME=VALUE`"))
-            .into()),
+        None | Some("") if needs_name => {
+            Err(Problem::new(format!("the key `{key}` in `--set` requires a name"))
+                .hint(format!("write `--set TARGET.{key}.NAME=VALUE`"))
+                .into())
+        }
         Some(name) if !needs_name => Err(Problem::new(format!("the key `{key}` in `--set` takes no name"))
             .hint(format!("leave `.{name}` out"))
             .into()),
@@ -174,7 +212,9 @@ fn apply_one(target: &mut Target, path: &str, change: &Override, grants: &mut Gr
         "dockerfile" => target.dockerfile = Some(value),
         "args" => drop(target.args.get_or_insert_default().insert(name.to_owned(), Some(value))),
         "labels" => drop(target.labels.get_or_insert_default().insert(name.to_owned(), Some(value))),
-        "extra-hosts" => drop(target.extra_hosts.get_or_insert_default().insert(name.to_owned(), Some(value))),
+        "extra-hosts" => {
+            drop(target.extra_hosts.get_or_insert_default().insert(name.to_owned(), Some(value)))
+        }
         "contexts" => {
             target.base.of_contexts.remove(name);
             target.contexts.get_or_insert_default().insert(name.to_owned(), value);
@@ -230,11 +270,8 @@ fn apply_one(target: &mut Target, path: &str, change: &Override, grants: &mut Gr
         "no-cache" => target.no_cache = Some(boolean(key, &value)?),
         "pull" => target.pull = Some(boolean(key, &value)?),
         "push" => set_push(target, boolean(key, &value)?),
-        "load" => {
-            if boolean(key, &value)? {
-                set_load(target);
-            }
-        }
+        "load" if !boolean(key, &value)? => {}
+        "load" => set_load(target),
         "shm-size" => target.shm_size = Some(value),
         "resources" => target.resources.get_or_insert_default().set(name, &value)?,
         "network" => target.network = Some(value),
@@ -253,7 +290,11 @@ fn override_secret(target: &mut Target, id: &str, value: &str) -> Result<()> {
             .into());
     };
     if !new.id.is_empty() && new.id != id {
-        return Err(Problem::new(format!("secret override id `{}` does not match declared secret `{id}`", new.id)).into());
+        return Err(Problem::new(format!(
+            "secret override id `{}` does not match declared secret `{id}`",
+            new.id
+        ))
+        .into());
     }
     secret.variable = new.variable;
     secret.path = new.path;

@@ -50,9 +50,16 @@ impl Members {
 
     fn strings(&mut self, key: &str, map: &Option<Strings>, escape: fn(&str) -> String) {
         let map = map.as_ref().filter(|map| !map.is_empty());
-        self.put(key, map.map(|map| {
-            map.iter().map(|(key, value)| (key.clone(), value.as_deref().map_or(Value::Null, |v| escape(v).into()))).collect()
-        }));
+        self.put(
+            key,
+            map.map(|map| {
+                map.iter()
+                    .map(|(key, value)| {
+                        (key.clone(), value.as_deref().map_or(Value::Null, |v| escape(v).into()))
+                    })
+                    .collect()
+            }),
+        );
     }
 }
 
@@ -76,7 +83,10 @@ pub(crate) fn target_json(target: &Target) -> Value {
     out.entries("attest", &target.attest, attest_json);
     out.put("context", context.map(Value::from));
     let contexts = target.contexts.as_ref().filter(|contexts| !contexts.is_empty());
-    out.put("contexts", contexts.map(|map| map.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect()));
+    out.put(
+        "contexts",
+        contexts.map(|map| map.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))).collect()),
+    );
     out.put("dockerfile", target.dockerfile.as_deref().map(Value::from));
     out.put("dockerfile-inline", target.dockerfile_inline.as_deref().map(|text| escaped(text).into()));
     out.strings("args", &target.args, escaped);
@@ -135,7 +145,10 @@ fn cache_json(cache: &CacheEntry) -> Value {
 fn output_json(output: &Output) -> Value {
     let destination =
         (!output.destination.is_empty()).then(|| ("dest", Value::from(output.destination.as_str())));
-    entry_json(&output.attributes, [("type", Value::from(output.kind.as_str()))].into_iter().chain(destination))
+    entry_json(
+        &output.attributes,
+        [("type", Value::from(output.kind.as_str()))].into_iter().chain(destination),
+    )
 }
 
 fn secret_json(secret: &SecretEntry) -> Value {

@@ -84,7 +84,12 @@ fn default_group(groups: &mut BTreeMap<String, Group>, wanted: &[String]) {
             continue;
         }
         let new = || Group { name: "default".to_owned(), ..Group::default() };
-        groups.entry("default".to_owned()).or_insert_with(new).targets.get_or_insert_default().push(name.clone());
+        groups
+            .entry("default".to_owned())
+            .or_insert_with(new)
+            .targets
+            .get_or_insert_default()
+            .push(name.clone());
     }
     if let Some(default) = groups.get_mut("default") {
         default.targets = default.targets.take().map(|targets| {
@@ -104,7 +109,11 @@ fn complete(bake: &mut Bake, around: &Environment, request: &Request) {
             target.policy = Some(vec![Policy { disabled: true, ..Policy::default() }]);
         }
         if let Some(epoch) = epoch {
-            target.args.get_or_insert_default().entry(EPOCH.to_owned()).or_insert_with(|| Some(epoch.clone()));
+            target
+                .args
+                .get_or_insert_default()
+                .entry(EPOCH.to_owned())
+                .or_insert_with(|| Some(epoch.clone()));
         }
     }
 }
@@ -169,8 +178,8 @@ impl Definition {
         let (mut targets, mut groups) = (Vec::new(), vec![name.to_owned()]);
         for member in group.targets.iter().flatten() {
             let (inner, inner_groups) = self.members_of(member, visited);
-            if inner.is_empty() {
-                // A group that holds itself: its name may be a target's too.
+            // A group that holds itself: its name may be a target's too.
+            if inner.is_empty() && self.targets.iter().any(|target| target.name == *member) {
                 targets.push(member.clone());
             }
             targets.extend(inner);
@@ -298,11 +307,7 @@ fn check_platforms(target: &Target, needed: &Target) -> Result<()> {
     let (own, theirs) = (platforms(target), platforms(needed));
     if own.len() > 1 && theirs.len() > 1 && !own.iter().all(|platform| theirs.contains(platform)) {
         return Err(Problem::new(format!("target `{}` can't be used by `{}`", needed.name, target.name))
-            .because(format!(
-                "the platforms {} are not a subset of {}",
-                own.join(", "),
-                theirs.join(", ")
-            ))
+            .because(format!("the platforms {} are not a subset of {}", own.join(", "), theirs.join(", ")))
             .hint(format!("add them: `--set {}.platform={}`", needed.name, own.join(",")))
             .into());
     }

@@ -24,7 +24,8 @@ pub(super) fn parse(
         }
         let start = rest.trim_start();
         let start = start.strip_prefix("export ").unwrap_or(start).trim_start();
-        let length = start.find(|c: char| !c.is_alphanumeric() && !"_.-[]".contains(c)).unwrap_or(start.len());
+        let length =
+            start.find(|c: char| !c.is_alphanumeric() && !"_.-[]".contains(c)).unwrap_or(start.len());
         let (name, after) = start.split_at(length);
         let after = after.trim_start_matches([' ', '\t']);
         let invalid = |reason: &str| Problem::new(format!("line {line}: {reason}"));
@@ -43,7 +44,8 @@ pub(super) fn parse(
         let after = after.trim_start_matches([' ', '\t']);
         let (value, remaining) = match after.chars().next() {
             Some(quote @ ('"' | '\'')) => {
-                let close = closing(&after[1..], quote).ok_or_else(|| invalid("the value has no closing quote"))?;
+                let close =
+                    closing(&after[1..], quote).ok_or_else(|| invalid("the value has no closing quote"))?;
                 let inner = &after[1..=close];
                 let value = if quote == '"' {
                     interpolate::string(&unescape(inner), &known, &mut Vec::new())?

@@ -13,11 +13,7 @@ pub(super) fn document(
     unset: &mut Vec<String>,
 ) -> Result<(), Problem> {
     match value {
-        Value::String(text) => {
-            if text.contains('$') {
-                *text = string(text, variables, unset)?;
-            }
-        }
+        Value::String(text) if text.contains('$') => *text = string(text, variables, unset)?,
         Value::Sequence(list) => {
             for value in list {
                 document(value, variables, unset)?;

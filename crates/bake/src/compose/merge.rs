@@ -27,7 +27,9 @@ pub(super) fn canonical(mut document: Value) -> Result<Value, Problem> {
                 Value::Mapping(build) => canonical_build(build)?,
                 Value::Null => {}
                 _ => {
-                    return Err(Problem::new(format!("the `build` of the service `{name}` must be a path or a mapping")));
+                    return Err(Problem::new(format!(
+                        "the `build` of the service `{name}` must be a path or a mapping"
+                    )));
                 }
             }
         }
@@ -108,7 +110,7 @@ pub(super) fn lay_over(base: &mut Value, over: Value) {
 
 /// Removes what `!reset` marks.
 pub(super) fn drop_resets(value: &mut Value) {
-    let reset = |value: &Value| matches!(value, Value::Tagged(tagged) if tagged.tag.to_string() == "!reset");
+    let reset = |value: &Value| matches!(value, Value::Tagged(tagged) if tagged.tag == "!reset");
     match value {
         Value::Mapping(mapping) => {
             mapping.retain(|_, value| !reset(value));
@@ -169,7 +171,8 @@ impl Extending<'_> {
         };
         let text = |key: &str| extends.get(key).and_then(Value::as_str).map(str::to_owned);
         let parent = extends.as_str().map(str::to_owned).or_else(|| text("service"));
-        let parent = parent.ok_or_else(|| Problem::new(format!("the service `{name}` extends no named service")))?;
+        let parent =
+            parent.ok_or_else(|| Problem::new(format!("the service `{name}` extends no named service")))?;
         let mut base = match text("file") {
             None => self.service(&parent, depth + 1)?,
             Some(file) => self.other_file(&file, &parent, depth)?,
@@ -187,7 +190,8 @@ impl Extending<'_> {
         document.apply_merge().map_err(|error| failed(error.to_string()))?;
         interpolate::document(&mut document, self.variables, &mut Vec::new())?;
         let document = canonical(document)?;
-        let there = Extending { document: &document, file: &path, variables: self.variables, around: self.around };
+        let there =
+            Extending { document: &document, file: &path, variables: self.variables, around: self.around };
         let mut found = there.service(service, depth + 1)?;
         // Its paths start at its own file.
         let directory = clean(path.rfind('/').map_or("", |at| &path[..at]));

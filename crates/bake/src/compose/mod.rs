@@ -72,8 +72,10 @@ pub(crate) fn load(files: &[SourceFile], which: &[usize], around: &Environment) 
     let secrets = merged.get("secrets").cloned().unwrap_or_default();
     let (mut targets, mut names) = (Vec::new(), Vec::new());
     let services = merged.get("services").and_then(Value::as_mapping).cloned().unwrap_or_default();
-    let mut services: Vec<(String, Value)> =
-        services.into_iter().filter_map(|(name, service)| Some((name.as_str()?.to_owned(), service))).collect();
+    let mut services: Vec<(String, Value)> = services
+        .into_iter()
+        .filter_map(|(name, service)| Some((name.as_str()?.to_owned(), service)))
+        .collect();
     services.sort_by(|a, b| a.0.cmp(&b.0));
     let any = !services.is_empty();
     for (name, value) in services {
@@ -98,9 +100,9 @@ const PROJECT_NAME: &str = "COMPOSE_PROJECT_NAME";
 fn variables(around: &Environment) -> Result<BTreeMap<String, String>> {
     let mut all = if around.may_look_up() { around.variables.clone() } else { BTreeMap::new() };
     if let Some(text) = &around.dot_env {
-        for (name, value) in dotenv::parse(text, &all).map_err(|problem| {
-            Problem::new("failed to read `.env`").because(problem.to_string())
-        })? {
+        for (name, value) in dotenv::parse(text, &all)
+            .map_err(|problem| Problem::new("failed to read `.env`").because(problem.to_string()))?
+        {
             all.entry(name).or_insert(value);
         }
     }
@@ -114,9 +116,9 @@ fn parse(at: usize, file: &SourceFile) -> Result<Value> {
         let message = error.to_string();
         Problem::new("invalid YAML").because(message).at(Span { file: at, start, end: start + 1 })
     })?;
-    value.apply_merge().map_err(|error| {
-        Problem::new("invalid YAML").because(error.to_string()).at(file_span(at))
-    })?;
+    value
+        .apply_merge()
+        .map_err(|error| Problem::new("invalid YAML").because(error.to_string()).at(file_span(at)))?;
     match value {
         Value::Mapping(_) => Ok(value),
         Value::Null => Err(Problem::new("empty compose file").at(file_span(at)).into()),

@@ -17,9 +17,30 @@ type Result<T> = std::result::Result<T, Problem>;
 
 /// The members of a `build` section.
 const BUILD_KEYS: &[&str] = &[
-    "additional_contexts", "args", "cache_from", "cache_to", "context", "dockerfile", "dockerfile_inline",
-    "entitlements", "extra_hosts", "isolation", "labels", "network", "no_cache", "no_cache_filter",
-    "platforms", "privileged", "provenance", "pull", "sbom", "secrets", "shm_size", "ssh", "tags", "target",
+    "additional_contexts",
+    "args",
+    "cache_from",
+    "cache_to",
+    "context",
+    "dockerfile",
+    "dockerfile_inline",
+    "entitlements",
+    "extra_hosts",
+    "isolation",
+    "labels",
+    "network",
+    "no_cache",
+    "no_cache_filter",
+    "platforms",
+    "privileged",
+    "provenance",
+    "pull",
+    "sbom",
+    "secrets",
+    "shm_size",
+    "ssh",
+    "tags",
+    "target",
     "ulimits",
 ];
 
@@ -48,8 +69,10 @@ pub(super) fn target(
     let build = build.as_mapping().unwrap_or(&empty);
     for key in build.keys().filter_map(Value::as_str) {
         if !BUILD_KEYS.contains(&key) && !key.starts_with("x-") {
-            return Err(Problem::new(format!("the `build` of the service `{name}` has no attribute `{key}`"))
-                .meant(key, BUILD_KEYS.iter().copied()));
+            return Err(Problem::new(format!(
+                "the `build` of the service `{name}` has no attribute `{key}`"
+            ))
+            .meant(key, BUILD_KEYS.iter().copied()));
         }
     }
     let context = text_of(build, "context")?.unwrap_or_else(|| ".".to_owned());
@@ -80,7 +103,9 @@ pub(super) fn target(
     if let Some(extension) = build.get("x-bake").and_then(Value::as_mapping) {
         extend(&mut target, extension)?;
     }
-    if target.tags.as_ref().is_none_or(Vec::is_empty) && let Some(image) = image {
+    if target.tags.as_ref().is_none_or(Vec::is_empty)
+        && let Some(image) = image
+    {
         target.tags = Some(vec![image]);
     }
     Ok(Some(target))
@@ -92,7 +117,11 @@ pub(crate) fn sanitized(name: &str) -> String {
 }
 
 fn local_path(path: &str) -> String {
-    if path.contains("://") || path.starts_with("service:") || is_remote(path) { path.to_owned() } else { clean(path) }
+    if path.contains("://") || path.starts_with("service:") || is_remote(path) {
+        path.to_owned()
+    } else {
+        clean(path)
+    }
 }
 
 /// Writes a scalar as text.
@@ -119,7 +148,9 @@ fn boolean(value: Option<&Value>) -> Result<Option<bool>> {
         Some(Value::Bool(value)) => Ok(Some(*value)),
         Some(value) => {
             let text = scalar(value)?.unwrap_or_default();
-            parse_boolean(&text).map(Some).ok_or_else(|| Problem::new(format!("`{text}` is neither true nor false")))
+            parse_boolean(&text)
+                .map(Some)
+                .ok_or_else(|| Problem::new(format!("`{text}` is neither true nor false")))
         }
     }
 }
@@ -195,7 +226,8 @@ fn environment(
             Ok(text) => all.extend(dotenv::parse(&text, variables)?),
             Err(_) if !required => {}
             Err(error) => {
-                return Err(Problem::new(format!("failed to read the `env_file` `{path}`")).because(error.to_string()));
+                return Err(Problem::new(format!("failed to read the `env_file` `{path}`"))
+                    .because(error.to_string()));
             }
         }
     }
@@ -243,7 +275,7 @@ fn shm_size(build: &Mapping) -> Result<Option<String>> {
         _ => return Err(invalid()),
     };
     let bytes = number * 1024_f64.powi(exponent);
-    if bytes < 1.0 || bytes > 1e18 {
+    if !(1.0..=1e18).contains(&bytes) {
         return Ok(None);
     }
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -292,9 +324,10 @@ fn extra_hosts(value: Option<&Value>) -> Result<Option<Strings>> {
         }
         Some(value) => {
             for entry in list(Some(value))?.unwrap_or_default() {
-                let (host, address) = entry.split_once('=').or_else(|| entry.split_once(':')).ok_or_else(|| {
-                    Problem::new(format!("invalid host `{entry}`")).hint("write it as `host=address`")
-                })?;
+                let (host, address) =
+                    entry.split_once('=').or_else(|| entry.split_once(':')).ok_or_else(|| {
+                        Problem::new(format!("invalid host `{entry}`")).hint("write it as `host=address`")
+                    })?;
                 hosts.entry(host.to_owned()).or_default().push(plain(address));
             }
         }
@@ -310,8 +343,12 @@ fn service_secrets(value: Option<&Value>, defined: &Value) -> Result<Option<Vec<
         let source = item.get("source").map_or_else(|| scalar(item), scalar)?.unwrap_or_default();
         let mut secret = SecretEntry { id: source.clone(), ..SecretEntry::default() };
         let definition = defined.get(&source).ok_or_else(|| {
-            let known: Vec<&str> =
-                defined.as_mapping().into_iter().flat_map(|map| map.keys()).filter_map(Value::as_str).collect();
+            let known: Vec<&str> = defined
+                .as_mapping()
+                .into_iter()
+                .flat_map(|map| map.keys())
+                .filter_map(Value::as_str)
+                .collect();
             Problem::new(format!("undefined secret `{source}`")).meant(&source, known)
         })?;
         if let Some(definition) = definition.as_mapping() {

@@ -141,13 +141,17 @@ impl Evaluator<'_> {
         let value = self.eval(&attribute.value)?;
         let span = attribute.value.span;
         let axes = value.members().ok_or_else(|| {
-            Problem::new("`matrix` must be a map").hint("write `matrix = { version = [\"1\", \"2\"] }`").at(span)
+            Problem::new("`matrix` must be a map")
+                .hint("write `matrix = { version = [\"1\", \"2\"] }`")
+                .at(span)
         })?;
         let mut combinations = vec![Vec::new()];
         for (key, list) in axes {
             let values: Vec<Value> = list
                 .pairs()
-                .ok_or_else(|| Problem::new(format!("the values of `{key}` in a matrix must be a list")).at(span))?
+                .ok_or_else(|| {
+                    Problem::new(format!("the values of `{key}` in a matrix must be a list")).at(span)
+                })?
                 .into_iter()
                 .map(|(_, value)| value)
                 .collect();
@@ -175,7 +179,8 @@ impl Evaluator<'_> {
             self.note_unknown(&instance.block, &known);
         }
         let attributes = instance.block.body.attributes.iter();
-        let own = attributes.filter(|attribute| instance.kind.attributes().contains(&attribute.name.as_str()));
+        let own =
+            attributes.filter(|attribute| instance.kind.attributes().contains(&attribute.name.as_str()));
         all(own.map(|attribute| self.resolve_attribute(instance, &attribute.name)))?;
         if instance.kind == BlockKind::Target {
             self.set_base(instance);
@@ -190,7 +195,10 @@ impl Evaluator<'_> {
 
     fn is_first_of_matrix(&self, instance: &Rc<Instance>) -> bool {
         let instances = self.instances.borrow();
-        instances.iter().find(|i| Rc::ptr_eq(&i.block, &instance.block)).is_some_and(|i| Rc::ptr_eq(i, instance))
+        instances
+            .iter()
+            .find(|i| Rc::ptr_eq(&i.block, &instance.block))
+            .is_some_and(|i| Rc::ptr_eq(i, instance))
     }
 
     fn resolve_attribute(&self, instance: &Instance, name: &str) -> Result<()> {
@@ -231,13 +239,19 @@ impl Evaluator<'_> {
     }
 
     /// Returns an attribute of the blocks of a name; of several, the last that has it.
-    pub(super) fn block_value(&self, kind: BlockKind, name: &str, attribute: Option<&str>) -> Result<Option<Value>> {
+    pub(super) fn block_value(
+        &self,
+        kind: BlockKind,
+        name: &str,
+        attribute: Option<&str>,
+    ) -> Result<Option<Value>> {
         let instances = self.instances.borrow().clone();
-        let same: Vec<&Rc<Instance>> = instances.iter().filter(|i| i.kind == kind && i.name == name).collect();
+        let same: Vec<&Rc<Instance>> =
+            instances.iter().filter(|i| i.kind == kind && i.name == name).collect();
         let Some(last) = same.last() else { return Ok(None) };
         let value = |attribute: &str| {
             let has = |instance: &&&Rc<Instance>| instance.block.body.attribute(attribute).is_some();
-            let instance = same.iter().rev().find(has).unwrap_or(&last);
+            let instance = same.iter().rev().find(has).unwrap_or(last);
             self.resolve_attribute(instance, attribute)?;
             Ok(match kind {
                 BlockKind::Target => target::attribute_value(&instance.target.borrow(), attribute),

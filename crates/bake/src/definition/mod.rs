@@ -188,7 +188,8 @@ impl<'a> Evaluator<'a> {
     fn deeper<T>(&self, span: Option<Span>, compute: impl FnOnce() -> Result<T>) -> Result<T> {
         let depth = self.depth.get() + 1;
         if depth > MAX_DEPTH {
-            let problem = Problem::new(format!("more than {MAX_DEPTH} definitions refer to each other in a row"));
+            let problem =
+                Problem::new(format!("more than {MAX_DEPTH} definitions refer to each other in a row"));
             return Err(match span {
                 Some(span) => problem.at(span),
                 None => problem,
@@ -223,6 +224,15 @@ impl Scope for Evaluator<'_> {
             return Ok(None);
         }
         self.user_function(name).map(Some)
+    }
+
+    fn home(&self) -> String {
+        self.around
+            .variables
+            .get("HOME")
+            .filter(|home| !home.is_empty())
+            .cloned()
+            .unwrap_or_else(|| "/".to_owned())
     }
 
     fn variable_names(&self) -> Vec<String> {

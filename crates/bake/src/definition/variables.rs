@@ -218,7 +218,8 @@ fn from_csv(name: &str, text: &str, kind: &Type) -> Result<Value> {
             .hint(format!("give the value as JSON: `{name}_JSON='…'`")))
     };
     let element = |field: &str, kind: &Type| {
-        primitive(name, field, kind).map_err(|problems| invalid(format!("failed to parse element: {problems}")))
+        primitive(name, field, kind)
+            .map_err(|problems| invalid(format!("failed to parse element: {problems}")))
     };
     match kind {
         Type::List(inner) | Type::Set(inner) => {

@@ -84,9 +84,9 @@ fn like(model: &Value, list: Vec<Value>) -> Value {
 
 /// Compares elements with a value that may have to be converted first.
 fn same(element: &Value, wanted: &Value) -> bool {
-    element.equals(wanted) || convert(wanted, &Type::of(element)).is_ok_and(|wanted| {
-        element.equals(&wanted) && Type::of(element).is_primitive()
-    })
+    element.equals(wanted)
+        || convert(wanted, &Type::of(element))
+            .is_ok_and(|wanted| element.equals(&wanted) && Type::of(element).is_primitive())
 }
 
 fn has(list: &[Value], value: &Value) -> bool {
@@ -103,7 +103,9 @@ fn fold(sets: &[Value], mut step: impl FnMut(&mut Vec<Value>, &[Value])) -> Vec<
 
 fn chunk_list(a: &[Value]) -> Result<Value> {
     let (list, size) = (elements(&a[0]), count(&a[1])?);
-    let chunks = if size == 0 { vec![Value::List(list.to_vec())] } else {
+    let chunks = if size == 0 {
+        vec![Value::List(list.to_vec())]
+    } else {
         list.chunks(size).map(|chunk| Value::List(chunk.to_vec())).collect()
     };
     Ok(Value::List(if list.is_empty() { Vec::new() } else { chunks }))
@@ -250,5 +252,9 @@ fn zip_map(a: &[Value]) -> Result<Value> {
         return fail(format!("{} keys cannot be zipped with {} values", keys.len(), values.len()));
     }
     let pairs = keys.iter().zip(values).map(|(key, value)| (text(key).to_owned(), value.clone()));
-    Ok(if matches!(a[1], Value::List(_)) { Value::Map(pairs.collect()) } else { Value::Object(pairs.collect()) })
+    Ok(if matches!(a[1], Value::List(_)) {
+        Value::Map(pairs.collect())
+    } else {
+        Value::Object(pairs.collect())
+    })
 }

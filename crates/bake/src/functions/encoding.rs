@@ -57,7 +57,8 @@ fn bcrypt_hash(a: &[Value]) -> Result<Value> {
 
 /// Encodes as Go's `url.QueryEscape`.
 fn url_encode(text: &str) -> String {
-    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b' ');
+    const KEPT: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b' ');
     percent_encode(text.as_bytes(), KEPT).to_string().replace(' ', "+")
 }
 
@@ -83,7 +84,12 @@ fn csv_decode(a: &[Value]) -> Result<Value> {
     let mut list = Vec::new();
     for (at, record) in records.enumerate() {
         if record.len() != names.len() {
-            return fail(format!("line {} of the CSV text has {} fields, not {}", at + 2, record.len(), names.len()));
+            return fail(format!(
+                "line {} of the CSV text has {} fields, not {}",
+                at + 2,
+                record.len(),
+                names.len()
+            ));
         }
         let members = names.iter().cloned().zip(record.into_iter().map(Value::String));
         list.push(Value::Object(members.collect::<Members>()));

@@ -69,7 +69,12 @@ fn format(layout: &str, arguments: &[Value]) -> Result<String> {
         next = at + 1;
         highest = highest.max(next);
         let value = arguments.get(at).ok_or_else(|| {
-            Problem::new(format!("not enough arguments for `%{}`: need {}, have {}", verb.letter, at + 1, arguments.len()))
+            Problem::new(format!(
+                "not enough arguments for `%{}`: need {}, have {}",
+                verb.letter,
+                at + 1,
+                arguments.len()
+            ))
         })?;
         out.push_str(&pad(&verb, formatted(&verb, value)?));
     }
@@ -151,7 +156,9 @@ fn formatted(verb: &Verb, value: &Value) -> Result<String> {
             return fail(format!("unsupported value for `%{}`: null", verb.letter));
         }
         convert(value, &kind).map_err(|error| {
-            Problem::new(format!("unsupported value for `%{}`", verb.letter)).because(error.to_string()).into()
+            Problem::new(format!("unsupported value for `%{}`", verb.letter))
+                .because(error.to_string())
+                .into()
         })
     };
     match verb.letter {
@@ -189,7 +196,9 @@ fn signed(verb: &Verb, text: String) -> String {
 }
 
 fn number_verb(verb: &Verb, number: &BigDecimal) -> Result<String> {
-    let in_base = |base: u32| number.with_scale_round(0, RoundingMode::Down).as_bigint_and_exponent().0.to_str_radix(base);
+    let in_base = |base: u32| {
+        number.with_scale_round(0, RoundingMode::Down).as_bigint_and_exponent().0.to_str_radix(base)
+    };
     if matches!(verb.letter, 'd' | 'b' | 'o' | 'x' | 'X') && !number.is_integer() {
         return fail(format!("unsupported value for `%{}`: an integer is required", verb.letter));
     }

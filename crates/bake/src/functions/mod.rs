@@ -42,8 +42,8 @@ const TABLES: &[&[Function]] = &[
     time::FUNCTIONS,
 ];
 
-/// Functions whose arguments are not all evaluated.
-const SPECIAL: &[&str] = &["can", "convert", "try"];
+/// Functions that look beyond the values of their arguments: evaluation knows them.
+const SPECIAL: &[&str] = &["can", "convert", "homedir", "try"];
 
 pub(crate) fn find(name: &str) -> Option<&'static Function> {
     TABLES.iter().flat_map(|table| table.iter()).find(|function| function.name == name)
@@ -76,8 +76,7 @@ pub(crate) fn call(function: &Function, arguments: Vec<Value>, spans: &[Span]) -
     for (at, value) in arguments.into_iter().enumerate() {
         let letter = letters.chars().nth(at).or(variadic).unwrap_or('V');
         let wrong = |reason: String| {
-            let problem =
-                Problem::new(format!("invalid argument {} of `{name}`", at + 1)).because(reason);
+            let problem = Problem::new(format!("invalid argument {} of `{name}`", at + 1)).because(reason);
             match spans.get(at).or(spans.last()) {
                 Some(span) => problem.at(*span),
                 None => problem,

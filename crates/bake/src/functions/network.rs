@@ -72,10 +72,10 @@ impl Prefix {
             .ok()
             .filter(|bits| *bits <= self.host_bits())
             .ok_or_else(|| Problem::new(format!("not enough bits in `{self}` to extend it by {new_bits}")))?;
-        let number = u128::try_from(number)
-            .ok()
-            .filter(|number| *number <= low_bits(new_bits))
-            .ok_or_else(|| Problem::new(format!("{new_bits} bits do not hold the network number {number}")))?;
+        let number =
+            u128::try_from(number).ok().filter(|number| *number <= low_bits(new_bits)).ok_or_else(|| {
+                Problem::new(format!("{new_bits} bits do not hold the network number {number}"))
+            })?;
         let length = self.length + new_bits;
         let shift = self.width() - length;
         let bits = self.bits | number.checked_shl(shift).unwrap_or(0);

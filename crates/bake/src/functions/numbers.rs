@@ -89,9 +89,9 @@ fn parse_int(a: &[Value]) -> Result<Value> {
     } else {
         large_base(digits, base)
     };
-    parsed.map(|int| Value::Number(BigDecimal::from(int))).ok_or_else(|| {
-        Problem::new(format!("cannot read `{digits}` as an integer of base {base}")).into()
-    })
+    parsed
+        .map(|int| Value::Number(BigDecimal::from(int)))
+        .ok_or_else(|| Problem::new(format!("cannot read `{digits}` as an integer of base {base}")).into())
 }
 
 /// Reads digits beyond 36, where upper case comes after lower case.

@@ -127,11 +127,36 @@ fn title(whole: &str) -> String {
 }
 
 fn pattern(text: &str) -> Result<Regex> {
-    Regex::new(text).map_err(|error| {
+    Regex::new(&ascii_classes(text)).map_err(|error| {
         let reason = error.to_string();
         let last = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
         Problem::new(format!("invalid regular expression `{text}`")).because(last).into()
     })
+}
+
+/// Spells out `\d`, `\s` and `\w`, which are of ASCII alone in Go.
+fn ascii_classes(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len());
+    let mut characters = pattern.chars();
+    while let Some(c) = characters.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match characters.next() {
+            Some('d') => out.push_str("[0-9]"),
+            Some('D') => out.push_str("[^0-9]"),
+            Some('s') => out.push_str("[\\t\\n\\f\\r ]"),
+            Some('S') => out.push_str("[^\\t\\n\\f\\r ]"),
+            Some('w') => out.push_str("[0-9A-Za-z_]"),
+            Some('W') => out.push_str("[^0-9A-Za-z_]"),
+            Some('b') => out.push_str("(?-u:\\b)"),
+            Some('B') => out.push_str("(?-u:\\B)"),
+            Some(other) => out.extend(['\\', other]),
+            None => out.push('\\'),
+        }
+    }
+    out
 }
 
 fn regex_first(a: &[Value]) -> Result<Value> {
@@ -157,7 +182,8 @@ fn captured(pattern: &Regex, captures: &regex::Captures<'_>) -> Value {
     if pattern.capture_names().flatten().next().is_none() {
         return Value::Tuple((1..pattern.captures_len()).map(group).collect());
     }
-    let named = pattern.capture_names().enumerate().filter_map(|(at, name)| Some((name?.to_owned(), group(at))));
+    let named =
+        pattern.capture_names().enumerate().filter_map(|(at, name)| Some((name?.to_owned(), group(at))));
     Value::Object(named.collect::<Members>())
 }
 
@@ -217,8 +243,11 @@ fn condition_holds(operator: &str, text: &str, version: &semver::Version) -> Opt
     let bare = text.trim_start_matches('v');
     let wild = |part: &str| matches!(part, "x" | "X" | "*");
     let core = bare.split(['-', '+']).next()?;
-    let known: Vec<u64> =
-        core.split('.').take_while(|part| !wild(part)).map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let known: Vec<u64> = core
+        .split('.')
+        .take_while(|part| !wild(part))
+        .map(|part| part.parse().ok())
+        .collect::<Option<_>>()?;
     if known.len() > 3 {
         return None;
     }

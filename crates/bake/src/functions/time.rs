@@ -12,9 +12,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function("formatdate", "ss", |a| format(text(&a[0]), &parse(text(&a[1]))?).map(Value::String)),
     function("formattimestamp", "sv", format_timestamp),
     function("timeadd", "ss", time_add),
-    function("timestamp", "", |_| {
-        Ok(Value::String(rfc3339(&Timestamp::now().to_zoned(TimeZone::UTC))))
-    }),
+    function("timestamp", "", |_| Ok(Value::String(rfc3339(&Timestamp::now().to_zoned(TimeZone::UTC))))),
     function("unixtimestampparse", "n", unix_timestamp_parse),
 ];
 
@@ -155,8 +153,18 @@ fn verb_text(verb: &str, time: &Zoned) -> Result<String> {
 
 fn month_name(time: &Zoned) -> &'static str {
     const NAMES: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-        "November", "December",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
     ];
     NAMES[usize::try_from(time.month() - 1).unwrap_or_default() % 12]
 }

@@ -24,9 +24,11 @@ pub(crate) fn parse_hcl(file: usize, text: &str) -> Result<Body> {
     };
     let body = parser::parse_body(stripped).map_err(|error| {
         let at = offset + error.location().offset();
-        Problem::new("invalid HCL")
-            .because(error.message().trim().replace('\n', ", "))
-            .at(Span { file, start: at, end: at + 1 })
+        Problem::new("invalid HCL").because(error.message().trim().replace('\n', ", ")).at(Span {
+            file,
+            start: at,
+            end: at + 1,
+        })
     })?;
     Lower { file, offset, text }.body(&body)
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::entries::{Attest, CacheEntry, Output, Policy, Resources, SecretEntry, SshEntry, parse_cache_entries};
+use super::entries::{
+    Attest, CacheEntry, Output, Policy, Resources, SecretEntry, SshEntry, parse_cache_entries,
+};
 use super::{Strings, Target};
 use crate::error::{Problem, Result};
 use crate::eval::with_article;
@@ -70,11 +72,15 @@ pub(crate) fn texts(value: &Value) -> Result<Option<Vec<String>>> {
         return Ok(None);
     }
     if value.as_str().is_some() {
-        return Err(unsuitable("a list of string is required").hint("write it in brackets: `[\"…\"]`").into());
+        return Err(unsuitable("a list of string is required")
+            .hint("write it in brackets: `[\"…\"]`")
+            .into());
     }
     let list = to(value, &Type::List(Box::new(Type::String)))?;
     let element = |(at, value): (usize, &Value)| {
-        value.to_text().ok_or_else(|| unsuitable(format!("element [{at}] is null, a string is required")).into())
+        value
+            .to_text()
+            .ok_or_else(|| unsuitable(format!("element [{at}] is null, a string is required")).into())
     };
     list.elements().unwrap_or_default().iter().enumerate().map(element).collect::<Result<_>>().map(Some)
 }

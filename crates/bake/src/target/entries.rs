@@ -141,7 +141,9 @@ impl Attest {
     /// Writes the entry as `--attest` takes it.
     pub fn to_csv(&self) -> String {
         let disabled = self.disabled.then_some(("disabled", "true"));
-        csv::join([("type", self.kind.as_str())].into_iter().chain(disabled).chain(borrowed(&self.attributes)))
+        csv::join(
+            [("type", self.kind.as_str())].into_iter().chain(disabled).chain(borrowed(&self.attributes)),
+        )
     }
 }
 
@@ -250,7 +252,9 @@ impl SecretEntry {
     /// Writes the entry as `--secret` takes it.
     pub fn to_csv(&self) -> String {
         let all = [("id", &self.id), ("src", &self.path), ("env", &self.variable)];
-        csv::join(all.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key, value.as_str())))
+        csv::join(
+            all.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (key, value.as_str())),
+        )
     }
 }
 

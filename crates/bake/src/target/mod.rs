@@ -79,10 +79,36 @@ pub(crate) struct ContextBase {
 
 /// The attributes that a `target` block has.
 pub(crate) const TARGET_ATTRIBUTES: &[&str] = &[
-    "annotations", "args", "attest", "cache-from", "cache-to", "call", "context", "contexts", "description",
-    "dockerfile", "dockerfile-inline", "entitlements", "extra-hosts", "inherits", "labels", "name", "network",
-    "no-cache", "no-cache-filter", "output", "platforms", "policy", "pull", "resources", "secret", "shm-size",
-    "ssh", "tags", "target", "ulimits",
+    "annotations",
+    "args",
+    "attest",
+    "cache-from",
+    "cache-to",
+    "call",
+    "context",
+    "contexts",
+    "description",
+    "dockerfile",
+    "dockerfile-inline",
+    "entitlements",
+    "extra-hosts",
+    "inherits",
+    "labels",
+    "name",
+    "network",
+    "no-cache",
+    "no-cache-filter",
+    "output",
+    "platforms",
+    "policy",
+    "pull",
+    "resources",
+    "secret",
+    "shm-size",
+    "ssh",
+    "tags",
+    "target",
+    "ulimits",
 ];
 
 impl Target {
@@ -128,14 +154,17 @@ impl Target {
         replace(&mut self.target, &over.target);
         replace(&mut self.call, &over.call);
         append(&mut self.annotations, &over.annotations);
-        self.attest = merged(self.attest.take(), over.attest.clone(), |list| entries::last_of(list, |e| &e.kind));
+        self.attest =
+            merged(self.attest.take(), over.attest.clone(), |list| entries::last_of(list, |e| &e.kind));
         if let Some(policy) = &over.policy {
             self.policy.get_or_insert_default().extend_from_slice(policy);
         }
-        self.secrets = merged(self.secrets.take(), over.secrets.clone(), |list| entries::last_of(list, |e| &e.id));
+        self.secrets =
+            merged(self.secrets.take(), over.secrets.clone(), |list| entries::last_of(list, |e| &e.id));
         self.ssh = merged(self.ssh.take(), over.ssh.clone(), |list| entries::last_of(list, |e| &e.id));
         replace(&mut self.platforms, &over.platforms);
-        self.cache_from = merged(self.cache_from.take(), over.cache_from.clone(), entries::without_duplicates);
+        self.cache_from =
+            merged(self.cache_from.take(), over.cache_from.clone(), entries::without_duplicates);
         replace(&mut self.cache_to, &over.cache_to);
         replace(&mut self.outputs, &over.outputs);
         replace(&mut self.pull, &over.pull);
@@ -210,7 +239,10 @@ pub(crate) fn merge_caches(old: Option<Vec<CacheEntry>>, new: Vec<CacheEntry>) -
 }
 
 /// Joins two lists of secrets; the last of an id counts.
-pub(crate) fn merge_secrets(old: Option<Vec<SecretEntry>>, new: Vec<SecretEntry>) -> Option<Vec<SecretEntry>> {
+pub(crate) fn merge_secrets(
+    old: Option<Vec<SecretEntry>>,
+    new: Vec<SecretEntry>,
+) -> Option<Vec<SecretEntry>> {
     merged(old, Some(new), |list| entries::last_of(list, |e| &e.id))
 }
 

@@ -30,9 +30,9 @@ pub(crate) fn convert(value: &Value, target: &Type) -> Result<Value, Mismatch> {
     match (value, target) {
         (Value::Null, _) => Ok(Value::Null),
         (value, Type::Any) => Ok(value.clone()),
-        (Value::Bool(_), Type::Bool) | (Value::Number(_), Type::Number) | (Value::String(_), Type::String) => {
-            Ok(value.clone())
-        }
+        (Value::Bool(_), Type::Bool)
+        | (Value::Number(_), Type::Number)
+        | (Value::String(_), Type::String) => Ok(value.clone()),
         (Value::Number(_) | Value::Bool(_), Type::String) => {
             Ok(Value::String(value.to_text().unwrap_or_default()))
         }
@@ -52,7 +52,8 @@ pub(crate) fn convert(value: &Value, target: &Type) -> Result<Value, Mismatch> {
         (Value::Tuple(list), Type::Tuple(types)) => to_tuple(list, types),
         (_, Type::Tuple(_)) => Err(mismatch("a tuple is required")),
         (_, Type::Map(element)) => {
-            let members = value.members().ok_or_else(|| mismatch(format!("{} is required", map_of(element))))?;
+            let members =
+                value.members().ok_or_else(|| mismatch(format!("{} is required", map_of(element))))?;
             let element = common(element, members.values())
                 .ok_or_else(|| mismatch("all elements of a map must have the same type"))?;
             convert_members(members.iter().map(|(key, value)| (key, value, &element))).map(Value::Map)

@@ -109,9 +109,7 @@ impl Value {
             (Self::String(a), Self::String(b)) => a == b,
             (Self::List(a), Self::List(b))
             | (Self::Tuple(a), Self::Tuple(b))
-            | (Self::Set(a), Self::Set(b)) => {
-                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b))
-            }
+            | (Self::Set(a), Self::Set(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equals(b)),
             (Self::Map(a), Self::Map(b)) | (Self::Object(a), Self::Object(b)) => {
                 a.len() == b.len() && a.iter().zip(b).all(|((k, a), (l, b))| k == l && a.equals(b))
             }

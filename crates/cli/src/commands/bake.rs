@@ -80,17 +80,15 @@ fn warn(text: &str, context: &Context) {
 
 fn build(args: &BakeArgs, bake: &Bake, context: &mut Context) -> Result<(), Failure> {
     let grants = bake::check_grants(args, bake, &context.around)?;
-    let layouts = tempfile::tempdir()
-        .map_err(|error| Failure::io("failed to make a directory for what targets need of each other", &error))?;
+    let layouts = tempfile::tempdir().map_err(|error| {
+        Failure::io("failed to make a directory for what targets need of each other", &error)
+    })?;
     let targets = bake::plan(args, bake, &grants, layouts.path(), &mut context.around)?;
     let Some(first) = targets.first() else { return Ok(()) };
     let display = first.settings.display;
     let builds = targets.iter().any(|target| target.settings.call.is_none());
-    let builder = if builds {
-        Builder::open(&context.global)?
-    } else {
-        Builder::open_unprivileged(&context.global)?
-    };
+    let builder =
+        if builds { Builder::open(&context.global)? } else { Builder::open_unprivileged(&context.global)? };
     if display != DisplayMode::RawJson {
         let mut notes: Vec<String> = targets.iter().flat_map(|t| t.settings.notes.iter().cloned()).collect();
         notes.extend(builder.notes().iter().cloned());
@@ -123,7 +121,11 @@ fn build(args: &BakeArgs, bake: &Bake, context: &mut Context) -> Result<(), Fail
 type Outcomes = BTreeMap<String, BuildOutcome>;
 
 /// Builds all targets at once, each as soon as what it needs is there; the first failure stops the rest.
-fn solve_all(builder: &Arc<Builder>, targets: &[PlannedTarget], progress: &Progress) -> Result<Outcomes, Failure> {
+fn solve_all(
+    builder: &Arc<Builder>,
+    targets: &[PlannedTarget],
+    progress: &Progress,
+) -> Result<Outcomes, Failure> {
     let runtime = interrupt::runtime()?;
     let cancel = CancellationToken::new();
     let result = runtime.block_on(async {
@@ -278,7 +280,8 @@ fn leave_results(
         let members: Map<String, Value> = members.into_iter().collect();
         output::file(&context.around.absolute(path), format!("{:#}", Value::Object(members)).as_bytes())?;
     }
-    let called: Vec<&PlannedTarget> = targets.iter().filter(|target| target.settings.call.is_some()).collect();
+    let called: Vec<&PlannedTarget> =
+        targets.iter().filter(|target| target.settings.call.is_some()).collect();
     if called.is_empty() { Ok(()) } else { show_answers(bake, &called, built, context) }
 }
 
@@ -298,7 +301,9 @@ fn show_answers(
         }
     }
     for (at, target) in called.iter().enumerate() {
-        let (Some(settings), Some(outcome)) = (target.settings.call, built.get(&target.name)) else { continue };
+        let (Some(settings), Some(outcome)) = (target.settings.call, built.get(&target.name)) else {
+            continue;
+        };
         if settings.function == crate::settings::build::CallFunction::Describe {
             output::text(&call::describe(settings.json))?;
             continue;

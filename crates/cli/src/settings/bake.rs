@@ -56,10 +56,8 @@ fn read_files(args: &BakeArgs, around: &mut Surroundings) -> Result<Vec<SourceFi
         named => named.iter().map(|name| name.strip_prefix("cwd://").unwrap_or(name)).collect(),
     };
     if names.is_empty() {
-        return Err(SettingsError::input("couldn't find a bake definition").hint(format!(
-            "make one of {}, or name a file with `--file`",
-            DEFAULT_FILES.join(", ")
-        )));
+        return Err(SettingsError::input("couldn't find a bake definition")
+            .hint(format!("make one of {}, or name a file with `--file`", DEFAULT_FILES.join(", "))));
     }
     names.into_iter().map(|name| read_file(name, around)).collect()
 }
@@ -88,8 +86,9 @@ fn read_file(name: &str, around: &mut Surroundings) -> Result<SourceFile, Settin
                 .hint("name a file that exists with `--file`")
         })?;
     }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| SettingsError::input(format!("failed to read the bake file `{name}`: it is not UTF-8 text")))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        SettingsError::input(format!("failed to read the bake file `{name}`: it is not UTF-8 text"))
+    })?;
     Ok(SourceFile { name: name.to_owned(), text })
 }
 
@@ -185,9 +184,8 @@ pub(crate) fn check_grants(args: &BakeArgs, bake: &Bake, around: &Surroundings) 
     let flags = missing.flags.iter().map(|flag| quoted(flag)).collect::<Vec<_>>().join(" ");
     let targets: String = args.targets.iter().map(|target| format!(" {}", quoted(target))).collect();
     let files: String = args.file.iter().map(|file| format!(" -f {}", quoted(file))).collect();
-    let mut diagnostic =
-        Diagnostic::new(slipway_model::ErrorKind::User, "additional privileges requested")
-            .hint(format!("allow it: `slipway bake {flags}{files}{targets}`"));
+    let mut diagnostic = Diagnostic::new(slipway_model::ErrorKind::User, "additional privileges requested")
+        .hint(format!("allow it: `slipway bake {flags}{files}{targets}`"));
     diagnostic.causes = missing.reasons;
     Err(diagnostic.into())
 }
@@ -195,7 +193,11 @@ pub(crate) fn check_grants(args: &BakeArgs, bake: &Bake, around: &Surroundings) 
 /// Quotes a word for a shell, where it needs that.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
-    if word.chars().all(plain) && !word.is_empty() { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if word.chars().all(plain) && !word.is_empty() {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// Follows symbolic links as far as a path exists.
@@ -405,7 +407,8 @@ fn inputs(target: &Target) -> Result<(String, Option<String>), SettingsError> {
         return Ok((context.to_owned(), Some(dockerfile.to_owned())));
     }
     // The default name may be in lower case too.
-    let file = (dockerfile != "Dockerfile").then(|| Path::new(context).join(dockerfile).display().to_string());
+    let file =
+        (dockerfile != "Dockerfile").then(|| Path::new(context).join(dockerfile).display().to_string());
     Ok((context.to_owned(), file))
 }
 

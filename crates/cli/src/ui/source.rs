@@ -16,6 +16,8 @@ use super::sanitize::{self, Keep};
 ///    2 | >>> RUN false
 /// --------------------
 /// ```
+///
+/// Below a range that has columns, those are marked.
 pub(crate) fn snippet(source: &pb::SourceInfo, ranges: &[pb::Range]) -> Option<String> {
     const RULER: &str = "--------------------";
     let text = String::from_utf8_lossy(&source.data);
@@ -32,10 +34,31 @@ pub(crate) fn snippet(source: &pb::SourceInfo, ranges: &[pb::Range]) -> Option<S
         let mark = if holds(ranges, number) { ">>>" } else { "   " };
         let line = sanitize::line(line.as_bytes(), Keep::Text);
         let _ = writeln!(out, "{}", format!(" {number:>3} | {mark} {line}").trim_end());
+        if let [range] = ranges
+            && let Some(marker) = underline(range, number, lines[at])
+        {
+            let _ = writeln!(out, "     |     {marker}");
+        }
     }
     out.push_str(RULER);
     out.push('\n');
     Some(out)
+}
+
+/// Marks the columns of a range that is within one line; sources without columns have none.
+fn underline(range: &pb::Range, number: usize, line: &str) -> Option<String> {
+    let (start, end) = (range.start.as_ref()?, range.end.as_ref()?);
+    if bounds(range)? != (number, number) || end.character <= start.character {
+        return None;
+    }
+    let column = |at: i32| {
+        let at = usize::try_from(at).unwrap_or(0).min(line.len());
+        (0..=at).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0)
+    };
+    let (start, end) = (column(start.character), column(end.character));
+    let before = sanitize::line(line[..start].as_bytes(), Keep::Text).chars().count();
+    let marked = line[start..end].chars().count().max(1);
+    Some(format!("{}{}", " ".repeat(before), "^".repeat(marked)))
 }
 
 /// Returns the file's name, as it may be shown.
@@ -113,6 +136,20 @@ mod tests {
              \x20  1 |     FROM a\n   2 | >>> RUN b \\\n   3 | >>>  c\n   4 |     RUN d\n\
              --------------------\n"
         );
+    }
+
+    #[test]
+    fn columns_are_underlined() {
+        let position = |character| Some(pb::Position { line: 1, character });
+        let marked = |start, end| pb::Range { start: position(start), end: position(end) };
+        let text = source("a = TÄG");
+        assert_eq!(
+            snippet(&text, &[marked(4, 8)]).unwrap(),
+            "Dockerfile:1\n--------------------\n   1 | >>> a = TÄG\n     |         ^^^\n--------------------\n"
+        );
+        // Columns that are not in the line mark its end, and no columns mark nothing.
+        assert!(snippet(&text, &[marked(50, 60)]).unwrap().contains("|            ^\n"));
+        assert!(!snippet(&text, &[marked(0, 0)]).unwrap().contains('^'));
     }
 
     #[test]
