@@ -56,7 +56,7 @@ fn underline(range: &pb::Range, number: usize, line: &str) -> Option<String> {
         (0..=at).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0)
     };
     let (start, end) = (column(start.character), column(end.character));
-    let before = sanitize::line(line[..start].as_bytes(), Keep::Text).chars().count();
+    let before = sanitize::line(&line.as_bytes()[..start], Keep::Text).chars().count();
     let marked = line[start..end].chars().count().max(1);
     Some(format!("{}{}", " ".repeat(before), "^".repeat(marked)))
 }

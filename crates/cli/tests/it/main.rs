@@ -245,3 +245,35 @@ fn a_failed_build_names_the_place_and_leaves_no_old_id() {
     assert!(errors.contains("\nDockerfile:2\n--------------------\n"), "{errors}");
     assert!(!directory.path().join("id").exists());
 }
+
+#[test]
+fn bake_prints_lists_and_tells_mistakes() {
+    let directory = directory();
+    let bake = |text: &str, arguments: &[&str]| {
+        let arguments: Vec<&str> = ["bake", "-f", "-"].iter().chain(arguments).copied().collect();
+        shown(&call(directory.path(), &arguments, &[("TAG", "7")], text.as_bytes()))
+    };
+    let text = "variable \"TAG\" {\n  default = \"1\"\n}\ntarget \"default\" {\n  description = \"the app\"\n  tags = [\"app:${TAG}\"]\n}\n";
+    let (code, printed, errors) = bake(text, &["--print"]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let want = "{\n  \"group\": {\n    \"default\": {\n      \"targets\": [\n        \"default\"\n      ]\n    }\n  },\n  \
+                \"target\": {\n    \"default\": {\n      \"description\": \"the app\",\n      \"context\": \".\",\n      \
+                \"dockerfile\": \"Dockerfile\",\n      \"tags\": [\n        \"app:7\"\n      ]\n    }\n  }\n}\n";
+    assert_eq!(printed, want);
+    assert_eq!(bake(text, &["--list", "targets"]).1, "TARGET\tDESCRIPTION\ndefault\tthe app\n");
+    assert_eq!(bake(text, &["--list", "variables"]).1, "VARIABLE\tTYPE\tVALUE\tDESCRIPTION\nTAG\t\t\t7\t\n");
+    let (code, printed, errors) =
+        bake(&text.replace("tags", "tgs").replace("${TAG}", "${TAGS}"), &["--print"]);
+    assert_eq!((code, printed.contains("tags")), (Some(0), false));
+    assert_eq!(errors, "warning: -:6: the attribute `tgs` has no effect; did you mean `tags`?\n");
+    let (code, printed, errors) = bake(&text.replace("${TAG}", "${TAGS}"), &["--print"]);
+    assert_eq!((code, printed.as_str()), (Some(1), ""));
+    let want = "error: there is no variable named `TAGS`\n-:6\n--------------------\n   \
+                4 |     target \"default\" {\n   5 |       description = \"the app\"\n   \
+                6 | >>>   tags = [\"app:${TAGS}\"]\n     |                      ^^^^\n   7 |     }\n   8 |\n\
+                --------------------\nhint: did you mean `TAG`?\n";
+    assert_eq!(errors, want);
+    let (code, _, errors) = bake(text, &["--print", "--list=targets"]);
+    assert_eq!(code, Some(2));
+    assert!(errors.contains("mutually exclusive"), "{errors}");
+}

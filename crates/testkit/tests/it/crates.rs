@@ -16,6 +16,8 @@ fn allowed(name: &str) -> BTreeSet<&str> {
         "engine" => MIDDLE.iter().copied().chain(["model"]).collect(),
         "daemon" => ["engine", "model"].into(),
         "cli" => ["daemon", "engine", "model"].into(),
+        "bake" => ["model"].into(),
+        "cli" => ["bake", "engine", "model"].into(),
         middle if MIDDLE.contains(&middle) => ["model"].into(),
         other => panic!("`{other}` has no place in the order of the crates: see docs/architecture.md"),
     }

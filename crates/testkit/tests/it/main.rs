@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_layers;
 mod bad_registry;
 mod builders;
+mod bake;
 mod concurrent;
 mod crates;
 mod debian;

@@ -1,0 +1,158 @@
+//! `bake`: several targets at once, made of each other.
+
+use serde_json::Value;
+use slipway_testkit::{Environment, Registry, registry};
+
+const DEFINITION: &str = r#"
+variable "BASE" {}
+variable "WORDS" {
+  type    = list(string)
+  default = ["one", "two"]
+}
+function "greeting" {
+  params = [word]
+  result = "${title(word)}!"
+}
+group "default" {
+  targets = ["app"]
+}
+target "_platforms" {
+  platforms = ["linux/amd64", "linux/arm64"]
+}
+target "common" {
+  args              = { BASE = BASE }
+  dockerfile-inline = <<-EOT
+    ARG BASE
+    FROM $BASE
+    RUN echo "common on $(uname -m)" > /common
+  EOT
+}
+target "app" {
+  name     = "app-${word}"
+  matrix   = { word = WORDS }
+  inherits = ["_platforms"]
+  context  = "app"
+  contexts = { common = "target:common" }
+  args     = { GREETING = greeting(word) }
+  output   = ["type=oci,tar=false,dest=out/${word}"]
+}
+"#;
+
+const DOCKERFILE: &str = "FROM common\nARG GREETING\nCOPY file /\nRUN echo \"$GREETING $(cat /file) $(cat /common)\" > /said\nCMD [\"cat\", \"/said\"]\n";
+
+/// Writes the definition, and what it builds.
+fn prepared() -> Environment {
+    let environment = Environment::new();
+    environment.write("docker-bake.hcl", DEFINITION);
+    environment.write("app/Dockerfile", DOCKERFILE);
+    environment.write("app/file", "from a file");
+    environment
+}
+
+fn bake(registry: &Registry, arguments: &[&str]) -> Vec<String> {
+    let base = format!("BASE={}", registry.reference("library/busybox"));
+    let start = ["bake", "--progress=plain", "--var", &base];
+    start.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect()
+}
+
+#[test]
+fn targets_of_a_matrix_are_made_of_another_for_every_platform() {
+    let Some(registry) = registry() else { return };
+    let environment = prepared();
+    let metadata = environment.text("metadata.json");
+    let outcome = environment.run(bake(registry, &["--metadata-file", &metadata])).succeeded();
+    for (word, greeting) in [("one", "One!"), ("two", "Two!")] {
+        for (platform, machine) in [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")] {
+            // Another state: all there is comes from the layout.
+            let layout = format!("oci-layout://{}", environment.text(&format!("out/{word}")));
+            let said = Environment::new().run(["run", "--platform", platform, &layout]).succeeded();
+            assert_eq!(said.stdout, format!("{greeting} from a file common on {machine}\n"));
+        }
+        assert!(outcome.stderr.contains(&format!("[app-{word} linux/arm64 ")), "{}", outcome.stderr);
+    }
+    let metadata: Value = serde_json::from_slice(&std::fs::read(metadata).unwrap()).unwrap();
+    let names: Vec<&String> = metadata.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["app-one", "app-two", "common"]);
+    assert!(metadata["app-one"]["containerimage.digest"].as_str().unwrap().starts_with("sha256:"));
+    assert_ne!(metadata["app-one"]["containerimage.digest"], metadata["app-two"]["containerimage.digest"]);
+}
+
+#[test]
+fn the_second_bake_runs_nothing() {
+    let Some(registry) = registry() else { return };
+    let environment = prepared();
+    let arguments = bake(registry, &["--set", "*.platform=linux/amd64"]);
+    environment.run(&arguments).succeeded();
+    let again = environment.run(&arguments).succeeded();
+    let steps: Vec<&str> = again.stderr.lines().filter(|line| line.contains("] RUN echo")).collect();
+    assert_eq!(steps.len(), 3, "{}", again.stderr);
+    for step in steps {
+        let number = step.split(' ').next().unwrap();
+        assert!(again.stderr.contains(&format!("{number} CACHED")), "{step}: {}", again.stderr);
+    }
+}
+
+#[test]
+fn a_failure_names_its_target_and_stops_the_rest() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    environment.write(
+        "docker-bake.json",
+        r#"{
+          "variable": {"BASE": {}},
+          "group": {"default": {"targets": ["broken", "slow", "above"]}},
+          "target": {
+            "broken": {"dockerfile-inline": "FROM ${BASE}\nRUN exit 7\n"},
+            "slow": {"dockerfile-inline": "FROM ${BASE}\nRUN sleep 1000\n"},
+            "above": {"contexts": {"b": "target:broken"}, "dockerfile-inline": "FROM b\nRUN true\n"}
+          }
+        }"#,
+    );
+    let error = environment.run(bake(registry, &[])).failed(1);
+    assert!(error.starts_with("error: target `broken`: failed to build: "), "{error}");
+    assert!(error.contains("exit code: 7") && error.contains("RUN exit 7"), "{error}");
+}
+
+#[test]
+fn services_of_a_compose_file_are_built() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    environment
+        .write("web/Containerfile", "ARG BASE\nFROM $BASE\nARG NAME\nRUN echo \"hello $NAME\" > /said\n");
+    environment.write(".env", "NAME=compose\n");
+    environment.write(
+        "compose.yaml",
+        "services:\n  web:\n    build:\n      context: ./web\n      dockerfile: Containerfile\n      \
+         args: { BASE: '', NAME: \"${NAME:-nobody}\" }\n      x-bake: { output: out }\n  db:\n    image: postgres\n",
+    );
+    let base = format!("web.args.BASE={}", registry.reference("library/busybox"));
+    environment.run(["bake", "--progress=plain", "--set", &base]).succeeded();
+    assert_eq!(std::fs::read_to_string(environment.path("out/said")).unwrap(), "hello compose\n");
+}
+
+#[test]
+fn a_check_looks_at_every_target_and_builds_none() {
+    let environment = prepared();
+    environment.write("app/Dockerfile", format!("{DOCKERFILE}MAINTAINER me\n"));
+    // Whoever may not build may look.
+    let outcome =
+        environment.run(["bake", "--check", "--set", "common.dockerfile=x", "--var", "BASE=scratch"]);
+    assert_eq!(outcome.status.code(), Some(1), "{}", outcome.said());
+    for part in ["app-one\n", "app-two\n", "common\n", "MaintainerDeprecated"] {
+        assert!(outcome.stdout.contains(part), "no `{part}` in {}", outcome.said());
+    }
+    assert!(!environment.path("out").exists());
+}
+
+#[test]
+fn what_is_outside_needs_leave() {
+    let environment = Environment::new();
+    environment.write(
+        "docker-bake.hcl",
+        "target \"default\" {\n  context = \"/etc\"\n  dockerfile-inline = \"FROM scratch\\nCOPY hostname /\"\n  output = [\"out\"]\n}\n",
+    );
+    let error = environment.run(["bake"]).failed(1);
+    assert!(error.contains("hint: allow it: `slipway bake --allow=fs.read=/etc`"), "{error}");
+    environment.run(["bake", "--allow=fs.read=/etc"]).succeeded();
+    assert!(environment.path("out/hostname").is_file());
+}
