@@ -15,9 +15,8 @@ fn allowed(name: &str) -> BTreeSet<&str> {
         "model" | "testkit" => BTreeSet::new(),
         "engine" => MIDDLE.iter().copied().chain(["model"]).collect(),
         "daemon" => ["engine", "model"].into(),
-        "cli" => ["daemon", "engine", "model"].into(),
         "bake" => ["model"].into(),
-        "cli" => ["bake", "engine", "model"].into(),
+        "cli" => ["bake", "daemon", "engine", "model"].into(),
         middle if MIDDLE.contains(&middle) => ["model"].into(),
         other => panic!("`{other}` has no place in the order of the crates: see docs/architecture.md"),
     }
@@ -48,5 +47,5 @@ fn dependencies_point_one_way() {
         }
         seen += 1;
     }
-    assert_eq!(seen, MIDDLE.len() + 5, "a crate is missing, or new");
+    assert_eq!(seen, MIDDLE.len() + 6, "a crate is missing, or new");
 }
