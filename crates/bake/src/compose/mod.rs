@@ -62,13 +62,17 @@ pub(crate) fn load(files: &[SourceFile], which: &[usize], around: &Environment) 
             .at(place)
             .into());
     }
-    let notes = unset
+    let mut notes: Vec<Problem> = unset
         .into_iter()
         .map(|name| {
             Problem::new(format!("the variable `{name}` is not set, so it is empty"))
                 .hint(format!("set it in the environment or in `.env`, or write `${{{name}:-default}}`"))
         })
         .collect();
+    if merged.get("include").is_some() {
+        let note = Problem::new("`include` of compose files is not supported yet: they are not looked at");
+        notes.push(note.hint("name every file: `slipway bake -f compose.yaml -f other.yaml`"));
+    }
     let secrets = merged.get("secrets").cloned().unwrap_or_default();
     let (mut targets, mut names) = (Vec::new(), Vec::new());
     let services = merged.get("services").and_then(Value::as_mapping).cloned().unwrap_or_default();

@@ -105,6 +105,11 @@ fn hostile_texts_end_in_time() {
     {
         assert!(define(&text).is_err());
     }
+    // Long is not deep for who writes it.
+    for text in [format!("x = 1{}", " + 1".repeat(20_000)), format!("x = {}0", "true ? 1 : ".repeat(20_000))]
+    {
+        let _ = define(&text);
+    }
     let nested = "[".repeat(5000);
     assert!(parse(&[file("a.json", &format!("{{\"a\": {nested}"))], &environment(&[])).is_err());
     let chain: String = (0..500).map(|n| format!("v{n} = v{}\n", n + 1)).collect();

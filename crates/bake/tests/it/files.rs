@@ -81,6 +81,9 @@ services:
     let definition =
         parse(&[file("compose.yaml", "services:\n  a:\n    build: ${UNSET}x\n")], &around).unwrap();
     assert!(describe(&definition.notes).contains("the variable `UNSET` is not set"));
+    let included = "include: [other.yaml]\nservices:\n  a:\n    build: .\n";
+    let definition = parse(&[file("compose.yaml", included)], &around).unwrap();
+    assert!(describe(&definition.notes).contains("`include` of compose files is not supported yet"));
 }
 
 #[test]
