@@ -175,3 +175,16 @@ fn a_failing_step_is_told_with_its_last_lines_and_platform() {
         Mistake { dockerfile: &dockerfile, arguments, parts, ..Default::default() }.check(&environment);
     }
 }
+
+#[test]
+fn a_frontend_of_another_language_is_told_with_who_named_it() {
+    let environment = Environment::new();
+    for (head, arguments, hint) in [
+        ("# syntax=example.org/other\n", &[][..], "`# syntax=`"),
+        ("", &["--build-arg=BUILDKIT_SYNTAX=example.org/other"][..], "`--build-arg BUILDKIT_SYNTAX`"),
+    ] {
+        let context = environment.context("context", &format!("{head}FROM scratch\nCOPY Dockerfile /\n"));
+        let error = environment.build(&[arguments, &[&context]].concat()).failed(1);
+        assert!(error.contains("example.org/other") && error.contains(hint), "{error}");
+    }
+}
