@@ -55,11 +55,7 @@ impl Selected {
 /// Chooses the builder: the one that was named, or the current one.
 pub(crate) fn select(explicit: Option<&str>, docker: &Docker) -> Result<Selected, Diagnostic> {
     let explicit = explicit.filter(|name| !name.is_empty());
-    // Who has never made a builder has no directory for them, and needs none.
-    if !docker.builders().is_dir() && explicit.is_none_or(|name| name == DEFAULT) {
-        return Ok(Selected::default_builder());
-    }
-    let store = Store::open(docker.builders()).map_err(in_store)?;
+    let store = Store::read(docker.builders());
     let Some(group) = find(&store, explicit, docker)? else { return Ok(Selected::default_builder()) };
     if group.driver == EMBEDDED {
         let config = store.config_file(&group).map_err(in_store)?;

@@ -100,11 +100,11 @@ struct Current {
     global: bool,
 }
 
-/// All builders, locked against other processes until dropped.
+/// All builders, locked against changes by other processes until dropped.
 #[derive(Debug)]
 pub(crate) struct Store {
     directory: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Store {
@@ -119,7 +119,13 @@ impl Store {
             Ok(lock)
         };
         let lock = lock().map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
-        Ok(Self { directory: directory.to_owned(), _lock: lock })
+        Ok(Self { directory: directory.to_owned(), _lock: Some(lock) })
+    }
+
+    /// Opens the directory to look at: nothing is made, and it may belong to somebody else.
+    pub(crate) fn read(directory: &Path) -> Self {
+        let lock = File::open(directory.join(".lock")).ok().filter(|file| file.lock_shared().is_ok());
+        Self { directory: directory.to_owned(), _lock: lock }
     }
 
     /// Lists all builders, by name.
@@ -127,7 +133,11 @@ impl Store {
         let path = self.directory.join("instances");
         let failed = |source| StoreError::Io { path: path.clone(), source };
         let mut groups = Vec::new();
-        for entry in fs::read_dir(&path).map_err(failed)? {
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(groups),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
             match self.get(&name) {
                 Ok(group) => groups.extend(group),
@@ -302,6 +312,20 @@ mod tests {
         store.remove("r1").unwrap();
         assert_eq!(store.list().unwrap(), []);
         assert!(!path("activity/r1").exists());
+    }
+
+    #[test]
+    fn looking_makes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("buildx");
+        let store = Store::read(&path);
+        assert_eq!(store.list().unwrap(), []);
+        assert_eq!(store.current(KEY).unwrap(), None);
+        assert!(!path.exists());
+        // Many may look at once.
+        Store::open(&path).unwrap().save(&NodeGroup { name: "a".into(), ..NodeGroup::default() }).unwrap();
+        let (one, other) = (Store::read(&path), Store::read(&path));
+        assert_eq!(one.list().unwrap(), other.list().unwrap());
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub(crate) fn run(args: &CreateArgs, context: &Context) -> Result<(), Failure> {
     let config = args.buildkitd_config.as_deref().or(context.global.config.as_deref());
     let group = group(args, config, &store, &docker, &context.around, &mut notes)?;
     store.save(&group).map_err(in_store)?;
+    if group.driver == EMBEDDED {
+        store.config_file(&group).map_err(in_store)?;
+    }
     if args.make_current {
         store.set_current(&docker.endpoint(), &group.name, false, false).map_err(in_store)?;
     }

@@ -2,7 +2,7 @@
 
 use crate::app::Context;
 use crate::args::builders::InspectArgs;
-use crate::builders::{Node, NodeGroup, NodeStatus, Store, find, in_store, platforms_in_groups, status};
+use crate::builders::{Node, NodeGroup, NodeStatus, Store, find, platforms_in_groups, status};
 use crate::error::Failure;
 use crate::output;
 use crate::settings::SettingsError;
@@ -13,7 +13,7 @@ use crate::ui::format::table;
 pub(crate) fn run(args: &InspectArgs, context: &Context) -> Result<(), Failure> {
     duration(&args.timeout).map_err(SettingsError::flag)?;
     let docker = super::docker(context);
-    let store = Store::open(docker.builders()).map_err(in_store)?;
+    let store = Store::read(docker.builders());
     let name = args.name.as_deref().or(context.global.builder.as_deref());
     let group = find(&store, name, &docker)?.unwrap_or_else(super::ls::default_group);
     let emulation = super::ls::emulation(context);

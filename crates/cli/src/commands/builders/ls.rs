@@ -43,7 +43,7 @@ struct Entry {
 pub(crate) fn run(args: &LsArgs, context: &Context) -> Result<(), Failure> {
     duration(&args.timeout).map_err(SettingsError::flag)?;
     let docker = super::docker(context);
-    let store = Store::open(docker.builders()).map_err(in_store)?;
+    let store = Store::read(docker.builders());
     let current = store.current(&docker.endpoint()).map_err(in_store)?;
     let current = current.map_or_else(|| DEFAULT.to_owned(), |group| group.name);
     let mut groups = store.list().map_err(in_store)?;

@@ -49,7 +49,7 @@ pub(crate) fn make_current(args: &UseArgs, context: &Context) -> Result<(), Fail
 /// Runs `stop`: only a builder in a container would have something to stop.
 pub(crate) fn stop(args: &StopArgs, context: &Context) -> Result<(), Failure> {
     let docker = docker(context);
-    let store = Store::open(docker.builders()).map_err(in_store)?;
+    let store = Store::read(docker.builders());
     let name = args.name.as_deref().or(context.global.builder.as_deref());
     let Some(group) = find(&store, name, &docker)? else { return Ok(()) };
     if group.driver == EMBEDDED || group.driver == "remote" {
