@@ -116,7 +116,7 @@ impl OverlaySpec {
             .map_err(StoreError::mount("open the overlay file system"))?;
         // The directories' descriptors must live until the mount exists.
         let mut held = Vec::new();
-        for lower in &self.lower {
+        for lower in self.lowers() {
             let value = option_value(lower, &mut held)?;
             match fsconfig_set_string(context.as_fd(), "lowerdir+", value) {
                 Ok(()) => {}
@@ -146,6 +146,15 @@ impl OverlaySpec {
         Ok(MountedTree { fd: Arc::new(fd) })
     }
 
+    /// Lists the lower directories, each once, which is all the kernel takes.
+    ///
+    /// Where one is there twice, as in a merge of what has a part in common, the lower place adds nothing:
+    /// all it holds is above it again, and what is between the two is seen as before.
+    fn lowers(&self) -> Vec<&PathBuf> {
+        let mut seen = std::collections::HashSet::new();
+        self.lower.iter().filter(|lower| seen.insert(lower.as_path())).collect()
+    }
+
     fn options(&self, flavour: Flavour) -> Vec<&'static str> {
         let mut options = vec!["index=off", "metacopy=off"];
         if flavour.user_namespace {
@@ -166,7 +175,7 @@ impl OverlaySpec {
     fn mount_attached(&self, flavour: Flavour) -> Result<MountedTree> {
         let mut held = Vec::new();
         let mut data = String::from("lowerdir=");
-        for (index, lower) in self.lower.iter().enumerate() {
+        for (index, lower) in self.lowers().into_iter().enumerate() {
             // Short and free of the characters that the list gives a meaning.
             let separator = if index == 0 { "" } else { ":" };
             data.push_str(separator);

@@ -1,5 +1,7 @@
 //! `moby.buildkit.v1.Control`: what clients ask of the daemon.
 
+mod cache;
+pub(crate) mod check;
 mod solve;
 mod storage;
 

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::Daemon;
+use super::cache::Caches;
+use super::check;
 use crate::builds::Running;
 use crate::gateway::Bridge;
 use crate::session::BuildSession;
@@ -91,17 +93,27 @@ async fn run(
     let options =
         BuildOptions { id: request.reference.clone(), session: Arc::new(session.clone()), entitlements };
     let build = Arc::new(daemon.engine.start(options, running.happened.clone(), cancel)?);
-    let exporters = exporters(&request.exporters);
-    let result = result(daemon, request, running, &build).await?;
+    let caches = Caches::prepare(daemon, request, &session).await?;
+    build.use_cache(&caches.options, caches.inline)?;
+    if let Some(policy) = &request.source_policy {
+        check::policy(policy)?;
+    }
+    let (sender, returned) = oneshot::channel();
+    let bridge = Bridge::new(daemon.clone(), build.clone(), request.frontend_inputs.clone(), sender);
+    let bridge = Arc::new(bridge);
+    running.set_bridge(bridge.clone());
+    let result = result(request, &build, returned).await?;
+    check::result(&result)?;
     let options = ExportOptions { epoch: epoch(request)?, ..ExportOptions::default() };
-    let mut exporters = exporters;
+    let mut exporters = exporters(&request.exporters, &result);
     let client = match request.enable_session_exporter {
         true => Some(session.client().await?),
         false => None,
     };
     if let Some(client) = &client {
         let metadata = result.metadata.clone().into_iter().collect();
-        let refs = result.refs.iter().map(|(id, _)| id.to_owned()).collect();
+        let refs = result.refs.iter().filter_map(|(_, reference)| reference);
+        let refs = refs.map(|reference| bridge.register(Some(reference))).collect();
         let first = exporters.len();
         let found = client.find_exporters(metadata, refs).await?;
         exporters.extend(found.into_iter().enumerate().map(|(index, found)| ExporterRequest {
@@ -110,7 +122,13 @@ async fn run(
             id: (first + index).to_string(),
         }));
     }
-    let response = build.export(&result, &exporters, &options).await?;
+    let mut response = build.export(&result, &exporters, &options).await?;
+    for (key, value) in &result.metadata {
+        if key.starts_with("frontend.") {
+            response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
+        }
+    }
+    caches.give(&session).await?;
     if let Some(client) = client {
         client.finalize_export(response.clone()).await?;
     }
@@ -119,22 +137,19 @@ async fn run(
 
 /// Asks whoever makes the result: a frontend, a definition, or the client through the gateway.
 async fn result(
-    daemon: &Arc<Daemon>,
     request: &ControlSolveRequest,
-    running: &Running,
     build: &Arc<Build>,
+    returned: oneshot::Receiver<Result<BuildResult, RpcStatus>>,
 ) -> Result<BuildResult, Failure> {
     if !request.frontend.is_empty() {
         let inputs = request.frontend_inputs.clone();
         return Ok(build.frontend(&request.frontend, &request.frontend_attrs, inputs).await?);
     }
-    if let Some(definition) = request.definition.clone().filter(|definition| !definition.def.is_empty()) {
+    // One without operations is there too: it is the empty file system.
+    if let Some(definition) = request.definition.clone() {
         let reference = build.solve(definition, false).await?;
         return Ok(BuildResult::new(Refs::Single(reference), BTreeMap::new()));
     }
-    let (sender, returned) = oneshot::channel();
-    let bridge = Bridge::new(daemon.clone(), build.clone(), request.frontend_inputs.clone(), sender);
-    running.set_bridge(Arc::new(bridge));
     match returned.await {
         Ok(Ok(result)) => Ok(result),
         Ok(Err(status)) => Err(Failure::Returned(status)),
@@ -151,11 +166,17 @@ fn modernize(request: &mut ControlSolveRequest) {
     }
 }
 
-fn exporters(exporters: &[Exporter]) -> Vec<ExporterRequest> {
-    let request = |(index, exporter): (usize, &Exporter)| ExporterRequest {
-        kind: exporter.r#type.clone(),
-        attributes: exporter.attrs.clone().into_iter().collect(),
-        id: index.to_string(),
+/// Converts the exporters; the name `*` is whatever the frontend says.
+fn exporters(exporters: &[Exporter], result: &BuildResult) -> Vec<ExporterRequest> {
+    let named = result.metadata.get("image.name").map(|name| String::from_utf8_lossy(name).into_owned());
+    let request = |(index, exporter): (usize, &Exporter)| {
+        let mut attributes: BTreeMap<String, String> = exporter.attrs.clone().into_iter().collect();
+        if attributes.get("name").is_some_and(|name| name == "*")
+            && let Some(named) = &named
+        {
+            attributes.insert("name".to_owned(), named.clone());
+        }
+        ExporterRequest { kind: exporter.r#type.clone(), attributes, id: index.to_string() }
     };
     exporters.iter().enumerate().map(request).collect()
 }

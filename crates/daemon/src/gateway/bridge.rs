@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::convert;
-use crate::control::Daemon;
+use crate::control::{Daemon, check};
 use crate::wire::extra::GatewaySolveRequest;
 use crate::wire::gateway::{
     InputsResponse, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest, ReadFileResponse,
@@ -45,7 +45,7 @@ impl Bridge {
     }
 
     /// Gives a reference an id; the empty file system has the empty one.
-    pub(super) fn register(&self, reference: Option<&Ref>) -> String {
+    pub(crate) fn register(&self, reference: Option<&Ref>) -> String {
         let Some(reference) = reference else { return String::new() };
         let id = worker::new_id();
         self.refs.lock().insert(id.clone(), reference.clone());
@@ -62,6 +62,9 @@ impl Bridge {
     }
 
     pub(super) async fn solve(&self, request: GatewaySolveRequest) -> Result<SolveResponse, Status> {
+        for policy in &request.source_policies {
+            check::policy(policy).map_err(|diagnostic| error::status(&diagnostic))?;
+        }
         let result = if request.frontend.is_empty() {
             let definition = request.definition.unwrap_or_default();
             let solved = self.build.solve(definition, request.evaluate).await;

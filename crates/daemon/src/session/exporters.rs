@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use slipway_model::Diagnostic;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::{ClientSession, MAX_MESSAGE, failed};
@@ -13,6 +13,11 @@ use crate::wire::extra::exporter::{
     ExporterRequest, FinalizeExportRequest, FinalizeExportResponse, FindExportersRequest,
     FindExportersResponse,
 };
+
+/// Says whether the client has the service and nothing behind it.
+fn is_absent(status: &Status) -> bool {
+    matches!(status.code(), Code::Unimplemented | Code::Unavailable)
+}
 
 impl ClientSession {
     /// Asks which outputs a result gets.
@@ -27,9 +32,11 @@ impl ClientSession {
         let request = FindExportersRequest { metadata, refs };
         let path = PathAndQuery::from_static("/moby.exporter.v1.Exporter/FindExporters");
         let answer: Result<FindExportersResponse, Status> = self.call(self.unary(request, path)).await;
-        answer
-            .map(|answer| answer.exporters)
-            .map_err(|status| failed("cannot ask the client for outputs", &status))
+        match answer {
+            Ok(answer) => Ok(answer.exporters),
+            Err(status) if is_absent(&status) => Ok(Vec::new()),
+            Err(status) => Err(failed("cannot ask the client for outputs", &status)),
+        }
     }
 
     /// Tells the client that the outputs are complete.
@@ -43,7 +50,12 @@ impl ClientSession {
         let request = FinalizeExportRequest { exporter_response };
         let path = PathAndQuery::from_static("/moby.exporter.v1.Exporter/FinalizeExport");
         let answer: Result<FinalizeExportResponse, Status> = self.call(self.unary(request, path)).await;
-        answer.map(drop).map_err(|status| failed("the client did not finish its outputs", &status))
+        match answer {
+            Err(status) if !is_absent(&status) => {
+                Err(failed("the client did not finish its outputs", &status))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn unary<A, B>(&self, message: A, path: PathAndQuery) -> Result<B, Status>

@@ -11,6 +11,7 @@ mod content;
 mod credentials;
 mod exporters;
 mod files;
+mod health;
 mod output;
 mod service;
 mod tunnel;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 use slipway_model::{Diagnostic, ErrorKind};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -90,6 +92,7 @@ struct Inner {
 pub(crate) struct Registered {
     sessions: Sessions,
     session: Arc<ClientSession>,
+    _watched: AbortOnDropHandle<()>,
 }
 
 impl Drop for Registered {
@@ -132,7 +135,8 @@ impl Sessions {
         tracing::debug!(session = session.id, "session began");
         self.inner.sessions.lock().insert(session.id.clone(), session.clone());
         self.inner.changed.notify_waiters();
-        Ok(Registered { sessions: self.clone(), session })
+        let _watched = health::watch(session.clone(), headers);
+        Ok(Registered { sessions: self.clone(), session, _watched })
     }
 
     /// Finds a session, and waits a little for one that is on its way.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{MetadataKey, MetadataValue};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::ClientSession;
 use crate::wire::auth::BytesMessage;
@@ -67,6 +67,8 @@ enum State {
     Open,
     Ending,
     Done,
+    /// The client does not want it.
+    Needless,
 }
 
 struct Output {
@@ -79,6 +81,11 @@ impl Output {
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let answer = ready!(Pin::new(&mut self.answer).poll(context)).map_err(io::Error::other)?;
         self.state = State::Done;
+        // The client has it already, and wants no more of it: what is written goes nowhere.
+        if answer.as_ref().is_err_and(|status| status.code() == Code::AlreadyExists) {
+            self.state = State::Needless;
+            return Poll::Ready(Ok(()));
+        }
         Poll::Ready(answer.map_err(|status| io::Error::other(status.message().to_owned())))
     }
 }
@@ -89,15 +96,20 @@ impl AsyncWrite for Output {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if matches!(self.state, State::Done) {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        match self.state {
+            State::Done => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            State::Needless => return Poll::Ready(Ok(data.len())),
+            State::Open | State::Ending => {}
         }
         match ready!(self.sender.poll_reserve(context)) {
             Ok(()) => {}
             Err(_) => {
                 // The client has answered before it had everything: its answer tells why.
                 ready!(self.poll_answer(context))?;
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+                return match self.state {
+                    State::Needless => Poll::Ready(Ok(data.len())),
+                    _ => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                };
             }
         }
         let data = &data[..data.len().min(CHUNK)];
@@ -111,7 +123,7 @@ impl AsyncWrite for Output {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.state {
-            State::Done => return Poll::Ready(Ok(())),
+            State::Done | State::Needless => return Poll::Ready(Ok(())),
             State::Ending => {}
             State::Open => {
                 if ready!(self.sender.poll_reserve(context)).is_ok() {

@@ -85,6 +85,7 @@ impl Build {
     ///
     /// The definition is checked, and with `evaluate` it is built before this returns.
     pub async fn solve(&self, definition: pb::Definition, evaluate: bool) -> Result<Option<Ref>, Diagnostic> {
+        self.import_caches().await;
         let Some(reference) = Ref::new(definition)? else { return Ok(None) };
         if evaluate {
             self.evaluate(&reference).await?;
@@ -114,6 +115,7 @@ impl Build {
         options: &BTreeMap<String, String>,
         inputs: BTreeMap<String, pb::Definition>,
     ) -> Result<BuildResult, Vec<Diagnostic>> {
+        self.import_caches().await;
         self.until_cancelled(crate::frontend::run(self, name, options, inputs)).await
     }
 
