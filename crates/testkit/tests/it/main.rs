@@ -8,8 +8,8 @@
 mod bad_input;
 mod bad_layers;
 mod bad_registry;
-mod builders;
 mod bake;
+mod builders;
 mod concurrent;
 mod crates;
 mod debian;

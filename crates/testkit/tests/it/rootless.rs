@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use slipway_testkit::{Environment, GitDaemon, GitRepository, Outcome, is_root, need, registry};
+use slipway_testkit::{Console, Environment, GitDaemon, GitRepository, Outcome, is_root, need, registry};
 
 use crate::main_job;
 
@@ -61,6 +61,22 @@ fn an_ordinary_user_does_the_main_job() {
     let mut find = Command::new("find");
     let found = find.arg(environment.state()).args(["-uid", "0"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+}
+
+#[test]
+fn an_ordinary_user_has_a_terminal_in_an_image() {
+    let Some(registry) = registry().filter(|_| able()) else { return };
+    let environment = environment();
+    let ids = subordinate_ids(&environment, "nobody:500000:65536\n");
+    let image = registry.reference("library/busybox");
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let script = "tty; stty size; echo well > /dev/tty; exit 5";
+        let arguments = ["run", "-it", "--platform", platform, &image, "sh", "-c", script];
+        let arguments = arguments.map(str::to_owned);
+        let mut console = Console::start(&as_nobody(&environment, &ids, &arguments), 20, 70);
+        console.wait_for("/dev/pts/0\r\n20 70\r\nwell\r\n");
+        assert_eq!(console.end().0.code(), Some(5), "{platform}");
+    }
 }
 
 #[test]
