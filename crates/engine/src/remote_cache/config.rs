@@ -24,8 +24,8 @@ pub(crate) const DESCRIPTION: &str = "buildkit/description";
 
 /// More layers than this cannot be mounted.
 const MAX_DEPTH: usize = 1000;
-/// How many keys a record may have.
-const MAX_KEYS: usize = 64;
+/// How many keys of a record are written and read.
+pub(crate) const MAX_KEYS: usize = 16;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CacheConfig {
@@ -152,12 +152,11 @@ impl CacheConfig {
             self.check_indices(position, record)?;
             let Some(own) = &record.slipway else { continue };
             let Ok(canonical) = record.digest.parse::<Digest>() else { continue };
-            if own.keys.len() > MAX_KEYS {
-                return Err(format!("record {position} has {} keys", own.keys.len()));
-            }
             let all = |outputs: &&Vec<Option<usize>>| outputs.iter().flatten().all(|top| usable[*top]);
-            let checked =
-                Record { keys: own.keys.clone(), outputs: own.outputs.as_ref().filter(all).cloned() };
+            let checked = Record {
+                keys: own.keys.iter().take(MAX_KEYS).copied().collect(),
+                outputs: own.outputs.as_ref().filter(all).cloned(),
+            };
             records.entry(canonical).or_insert(checked);
         }
         Ok(Checked { layers, records })

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use slipway_model::{Descriptor, Diagnostic, Digest};
 use slipway_store::{SnapshotId, chain_id};
 
-use super::config::{CONFIG_TYPE, CacheConfig, CacheInput, CacheRecord, CacheResult, Layer, OwnRecord};
+use super::config::{
+    CONFIG_TYPE, CacheConfig, CacheInput, CacheRecord, CacheResult, Layer, MAX_KEYS, OwnRecord,
+};
 use super::layers::{Format, LayerTable, of_snapshots, time};
 use super::options::{ExportTo, Mode};
 use super::{RemoteCache, Used, target};
@@ -163,6 +165,10 @@ pub(super) fn entries(job: &Job) -> Result<Vec<Entry>, Diagnostic> {
         entries.insert(entry.canonical, entry);
     }
     for entry in entries.values_mut() {
+        // Content that nobody had to look at in this build had a key in the one that was imported.
+        let imported = job.remote.imports().iter().flat_map(|import| import.keys(&entry.canonical));
+        let room = MAX_KEYS.saturating_sub(entry.keys.len());
+        entry.keys.extend(imported.take(room).copied());
         entry.keys.remove(&entry.canonical);
     }
     Ok(entries.into_values().collect())

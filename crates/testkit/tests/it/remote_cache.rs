@@ -118,6 +118,17 @@ fn a_machine_that_starts_empty_hits_everything() {
 }
 
 #[test]
+fn what_was_built_without_cache_is_a_cache_too() {
+    let Some(registry) = registry() else { return };
+    let cache = registry.reference("anew/app:cache");
+    let to = format!("--cache-to=type=registry,ref={cache},mode=max");
+    Machine::new(registry, "first").build(&["--no-cache", &to]);
+    let said = Machine::new(registry, "second").build(&["--cache-from", &cache, &to]);
+    all_cached(&said);
+    assert!(!said.contains("writing cache"), "what is there is written again:\n{said}");
+}
+
+#[test]
 fn platforms_share_one_cache() {
     let Some(registry) = registry() else { return };
     let cache = registry.reference("shared/app:cache");
