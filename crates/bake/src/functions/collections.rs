@@ -150,7 +150,10 @@ fn distinct(a: &[Value]) -> Result<Value> {
 }
 
 fn element(a: &[Value]) -> Result<Value> {
-    let list = sequence(&a[0])?;
+    let list = match &a[0] {
+        Value::List(list) | Value::Tuple(list) => list,
+        other => return fail(format!("cannot read elements from {}", with_article(other))),
+    };
     if list.is_empty() {
         return fail("cannot use `element` with an empty list");
     }

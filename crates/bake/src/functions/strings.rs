@@ -41,7 +41,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let (whole, suffix) = (text(&a[0]), text(&a[1]));
         Ok(Value::string(whole.strip_suffix(suffix).unwrap_or(whole)))
     }),
-    function("upper", "s", |a| Ok(Value::String(text(&a[0]).to_uppercase()))),
+    function("upper", "s", |a| Ok(Value::String(text(&a[0]).chars().map(upper).collect()))),
 ];
 
 /// Returns the last element of a path, as Go's `path.Base`.
@@ -110,6 +110,15 @@ fn sanitize(name: &str) -> String {
     name.chars().map(safe).collect()
 }
 
+/// Returns the one letter in upper case, where there is one.
+fn upper(c: char) -> char {
+    let mut letters = c.to_uppercase();
+    match (letters.next(), letters.next()) {
+        (Some(letter), None) => letter,
+        _ => c,
+    }
+}
+
 /// Puts the first letter of each word in upper case.
 fn title(whole: &str) -> String {
     let mut out = String::with_capacity(whole.len());
@@ -117,7 +126,7 @@ fn title(whole: &str) -> String {
     for c in whole.chars() {
         let letter = c.is_alphanumeric() || c == '_';
         if letter && !inside {
-            out.extend(c.to_uppercase());
+            out.push(upper(c));
         } else {
             out.push(c);
         }

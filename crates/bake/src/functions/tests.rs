@@ -81,6 +81,7 @@ fn functions_give_what_the_reference_gives() {
         ("trim", r#"["??a?", "?"]"#, r#""a""#),
         ("urlencode", r#"["a b&c=~"]"#, r#""a+b%26c%3D~""#),
         ("uuidv5", r#"["dns", "example.com"]"#, r#""cfbff0d1-9375-5685-968c-48ce8b15ae17""#),
+        ("upper", r#"["straße"]"#, r#""STRAßE""#),
         ("zipmap", r#"[["a","b"],[1,2]]"#, r#"{"a":1,"b":2}"#),
     ] {
         assert_eq!(run(name, &json(arguments)), want, "{name}{arguments}");

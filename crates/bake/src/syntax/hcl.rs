@@ -43,7 +43,7 @@ pub(super) fn parse_template(file: usize, text: &str, at: Span) -> Result<Expr> 
     })?;
     // Escapes make offsets inside the string differ from those in the file: the whole string is the place.
     let lower = Lower { file, offset: 0, text };
-    let mut expr = lower.template(&template, at)?;
+    let mut expr = lower.template(&template, at, Literals::Read { inside: false })?;
     place_all(&mut expr, at);
     Ok(expr)
 }
@@ -79,6 +79,58 @@ fn place_all(expr: &mut Expr, at: Span) {
                 .for_each(|expr| place_all(expr, at));
         }
     }
+}
+
+/// How the parser leaves the literal parts of a template.
+#[derive(Clone, Copy)]
+enum Literals {
+    /// As they are meant; but those inside the directives of a string have their escapes (`inside`).
+    Read { inside: bool },
+    /// With their escapes.
+    Escaped,
+}
+
+impl Literals {
+    fn inside(self) -> Self {
+        match self {
+            Self::Read { inside: false } => self,
+            Self::Read { inside: true } | Self::Escaped => Self::Escaped,
+        }
+    }
+}
+
+/// Reads the escapes of a string.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        let code = |from: usize, to: usize| {
+            let digits = after.get(from..to)?;
+            char::from_u32(u32::from_str_radix(digits, 16).ok()?)
+        };
+        let (c, length) = match after.chars().next() {
+            Some('n') => (Some('\n'), 1),
+            Some('r') => (Some('\r'), 1),
+            Some('t') => (Some('\t'), 1),
+            Some('u') => (code(1, 5), 5),
+            Some('U') => (code(1, 9), 9),
+            Some(other) => (Some(other), other.len_utf8()),
+            None => (None, 0),
+        };
+        match c {
+            Some(c) => {
+                out.push(c);
+                rest = &after[length..];
+            }
+            None => {
+                out.push('\\');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
 }
 
 struct Lower<'a> {
@@ -152,7 +204,7 @@ impl Lower<'_> {
             }
             Expression::StringTemplate(template) => {
                 let elements: Vec<&Element> = template.iter().collect();
-                return self.elements(&elements, span);
+                return self.elements(&elements, span, Literals::Read { inside: true });
             }
             Expression::HeredocTemplate(heredoc) => {
                 let elements: Vec<&Element> = heredoc.template.iter().collect();
@@ -230,27 +282,32 @@ impl Lower<'_> {
         })
     }
 
-    fn template(&self, template: &Template, span: Span) -> Result<Expr> {
+    fn template(&self, template: &Template, span: Span, literals: Literals) -> Result<Expr> {
         let elements: Vec<&Element> = template.iter().collect();
-        self.elements(&elements, span)
+        self.elements(&elements, span, literals)
     }
 
     /// Makes a heredoc's template; unlike a string's, a lone interpolation stays a string.
     fn heredoc(&self, elements: &[&Element], span: Span) -> Result<Expr> {
-        let expr = self.elements(elements, span)?;
+        let expr = self.elements(elements, span, Literals::Read { inside: false })?;
         Ok(match expr.kind {
             Kind::Literal(_) | Kind::Template(_) => expr,
             _ => Expr::new(Kind::Template(vec![expr]), span),
         })
     }
 
-    fn elements(&self, elements: &[&Element], span: Span) -> Result<Expr> {
+    fn elements(&self, elements: &[&Element], span: Span, literals: Literals) -> Result<Expr> {
         let mut parts: Vec<Expr> = Vec::new();
         let mut strip_next = false;
         for (at, element) in elements.iter().enumerate() {
             match element {
                 Element::Literal(text) => {
+                    let unescaped;
                     let mut text = text.value().as_str();
+                    if matches!(literals, Literals::Escaped) {
+                        unescaped = unescape(text);
+                        text = &unescaped;
+                    }
                     if strip_next {
                         text = text.trim_start();
                     }
@@ -266,7 +323,7 @@ impl Lower<'_> {
                     parts.push(self.expr(&interpolation.expr)?);
                 }
                 Element::Directive(directive) => {
-                    let (expr, strip) = self.directive(directive, span)?;
+                    let (expr, strip) = self.directive(directive, span, literals)?;
                     strip_next = strip;
                     parts.push(expr);
                 }
@@ -284,19 +341,22 @@ impl Lower<'_> {
     }
 
     /// Makes an `if` or a `for` of a template; tells whether white space after it goes.
-    fn directive(&self, directive: &Directive, span: Span) -> Result<(Expr, bool)> {
+    fn directive(&self, directive: &Directive, span: Span, literals: Literals) -> Result<(Expr, bool)> {
+        let literals = literals.inside();
         match directive {
             Directive::If(branches) => {
                 let first = &branches.if_expr;
                 let end = branches.endif_expr.strip;
                 let (middle, otherwise) = match &branches.else_expr {
                     Some(branch) => {
-                        let text = self.inner(&branch.template, after(branch.strip), before(end), span)?;
+                        let text =
+                            self.inner(&branch.template, (after(branch.strip), before(end)), span, literals)?;
                         (branch.strip, text)
                     }
                     None => (end, Expr::new(Kind::Literal(Value::string("")), span)),
                 };
-                let then = self.inner(&first.template, after(first.strip), before(middle), span)?;
+                let then =
+                    self.inner(&first.template, (after(first.strip), before(middle)), span, literals)?;
                 let condition = self.expr(&first.cond_expr)?;
                 let expr = Kind::Conditional(Box::new([condition, then, otherwise]));
                 Ok((Expr::new(expr, span), after(end)))
@@ -308,7 +368,7 @@ impl Lower<'_> {
                     value_name: first.value_var.as_str().to_owned(),
                     collection: self.expr(&first.collection_expr)?,
                     key: None,
-                    value: self.inner(&first.template, after(first.strip), before(end), span)?,
+                    value: self.inner(&first.template, (after(first.strip), before(end)), span, literals)?,
                     condition: None,
                     group: false,
                     join: true,
@@ -319,8 +379,14 @@ impl Lower<'_> {
     }
 
     /// Makes the template inside a directive, which is always a string.
-    fn inner(&self, template: &Template, start: bool, end: bool, span: Span) -> Result<Expr> {
-        let mut expr = self.template(template, span)?;
+    fn inner(
+        &self,
+        template: &Template,
+        (start, end): (bool, bool),
+        span: Span,
+        literals: Literals,
+    ) -> Result<Expr> {
+        let mut expr = self.template(template, span, literals)?;
         let trim = |expr: &mut Expr, start: bool, end: bool| {
             if let Kind::Literal(Value::String(text)) = &mut expr.kind {
                 let mut trimmed = text.as_str();

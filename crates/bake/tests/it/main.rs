@@ -6,6 +6,7 @@ mod errors;
 mod files;
 mod goldens;
 mod grants;
+mod properties;
 mod targets;
 mod variables;
 

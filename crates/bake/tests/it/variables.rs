@@ -38,6 +38,8 @@ fn expressions_are_those_of_hcl() {
         ("\"a\" == 1", "false"),
         ("\"%{ if true ~}  x  %{~ else }y%{ endif }\"", "x"),
         ("\"%{ for v in list }${v};%{ endfor }\"", "a;b;"),
+        ("\"%{ for v in list ~}\\n ${v}\\t\\u0041\\\"%{ endfor }\\n\"", "a\tA\"b\tA\"\n"),
+        ("\"%{ if true }$${x}%{ endif }\"", "${x}"),
         ("\"$${x} %%{y}\"", "${x} %{y}"),
         ("max([1, 5, 3]...)", "5"),
         ("null", "<none>"),
