@@ -46,12 +46,15 @@ pub struct ConvertOptions {
     /// Several platforms are built, so vertex names say which.
     pub multi_platform: bool,
     pub entitlements: BTreeSet<Entitlement>,
+    /// The operations that give the client's directories, by the name that `context_use` tells, where they are
+    /// not the plain `local://NAME`.
+    pub locals: BTreeMap<String, pb::SourceOp>,
     /// For the check that nothing excluded is copied; `None` if there is no `.dockerignore`.
     pub ignored: Option<Ignored>,
 }
 
 /// Where the build context is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum MainContext {
     /// A directory that the engine knows by the name `context`.
     #[default]
@@ -62,6 +65,8 @@ pub enum MainContext {
     HttpFile(String),
     /// An archive at an address.
     HttpArchive(String),
+    /// What a definition makes.
+    Definition(Box<pb::Definition>),
     /// A part of another context.
     Below(Box<MainContext>, String),
 }
@@ -89,6 +94,7 @@ impl ConvertOptions {
             resources: pb::LinuxResources::default(),
             multi_platform: false,
             entitlements: BTreeSet::new(),
+            locals: BTreeMap::new(),
             ignored: None,
         }
     }

@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -18,11 +18,14 @@ use slipway_registry::{Access, Client};
 use std::ops::ControlFlow;
 
 use slipway_store::{Lease, SnapshotId, Store, UnpackOptions};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::io::SyncIoBridge;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context as _, Explain as _, blocking};
 use crate::progress::Progress;
+use crate::session::{ContentReader, Session};
 use crate::sources::layout::Layout;
 
 /// The key-value namespace of the places of blobs.
@@ -43,6 +46,8 @@ pub(crate) enum BlobSource {
     /// A repository; its reference has no tag.
     Registry(Reference),
     Layout(PathBuf),
+    /// A content store of the client: there as long as the build is.
+    Client(String),
 }
 
 type Slot = Arc<OnceCell<Result<(), Diagnostic>>>;
@@ -59,6 +64,9 @@ struct Inner {
     lease: Lease,
     progress: Progress,
     cancel: CancellationToken,
+    session: OnceLock<Arc<dyn Session>>,
+    /// The client's stores that have blobs.
+    client_stores: Mutex<HashMap<Digest, String>>,
     fetching: Mutex<HashMap<Digest, Slot>>,
     /// A blob of an imported cache could not be had.
     lost: AtomicBool,
@@ -79,7 +87,20 @@ impl Blobs {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let (fetching, extracting) = (Mutex::default(), Semaphore::new(processors));
         let (insecure, lost) = (Mutex::default(), AtomicBool::new(false));
-        let inner = Inner { client, store, lease, progress, cancel, fetching, lost, insecure, extracting };
+        let (session, client_stores) = (OnceLock::new(), Mutex::default());
+        let inner = Inner {
+            client,
+            store,
+            lease,
+            progress,
+            cancel,
+            session,
+            client_stores,
+            fetching,
+            lost,
+            insecure,
+            extracting,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -121,6 +142,7 @@ impl Blobs {
         }
         for source in self.sources(digest) {
             let there = match &source {
+                BlobSource::Client(_) => false,
                 BlobSource::Layout(path) => Layout::new(path.clone()).blob_path(digest).is_file(),
                 BlobSource::Registry(repository) => {
                     self.client_for(repository).blob_exists(repository, *digest).await.unwrap_or(false)
@@ -133,6 +155,39 @@ impl Blobs {
             }
         }
         false
+    }
+
+    /// Says who the client is, whose content stores have blobs too.
+    pub(crate) fn serve(&self, session: Arc<dyn Session>) {
+        let _ = self.inner.session.set(session);
+    }
+
+    /// Describes a document in a content store of the client.
+    pub(crate) async fn describe(&self, store: &str, digest: &Digest) -> Result<Descriptor, Diagnostic> {
+        let bytes = match self.inner.store.content().read(digest, MAX_DOCUMENT) {
+            Ok(bytes) => bytes,
+            Err(_) => self.client_document(store, digest).await?,
+        };
+        crate::sources::layout::describe(&bytes)
+            .context(|| format!("cannot use {digest} of the OCI layout `{store}`"))
+    }
+
+    async fn client_document(&self, store: &str, digest: &Digest) -> Result<Vec<u8>, Diagnostic> {
+        let doing = || format!("cannot read {digest} of the OCI layout `{store}`");
+        let reader = self.client_blob(store, digest).await?;
+        let mut bytes = Vec::new();
+        reader.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).await.context(doing)?;
+        if bytes.len() as u64 > MAX_DOCUMENT || Digest::of(&bytes) != *digest {
+            return Err(Diagnostic::new(ErrorKind::User, doing()).cause("the client sent other content"));
+        }
+        Ok(bytes)
+    }
+
+    async fn client_blob(&self, store: &str, digest: &Digest) -> Result<ContentReader, Diagnostic> {
+        match self.inner.session.get() {
+            Some(session) => session.content(store, digest).await,
+            None => Err(crate::error::internal("there is no client to read a blob from")),
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -202,6 +257,7 @@ impl Blobs {
             return Ok(bytes);
         }
         let bytes = match source {
+            BlobSource::Client(store) => self.client_document(store, &descriptor.digest).await?,
             BlobSource::Layout(path) => {
                 let read = Layout::new(path.clone()).read(&descriptor.digest);
                 read.context(|| format!("cannot read the OCI layout `{}`", path.display()))?
@@ -228,6 +284,10 @@ impl Blobs {
 
     /// Notes that a blob can be had from a place.
     pub(crate) fn remember(&self, digest: &Digest, source: &BlobSource) {
+        if let BlobSource::Client(store) = source {
+            self.inner.client_stores.lock().insert(*digest, store.clone());
+            return;
+        }
         let mut sources = self.sources(digest);
         if sources.first() == Some(source) {
             return;
@@ -263,7 +323,9 @@ impl Blobs {
         if self.inner.store.content().contains(&blob.digest).diagnose()? == Some(blob.size) {
             return self.inner.lease.hold_blobs(&[blob.digest]).diagnose();
         }
-        let sources = self.sources(&blob.digest);
+        let mut sources = self.sources(&blob.digest);
+        let client = self.inner.client_stores.lock().get(&blob.digest).cloned();
+        sources.extend(client.map(BlobSource::Client));
         let mut failure =
             Diagnostic::new(ErrorKind::Environment, format!("cannot fetch the layer {}", blob.digest))
                 .cause("it is not in the store, and nothing is known of where to get it")
@@ -290,6 +352,18 @@ impl Blobs {
         let content = self.inner.store.content();
         let mut ingest = content.ingest(Some((blob.digest, blob.size)), &self.inner.lease).context(doing)?;
         match source {
+            BlobSource::Client(store) => {
+                let counter = self.inner.progress.counter(vertex, format!("{}", blob.digest), blob.size);
+                let reader = self.client_blob(store, &blob.digest).await?;
+                blocking(move || {
+                    let mut reader = SyncIoBridge::new(reader);
+                    ingest.restart().diagnose()?;
+                    copy_into(&mut reader, &mut ingest).diagnose()?;
+                    counter.set(ingest.offset());
+                    ingest.commit().diagnose().map(drop)
+                })
+                .await
+            }
             BlobSource::Layout(path) => {
                 let path = Layout::new(path.clone()).blob_path(&blob.digest);
                 blocking(move || {
@@ -420,9 +494,8 @@ impl Unpacking {
     }
 }
 
-/// Copies a file into the store, in pieces that are large enough to make the calls cheap.
-fn copy_into(file: &mut std::fs::File, ingest: &mut slipway_store::Ingest) -> std::io::Result<()> {
-    use std::io::Read as _;
+/// Copies bytes into the store, in pieces that are large enough to make the calls cheap.
+fn copy_into(file: &mut impl std::io::Read, ingest: &mut slipway_store::Ingest) -> std::io::Result<()> {
     let mut buffer = vec![0u8; 1 << 20];
     loop {
         match file.read(&mut buffer)? {

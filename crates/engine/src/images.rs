@@ -35,10 +35,18 @@ pub(crate) struct Pinned {
 
 type Slot<T> = Arc<OnceCell<Result<T, Diagnostic>>>;
 
-/// Resolves the images of one solve.
+/// Where an OCI layout is.
+#[derive(Clone, Debug)]
+enum LayoutPlace {
+    Here(Layout, LayoutSelector),
+    /// A content store of the client.
+    Client(String),
+}
+
+/// Resolves the images of one build.
 pub(crate) struct Images {
     blobs: Blobs,
-    layouts: parking_lot::Mutex<HashMap<String, (Layout, LayoutSelector)>>,
+    layouts: parking_lot::Mutex<HashMap<String, LayoutPlace>>,
     roots: parking_lot::Mutex<HashMap<String, Slot<Descriptor>>>,
     pinned: parking_lot::Mutex<HashMap<(String, Platform), Slot<Pinned>>>,
 }
@@ -50,7 +58,17 @@ impl Images {
 
     /// Makes a layout known under a name.
     pub(crate) fn add_layout(&self, name: String, layout: Layout, selector: LayoutSelector) {
-        self.layouts.lock().insert(name, (layout, selector));
+        self.layouts.lock().insert(name, LayoutPlace::Here(layout, selector));
+    }
+
+    /// Makes a content store of the client known under a name.
+    pub(crate) fn add_client_layout(&self, name: String, store: String) {
+        self.layouts.lock().insert(name, LayoutPlace::Client(store));
+    }
+
+    /// Tells whether a layout has that name in this build.
+    pub(crate) fn knows_layout(&self, name: &str) -> bool {
+        self.layouts.lock().contains_key(name)
     }
 
     /// Resolves a registry's image for a platform.
@@ -70,14 +88,36 @@ impl Images {
         digest: Option<Digest>,
         platform: &Platform,
     ) -> Result<Pinned, Diagnostic> {
-        let (layout, selector) = self.layouts.lock().get(name).cloned().ok_or_else(|| {
+        let place = self.layouts.lock().get(name).cloned().ok_or_else(|| {
             Diagnostic::new(ErrorKind::User, format!("there is no OCI layout named `{name}`"))
                 .hint(format!("give one with `--build-context {name}=oci-layout://PATH`"))
         })?;
-        let selector = digest.map(LayoutSelector::Digest).unwrap_or(selector);
-        let source = BlobSource::Layout(layout.path().to_owned());
-        let key = format!("oci-layout:{name}@{selector:?}");
-        self.pin(key, platform, source, async move { layout.select(&selector) }).await
+        match (place, digest) {
+            (LayoutPlace::Here(layout, selector), digest) => {
+                let selector = digest.map(LayoutSelector::Digest).unwrap_or(selector);
+                let source = BlobSource::Layout(layout.path().to_owned());
+                let key = format!("oci-layout:{name}@{selector:?}");
+                self.pin(key, platform, source, async move { layout.select(&selector) }).await
+            }
+            (LayoutPlace::Client(store), Some(digest)) => {
+                self.pin_client_layout(&store, digest, platform).await
+            }
+            (LayoutPlace::Client(store), None) => {
+                Err(Diagnostic::new(ErrorKind::User, format!("oci-layout reference `{store}` has no digest")))
+            }
+        }
+    }
+
+    /// Resolves an image in a content store of the client for a platform.
+    pub(crate) async fn pin_client_layout(
+        &self,
+        store: &str,
+        digest: Digest,
+        platform: &Platform,
+    ) -> Result<Pinned, Diagnostic> {
+        let source = BlobSource::Client(store.to_owned());
+        let root = self.blobs.describe(store, &digest);
+        self.pin(format!("client:{store}@{digest}"), platform, source, root).await
     }
 
     /// Takes an image of slipway's own store for a platform.
@@ -158,7 +198,9 @@ impl Images {
     pub(crate) async fn find(&self, request: &ResolveRequest) -> Result<Pinned, Diagnostic> {
         let found = match &request.origin {
             ImageOrigin::Registry => self.pin_registry(&request.reference, &request.platform).await,
-            ImageOrigin::OciLayout { context } => self.pin_layout(context, None, &request.platform).await,
+            ImageOrigin::OciLayout { context } => {
+                self.pin_layout(context, request.reference.digest(), &request.platform).await
+            }
         };
         found.map_err(|diagnostic| diagnostic.at(request.span.clone()).on(Some(request.platform.clone())))
     }

@@ -84,6 +84,7 @@ impl Job {
             None => engine.client.clone(),
         };
         let blobs = Blobs::new(client, engine.store.clone(), lease.clone(), progress.clone(), cancel.clone());
+        blobs.serve(session.clone());
         Ok(Self {
             contexts: Contexts::new(session.clone(), engine.store.clone(), lease.clone()),
             notes: Notes::default(),

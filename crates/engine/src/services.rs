@@ -129,6 +129,11 @@ pub(crate) async fn call(
 ) -> Result<CallResult, Vec<Diagnostic>> {
     match call {
         Call::Build => Err(vec![crate::error::internal("a build is not a call")]),
+        Call::Describe => {
+            let (text, json) =
+                (slipway_dockerfile::describe_text(false), slipway_dockerfile::describe_text(true));
+            Ok(CallResult { failed: false, text, json })
+        }
         Call::Check => {
             let results = slipway_dockerfile::check(source, options, resolver).await;
             Ok(CallResult { failed: !results.is_clean(), text: results.to_text(), json: results.to_json() })

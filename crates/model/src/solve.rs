@@ -59,7 +59,7 @@ pub struct DockerfileRequest {
 }
 
 /// Where the build context is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum ContextSource {
     /// No context: a Dockerfile that copies nothing from it.
     #[default]
@@ -69,21 +69,28 @@ pub enum ContextSource {
     Archive(PathBuf),
     /// A git or http(s) URL.
     Url(String),
-    /// The directory `context` of the client's session.
-    Client,
+    /// A directory of the client, by the name the client gave it.
+    Client(String),
+    /// What a definition makes.
+    Definition(Box<pb::Definition>),
 }
 
 /// Where the Dockerfile is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum DockerfileSource {
     /// A path below the context, or an absolute one outside it.
     Path(PathBuf),
     /// The text itself, as read from standard input.
     Inline(Vec<u8>),
     Url(String),
-    /// A path in a directory of the client's session.
+    /// A file in a directory of the client, by the name the client gave it.
     Client {
-        name: String,
+        directory: String,
+        path: String,
+    },
+    /// A file in what a definition makes.
+    Definition {
+        definition: Box<pb::Definition>,
         path: String,
     },
 }
@@ -95,7 +102,7 @@ impl Default for DockerfileSource {
 }
 
 /// One `--build-context name=value`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NamedContext {
     pub name: String,
     /// Restricts the context to one platform (`name::linux/arm64`).
@@ -104,7 +111,7 @@ pub struct NamedContext {
 }
 
 /// What a named context stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum NamedContextSource {
     Directory(PathBuf),
     Image(Reference),
@@ -114,8 +121,18 @@ pub enum NamedContextSource {
         selector: LayoutSelector,
     },
     Url(String),
-    /// The directory of that name of the client's session.
+    /// A directory of the client, by the name the client gave it.
     Client(String),
+    /// An image in a content store of the client.
+    ClientLayout {
+        store: String,
+        digest: crate::Digest,
+    },
+    /// What a definition makes, with the config of the image that it is, if it is one.
+    Definition {
+        definition: Box<pb::Definition>,
+        config: Option<Box<crate::ImageConfig>>,
+    },
 }
 
 /// Picks an image in an OCI layout.
@@ -144,6 +161,8 @@ pub enum Call {
     Check,
     Outline,
     Targets,
+    /// List what can be asked.
+    Describe,
 }
 
 /// Options that act on RUN steps and are not in the Dockerfile.
@@ -155,6 +174,8 @@ pub struct StepOptions {
     pub shm_size: Option<u64>,
     pub ulimits: Vec<Ulimit>,
     pub cgroup_parent: Option<String>,
+    /// The name a step's machine has, if not the usual one.
+    pub hostname: Option<String>,
     pub resources: pb::LinuxResources,
     pub secrets: Vec<SecretSpec>,
     pub ssh: Vec<SshSpec>,

@@ -299,6 +299,7 @@ fn step_options(
         })?),
     };
     let options = StepOptions {
+        hostname: None,
         network,
         extra_hosts: steps::extra_hosts(&args.add_host)?,
         shm_size: shm_size.filter(|size| *size > 0),

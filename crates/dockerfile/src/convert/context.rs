@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use slipway_model::llb::{Edge, NodeOutput, VertexMeta, pb};
 use slipway_model::solve::{LayoutSelector, NamedContext, NamedContextSource};
-use slipway_model::{Diagnostic, Platform, Reference};
+use slipway_model::{Diagnostic, ImageConfig, Platform, Reference};
 
 use super::bases::Nothing;
 use super::{ContextPaths, ContextUse, Converter, Purpose};
@@ -34,6 +34,8 @@ pub(super) enum ContextSource {
     Operation(pb::SourceOp),
     /// An image that has to be resolved.
     Image(Reference, ImageOrigin),
+    /// A definition, ready to be added, and the config of the image that it makes.
+    Definition(Box<pb::Definition>, Option<Box<ImageConfig>>),
 }
 
 /// Returns the name that a reference and a context's name have in common.
@@ -75,9 +77,18 @@ impl Converter<'_> {
         let context = &self.options.named_contexts[context];
         let key = context_key(context);
         Ok(match &context.source {
-            NamedContextSource::Directory(_) => {
-                let name = format!("context:{key}");
-                ContextSource::Operation(local(&name))
+            NamedContextSource::Directory(_) | NamedContextSource::Client(_) => {
+                ContextSource::Operation(self.local(&key, &format!("context:{key}")))
+            }
+            NamedContextSource::Definition { definition, config } => {
+                ContextSource::Definition(definition.clone(), config.clone())
+            }
+            NamedContextSource::ClientLayout { digest, .. } => {
+                let parsed = context.name.parse::<Reference>().map_err(|error| {
+                    Problem::new(error.to_string())
+                        .context(format_args!("could not parse oci-layout reference {}", context.name))
+                })?;
+                ContextSource::Image(parsed.with_digest(*digest), ImageOrigin::OciLayout { context: key })
             }
             NamedContextSource::Client(name) => ContextSource::Operation(local(name)),
             NamedContextSource::Image(reference) if reference.familiar() == "scratch" => {
@@ -99,6 +110,11 @@ impl Converter<'_> {
             }
             NamedContextSource::Url(url) => ContextSource::Operation(remote(url)?),
         })
+    }
+
+    /// Returns the operation that gives a directory of the client.
+    fn local(&self, key: &str, name: &str) -> pb::SourceOp {
+        self.options.locals.get(key).cloned().unwrap_or_else(|| local(name))
     }
 
     pub(super) fn request(
@@ -130,7 +146,19 @@ impl Converter<'_> {
         let named =
             |name: String| VertexMeta { name: Some(format!("[internal] {name}")), ..Default::default() };
         Ok(match context {
-            MainContext::Local => self.add_source(local(MAIN), named("load build context".to_owned())),
+            MainContext::Local => {
+                self.add_source(self.local(MAIN, MAIN), named("load build context".to_owned()))
+            }
+            MainContext::Definition(definition) => {
+                match self
+                    .graph
+                    .add_definition(definition)
+                    .map_err(|error| Problem::new(error.to_string()))?
+                {
+                    Some(edge) => edge,
+                    None => self.add_empty(),
+                }
+            }
             MainContext::Git(_) | MainContext::HttpFile(_) => {
                 let source = self.main_source()?;
                 let name = match context {
@@ -157,6 +185,20 @@ impl Converter<'_> {
                 self.add_copy_to_scratch(inner, copy)
             }
         })
+    }
+
+    /// Adds an empty directory, where an operation is needed for it.
+    fn add_empty(&mut self) -> Edge {
+        let mkdir =
+            pb::FileActionMkDir { path: "/".to_owned(), mode: 0o755, timestamp: -1, ..Default::default() };
+        let action = pb::FileAction {
+            input: -1,
+            secondary_input: -1,
+            output: 0,
+            action: Some(pb::file_action::Action::Mkdir(mkdir)),
+        };
+        let op = pb::op::Op::File(pb::FileOp { actions: vec![action] });
+        Edge { vertex: self.graph.add(&[], op, None, VertexMeta::default()), index: 0 }
     }
 
     fn add_copy_to_scratch(&mut self, from: Edge, copy: pb::FileActionCopy) -> Edge {
@@ -189,7 +231,9 @@ impl Converter<'_> {
                 Ok(source)
             }
             MainContext::HttpFile(url) | MainContext::HttpArchive(url) => Ok(http(url)),
-            MainContext::Local | MainContext::Below(..) => Ok(local(MAIN)),
+            MainContext::Local | MainContext::Definition(_) | MainContext::Below(..) => {
+                Ok(self.local(MAIN, MAIN))
+            }
         }
     }
 

@@ -49,7 +49,7 @@ impl Converter<'_> {
         if let Some(context) = self.find_context(value, None) {
             return Ok(match self.context_source(context)? {
                 ContextSource::Operation(source) => Some(source),
-                ContextSource::Scratch | ContextSource::Image(..) => None,
+                ContextSource::Scratch | ContextSource::Image(..) | ContextSource::Definition(..) => None,
             });
         }
         let stage = self.stages.iter().position(|stage| stage.name.as_deref() == Some(&value.to_lowercase()));

@@ -26,6 +26,7 @@ pub(super) struct Plan {
     /// The named context it comes from.
     pub(super) context: Option<usize>,
     source: Option<pb::SourceOp>,
+    definition: Option<(Box<pb::Definition>, Option<Box<ImageConfig>>)>,
     pub(super) request: Option<ResolveRequest>,
 }
 
@@ -118,13 +119,18 @@ impl Converter<'_> {
             Some(context) => Some(context),
             None => self.find_context(&stage.base_name, Some(&platform)),
         };
-        let mut plan = Plan { stage: index, platform, context, source: None, request: None };
+        let mut plan =
+            Plan { stage: index, platform, context, source: None, definition: None, request: None };
         let (reference, origin) = match context {
             None => (self.base_reference(index)?.with_default_tag(), ImageOrigin::Registry),
             Some(context) => match self.context_source(context)? {
                 ContextSource::Scratch => return Ok(plan),
                 ContextSource::Operation(source) => {
                     plan.source = Some(source);
+                    return Ok(plan);
+                }
+                ContextSource::Definition(definition, config) => {
+                    plan.definition = Some((definition, config));
                     return Ok(plan);
                 }
                 ContextSource::Image(reference, origin) => (reference, origin),
@@ -246,6 +252,11 @@ impl Converter<'_> {
         let key = context_key(context);
         let replaces = self.stages[index].named_context.is_some();
         let mut config = None;
+        if let Some((definition, theirs)) = plan.definition {
+            // It was checked when it was taken.
+            self.stages[index].files.output = self.graph.add_definition(&definition).unwrap_or_default();
+            config = theirs.map(|config| *config);
+        }
         match (plan.source, plan.request, answer) {
             (Some(source), _, _) => {
                 let is_directory = source.identifier.starts_with("local://");

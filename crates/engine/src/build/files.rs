@@ -132,7 +132,7 @@ fn resolve(tree: &dyn FileTree, path: &str, follow_last: bool) -> Result<PathBuf
     tree.resolve(relative, follow_last).diagnose()
 }
 
-pub(super) fn read_file(
+pub(crate) fn read_file(
     tree: &dyn FileTree,
     path: &str,
     range: Option<Range<u64>>,

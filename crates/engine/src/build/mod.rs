@@ -33,6 +33,7 @@ use crate::session::{EmbeddedSession, Session};
 
 pub use export::ExportOptions;
 pub use exporter_request::ExporterRequest;
+pub(crate) use files::read_file;
 pub use files::{FileInfo, FileKind};
 pub use reference::Ref;
 pub use result::{Attestation, BuildResult, Refs, keys};

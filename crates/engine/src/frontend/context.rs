@@ -14,6 +14,7 @@ use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
 use slipway_model::solve::DockerfileSource;
 use slipway_model::{Diagnostic, ErrorKind};
 
+use super::client::{ClientDirectory, ClientDockerfile};
 use crate::build::{Build, Ref};
 use crate::sources::local::LocalContext;
 
@@ -29,8 +30,8 @@ pub(super) enum BuildContext {
     /// An empty directory, since there is none.
     Empty(Arc<LocalContext>),
     Local(Arc<LocalContext>),
-    /// A directory of a client elsewhere: fetched when something of it is read.
-    Client(Option<Ignored>),
+    /// A directory of a client elsewhere, of which nothing is here yet.
+    Client(ClientDirectory),
     Remote {
         main: MainContext,
         reference: Ref,
@@ -64,6 +65,16 @@ impl BuildContext {
         Ok(Self::Remote { main: options.main_context, reference })
     }
 
+    /// Takes what a definition makes for the context.
+    pub(super) fn of_definition(definition: &pb::Definition) -> Result<Self, Diagnostic> {
+        match Ref::new(definition.clone())? {
+            Some(reference) => {
+                Ok(Self::Remote { main: MainContext::Definition(Box::new(definition.clone())), reference })
+            }
+            None => Err(Diagnostic::new(ErrorKind::User, "the definition of the build context is empty")),
+        }
+    }
+
     /// Returns what the definition of the Dockerfile takes for the context.
     pub(super) fn main(&self) -> MainContext {
         match self {
@@ -80,7 +91,7 @@ impl BuildContext {
     pub(super) fn ignored(&self) -> Option<Ignored> {
         match self {
             Self::Local(context) | Self::Empty(context) => context.ignored(),
-            Self::Client(ignored) => ignored.clone(),
+            Self::Client(directory) => directory.ignored(),
             Self::Nothing | Self::Remote { .. } => None,
         }
     }
@@ -90,11 +101,7 @@ impl BuildContext {
         match self {
             Self::Local(context) | Self::Empty(context) => context.newest().await,
             Self::Remote { reference, .. } => build.newest(reference).await,
-            Self::Client(_) => {
-                let contexts = &build.job.contexts;
-                contexts.get(&super::dockerfile::local(crate::sources::local::MAIN)).await?.newest().await
-            }
-            Self::Nothing => Ok(None),
+            Self::Nothing | Self::Client(_) => Ok(None),
         }
     }
 
@@ -108,7 +115,9 @@ impl BuildContext {
         match (source, self) {
             (DockerfileSource::Inline(_), _) => "Dockerfile".to_owned(),
             (DockerfileSource::Url(url), _) => last(url),
-            (DockerfileSource::Client { path, .. }, _) => last(path),
+            (DockerfileSource::Client { path, .. } | DockerfileSource::Definition { path, .. }, _) => {
+                path.clone()
+            }
             (_, Self::Remote { main: MainContext::HttpFile(url), .. }) => last(url),
             (DockerfileSource::Path(path), _) => path
                 .file_name()
@@ -127,8 +136,13 @@ impl BuildContext {
         let text = match (source, self) {
             (DockerfileSource::Inline(text), _) => text.clone(),
             (DockerfileSource::Url(url), _) => download(build, url).await?,
-            (DockerfileSource::Client { name, path }, _) => {
-                super::client::dockerfile(&build.job, name, path).await?.text
+            (DockerfileSource::Client { directory, path }, _) => {
+                ClientDockerfile::fetch(&build.job, directory, path).await?.text
+            }
+            (DockerfileSource::Definition { definition, path }, _) => {
+                let reference = Ref::new((**definition).clone())?;
+                let reference = reference.ok_or_else(|| unreadable(Path::new(path)))?;
+                read_remote(build, &reference, Path::new(path)).await?
             }
             (DockerfileSource::Path(path), Self::Remote { main, reference }) if !path.is_absolute() => {
                 let path = match main {
@@ -141,7 +155,7 @@ impl BuildContext {
             (DockerfileSource::Path(path), _) => {
                 let directory = match self {
                     Self::Local(context) => Some(context.directory.as_path()),
-                    Self::Nothing | Self::Empty(_) | Self::Client(_) | Self::Remote { .. } => None,
+                    _ => None,
                 };
                 let full = directory.map_or_else(|| path.clone(), |directory| directory.join(path));
                 std::fs::read(&full).map_err(|error| {

@@ -19,7 +19,7 @@ use slipway_model::solve::{
 };
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, SourceSpan, progress};
 
-use super::client;
+use super::client::{self, ClientDirectory, ClientDockerfile, IGNORE};
 use super::context::BuildContext;
 use crate::build::{Build, BuildResult, Details, Ref, Refs, key_of, keys};
 use crate::images::Images;
@@ -45,8 +45,9 @@ impl CallResult {
         let mut metadata = BTreeMap::new();
         metadata.insert("result.txt".to_owned(), self.text.into_bytes());
         metadata.insert("result.json".to_owned(), self.json.into_bytes());
-        metadata.insert("result.statuscode".to_owned(), u8::from(self.failed).to_string().into_bytes());
         metadata.insert("version".to_owned(), b"1.0.0".to_vec());
+        metadata
+            .insert("result.statuscode".to_owned(), if self.failed { b"1".to_vec() } else { b"0".to_vec() });
         BuildResult::new(Refs::Single(None), metadata)
     }
 }
@@ -97,15 +98,20 @@ impl<'a> DockerfileFrontend<'a> {
         }
         self.preflight(&source, &options, images).await?;
         let converted = self.convert(&source, &options, images).await?;
+        let converted = self.narrow(&source, options, converted, &context).await?;
+        let epoch = epoch.or_else(|| converted.iter().find_map(|one| one.epoch));
         self.result(converted, epoch).map(Answer::Built).map_err(|e| vec![e])
     }
 
     /// Finds the main context and reads the Dockerfile.
     async fn load(&self) -> Result<(BuildContext, SourceFile), Diagnostic> {
-        if let DockerfileSource::Client { name, path } = &self.dockerfile.dockerfile {
-            return self.load_from_client(name, path).await;
+        if let DockerfileSource::Client { directory, path } = &self.dockerfile.dockerfile {
+            let step = self.progress().step(format!("[internal] load build definition from {path}"));
+            let file = step.end(ClientDockerfile::fetch(self.job, directory, path).await)?;
+            let context = self.context(file.ignore).await?;
+            return Ok((context, SourceFile::new(path.clone(), file.text)));
         }
-        let context = self.context().await?;
+        let context = self.context(None).await?;
         let source = self.load_dockerfile(&context).await;
         for named in &self.dockerfile.named_contexts {
             if let NamedContextSource::Directory(path) = &named.source {
@@ -117,42 +123,27 @@ impl<'a> DockerfileFrontend<'a> {
         Ok((context, source?))
     }
 
-    /// Reads the Dockerfile of a client elsewhere, and what it keeps out of its directories.
-    async fn load_from_client(
-        &self,
-        directory: &str,
-        path: &str,
-    ) -> Result<(BuildContext, SourceFile), Diagnostic> {
-        let step = self.progress().step(format!("[internal] load build definition from {path}"));
-        let loaded = step.end(client::dockerfile(self.job, directory, path).await)?;
-        let context = match &self.dockerfile.context {
-            ContextSource::Client => {
-                let step = self.progress().step("[internal] load .dockerignore");
-                let ignore = match loaded.ignore {
-                    Some(ignore) => Ok(ignore),
-                    None => client::ignore_file(self.job, MAIN).await,
-                };
-                let ignore = step.end(ignore)?;
-                let ignored = ignore.ignored()?;
-                self.job.contexts.ignore(MAIN, ignore);
-                BuildContext::Client(ignored)
+    /// Finds the main context; `special` is the Dockerfile's own ignore file, where it is known already.
+    async fn context(&self, special: Option<IgnoreFile>) -> Result<BuildContext, Diagnostic> {
+        match &self.dockerfile.context {
+            ContextSource::Url(url) => {
+                let options = self.convert_options(&self.platforms[0], &BuildContext::Nothing);
+                BuildContext::fetch(self.build, url, options).await
             }
-            _ => self.context().await?,
-        };
-        for named in &self.dockerfile.named_contexts {
-            if let NamedContextSource::Client(name) = &named.source {
-                let ignore = client::ignore_file(self.job, name).await?;
-                self.job.contexts.ignore(name, ignore);
+            ContextSource::Definition(definition) => BuildContext::of_definition(definition),
+            ContextSource::Client(name) => {
+                let step = self.progress().step(format!("[internal] load {IGNORE}"));
+                let opened = ClientDirectory::open(self.job, name, name, special).await;
+                step.end(opened).map(BuildContext::Client)
+            }
+            ContextSource::Empty | ContextSource::Archive(_) | ContextSource::Directory(_) => {
+                self.local_context().await
             }
         }
-        Ok((context, SourceFile::new(path, loaded.text)))
     }
 
-    async fn context(&self) -> Result<BuildContext, Diagnostic> {
-        if let ContextSource::Url(url) = &self.dockerfile.context {
-            let options = self.convert_options(&self.platforms[0], &BuildContext::Nothing);
-            return BuildContext::fetch(self.build, url, options).await;
-        }
+    /// Opens a context that is on this machine.
+    async fn local_context(&self) -> Result<BuildContext, Diagnostic> {
         let contexts = &self.job.contexts;
         let request = local(MAIN);
         contexts.comes_from(
@@ -160,7 +151,7 @@ impl<'a> DockerfileFrontend<'a> {
             match self.dockerfile.context {
                 ContextSource::Empty => Origin::Nowhere,
                 ContextSource::Archive(_) => Origin::Archive,
-                ContextSource::Directory(_) | ContextSource::Url(_) | ContextSource::Client => Origin::Named,
+                _ => Origin::Named,
             },
         );
         let fetched = contexts.directory(&request).await?;
@@ -189,9 +180,15 @@ impl<'a> DockerfileFrontend<'a> {
     /// Makes the layouts that the request names known to the resolver.
     fn add_layouts(&self) {
         for context in &self.dockerfile.named_contexts {
-            if let NamedContextSource::OciLayout { path, selector } = &context.source {
-                let name = context_key(&context.name, context.platform.as_ref());
-                self.job.images.add_layout(name, Layout::new(path), selector.clone());
+            let name = context_key(&context.name, context.platform.as_ref());
+            match &context.source {
+                NamedContextSource::OciLayout { path, selector } => {
+                    self.job.images.add_layout(name, Layout::new(path), selector.clone());
+                }
+                NamedContextSource::ClientLayout { store, .. } => {
+                    self.job.images.add_client_layout(name, store.clone());
+                }
+                _ => {}
             }
         }
     }
@@ -225,6 +222,7 @@ impl<'a> DockerfileFrontend<'a> {
         options.extra_hosts = request.steps.extra_hosts.clone();
         options.shm_size = request.steps.shm_size;
         options.ulimits = request.steps.ulimits.clone();
+        options.hostname = request.steps.hostname.clone();
         options.cgroup_parent = request.steps.cgroup_parent.clone();
         options.resources = request.steps.resources.clone();
         options.multi_platform = self.platforms.len() > 1;
@@ -288,6 +286,39 @@ impl<'a> DockerfileFrontend<'a> {
                 Err(failure.diagnostics)
             }
         }
+    }
+
+    /// Converts again where directories of a client are used, so that only what is needed of them is fetched.
+    async fn narrow(
+        &self,
+        source: &SourceFile,
+        mut options: Vec<ConvertOptions>,
+        converted: Vec<Converted>,
+        context: &BuildContext,
+    ) -> Result<Vec<Converted>, Vec<Diagnostic>> {
+        let needed = client::needed(converted.iter().map(|one| &one.contexts), MAIN);
+        let mut locals = BTreeMap::new();
+        if let (BuildContext::Client(directory), Some(paths)) = (context, needed.get(MAIN)) {
+            locals.insert(MAIN.to_owned(), directory.source(self.job, paths));
+        }
+        for named in &self.dockerfile.named_contexts {
+            let key = context_key(&named.name, named.platform.as_ref());
+            if let (NamedContextSource::Client(name), Some(paths)) = (&named.source, needed.get(&key)) {
+                let hint = format!("{MAIN}:{key}");
+                let directory =
+                    ClientDirectory::open(self.job, name, &hint, None).await.map_err(|e| vec![e])?;
+                locals.insert(key, directory.source(self.job, paths));
+            }
+        }
+        if locals.is_empty() {
+            return Ok(converted);
+        }
+        for options in &mut options {
+            options.locals = locals.clone();
+        }
+        let images = &self.job.images;
+        let again = options.iter().map(|options| slipway_dockerfile::convert(source, options, images));
+        join_all(again).await.into_iter().map(|one| one.map_err(|failure| failure.diagnostics)).collect()
     }
 
     /// Passes on what the checks found, each finding once.
@@ -356,7 +387,7 @@ impl<'a> DockerfileFrontend<'a> {
 }
 
 /// Asks for a directory as the frontend's own definitions do.
-pub(super) fn local(name: &str) -> LocalRequest {
+fn local(name: &str) -> LocalRequest {
     LocalRequest { shared_key_hint: name.to_owned(), ..LocalRequest::named(name) }
 }
 

@@ -27,10 +27,7 @@ pub(crate) async fn run(
 ) -> Result<BuildResult, Vec<Diagnostic>> {
     match name {
         "dockerfile.v0" => {
-            if !inputs.is_empty() {
-                tracing::debug!("inputs of the Dockerfile frontend are not used");
-            }
-            let request = options::request(options, &build.job.entitlements).map_err(|e| vec![e])?;
+            let request = options::request(options, inputs, &build.job.entitlements).map_err(|e| vec![e])?;
             match DockerfileFrontend::new(build, &request).map_err(|e| vec![e])?.run().await? {
                 Answer::Built(result) => Ok(result),
                 Answer::Called(call) => Ok(call.into_result()),

@@ -1,256 +1,302 @@
 //! The built-in frontend's string options, as clients send them, converted once.
+//!
+//! The names and the meaning of the values are BuildKit's. What is not known is passed over: a client of a later
+//! version sends options that do not matter to it either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine as _;
 use slipway_model::llb::pb;
 use slipway_model::solve::{
-    Attestations, CacheOptions, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement,
-    ExtraHost, Frontend, NamedContext, NamedContextSource, NetworkMode, NoCache, PlatformCheck, SolveRequest,
+    Attestations, CacheOptions, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement, ExtraHost,
+    Frontend, NamedContext, NamedContextSource, NetworkMode, NoCache, PlatformCheck, SolveRequest,
     SourceDateEpoch, StepOptions, Ulimit,
 };
-use slipway_model::{Diagnostic, ErrorKind, Platform};
+use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
 
-/// The options of a client.
-struct Options<'a> {
-    all: &'a BTreeMap<String, String>,
-}
+use crate::build::keys;
 
-/// Makes a request of a client's options.
+const DEFAULT_FILE: &str = "Dockerfile";
+/// The names of the client's directories, if the client gives no others.
+const CONTEXT: &str = "context";
+const DOCKERFILE: &str = "dockerfile";
+
+/// Makes a request of a client's options and inputs.
 pub(super) fn request(
     options: &BTreeMap<String, String>,
+    inputs: BTreeMap<String, pb::Definition>,
     entitlements: &BTreeSet<Entitlement>,
 ) -> Result<SolveRequest, Diagnostic> {
-    let options = Options { all: options };
-    let build_args = options.with_prefix("build-arg:");
-    let mut build_args: BTreeMap<String, String> = build_args.collect();
-    if let Some(multi) = options.text("multi-platform") {
-        build_args.entry("BUILDKIT_MULTI_PLATFORM".to_owned()).or_insert_with(|| multi.to_owned());
-    }
-    let platforms = options.platforms()?;
-    check_multi_platform(&build_args, platforms.len())?;
-    let source_date_epoch = match build_args.get("SOURCE_DATE_EPOCH").map(String::as_str) {
-        None | Some("") => None,
-        Some("context") => Some(SourceDateEpoch::Context),
-        Some(text) => Some(SourceDateEpoch::Seconds(
-            text.parse().map_err(|_| invalid("build-arg:SOURCE_DATE_EPOCH", text))?,
-        )),
-    };
-    let dockerfile = DockerfileRequest {
-        context: options.context(),
-        dockerfile: options.dockerfile(),
-        target: options.text("target").map(str::to_owned),
-        labels: options.with_prefix("label:").collect(),
-        named_contexts: options.named_contexts()?,
-        no_cache_stages: options.no_cache(),
-        pull: match options.text("image-resolve-mode") {
-            None | Some("default" | "local") => false,
-            Some("pull") => true,
-            Some(other) => return Err(invalid("image-resolve-mode", other)),
-        },
-        call: options.call()?,
-        build_args,
-    };
+    let options = Options { values: options, inputs };
+    let platforms: Vec<Platform> =
+        options.list("platform").map(|text| options.platform(text)).collect::<Result<_, _>>()?;
+    options.check_multi_platform(platforms.len())?;
     Ok(SolveRequest {
         id: String::new(),
-        frontend: Frontend::Dockerfile(Box::new(dockerfile)),
+        frontend: Frontend::Dockerfile(Box::new(options.dockerfile()?)),
         platforms,
         outputs: Vec::new(),
         cache: CacheOptions::default(),
         steps: options.steps()?,
-        attestations: Attestations::default(),
+        attestations: options.attestations()?,
         entitlements: entitlements.clone(),
         platform_check: PlatformCheck::Off,
-        source_date_epoch,
+        source_date_epoch: match options.get("build-arg:SOURCE_DATE_EPOCH") {
+            Some("context") => Some(SourceDateEpoch::Context),
+            Some(text) => text.parse().ok().map(SourceDateEpoch::Seconds),
+            None => None,
+        },
     })
 }
 
-fn invalid(key: &str, value: &str) -> Diagnostic {
-    Diagnostic::new(ErrorKind::User, format!("invalid {key}: {value}"))
+struct Options<'a> {
+    values: &'a BTreeMap<String, String>,
+    inputs: BTreeMap<String, pb::Definition>,
 }
 
-fn check_multi_platform(build_args: &BTreeMap<String, String>, platforms: usize) -> Result<(), Diagnostic> {
-    let Some(text) = build_args.get("BUILDKIT_MULTI_PLATFORM").filter(|text| !text.is_empty()) else {
-        return Ok(());
-    };
-    match super::dockerfile::parse_bool(text) {
-        None => {
-            Err(Diagnostic::new(ErrorKind::User, format!("invalid boolean value for multi-platform: {text}")))
-        }
-        Some(false) if platforms > 1 => Err(Diagnostic::new(
-            ErrorKind::User,
-            "conflicting config: returning multiple target platforms is not allowed",
-        )),
-        Some(_) => Ok(()),
-    }
+fn invalid(message: impl Into<String>) -> Diagnostic {
+    Diagnostic::new(ErrorKind::User, message)
 }
 
-impl<'a> Options<'a> {
+impl Options<'_> {
     /// Returns an option that is not empty.
-    fn text(&self, key: &str) -> Option<&'a str> {
-        self.all.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    fn get(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Lists the options below a prefix, without it.
-    fn with_prefix(&self, prefix: &'static str) -> impl Iterator<Item = (String, String)> {
-        self.all
-            .iter()
-            .filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?.to_owned(), value.clone())))
+    fn list(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.get(key).into_iter().flat_map(|text| text.split(',')).map(str::trim).filter(|t| !t.is_empty())
     }
 
-    fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, Diagnostic> {
-        let Some(text) = self.text(key) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| invalid(key, text))
+    /// Returns the options that begin with `prefix`, without it.
+    fn below<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = (&'s str, &'s str)> {
+        self.values.iter().filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value.as_str())))
     }
 
-    fn platforms(&self) -> Result<Vec<Platform>, Diagnostic> {
-        let texts = self.text("platform").into_iter().flat_map(|text| text.split(','));
-        let parse = |text: &str| {
-            text.trim().parse::<Platform>().map_err(|error| {
-                Diagnostic::new(ErrorKind::User, format!("failed to parse target platform {text}"))
-                    .cause(error.to_string())
+    fn map(&self, prefix: &str) -> BTreeMap<String, String> {
+        self.below(prefix).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    fn number<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        key: &str,
+    ) -> Result<Option<T>, Diagnostic> {
+        self.get(key)
+            .map(|text| {
+                text.parse().map_err(|error| {
+                    invalid(format!("failed to parse {key}: invalid value `{text}`: {error}"))
+                })
             })
-        };
-        texts.map(parse).collect()
+            .transpose()
+    }
+
+    fn platform(&self, text: &str) -> Result<Platform, Diagnostic> {
+        text.parse().map_err(|error| {
+            invalid(format!("failed to parse target platform {text}")).cause(format!("{error}"))
+        })
+    }
+
+    fn dockerfile(&self) -> Result<DockerfileRequest, Diagnostic> {
+        let mut build_args = self.map("build-arg:");
+        if let Some(several) = self.get("multi-platform") {
+            build_args.entry("BUILDKIT_MULTI_PLATFORM".to_owned()).or_insert_with(|| several.to_owned());
+        }
+        let context = self.context();
+        Ok(DockerfileRequest {
+            dockerfile: self.dockerfile_source(&context),
+            context,
+            target: self.get("target").map(str::to_owned),
+            build_args,
+            labels: self.map("label:"),
+            named_contexts: self.named_contexts()?,
+            no_cache_stages: match self.values.get("no-cache").map(String::as_str) {
+                None => NoCache::Nothing,
+                Some("") => NoCache::All,
+                Some(stages) => NoCache::Stages(stages.split(',').map(str::to_owned).collect()),
+            },
+            pull: match self.get("image-resolve-mode") {
+                None | Some("default" | "local") => false,
+                Some("pull") => true,
+                Some(other) => return Err(invalid(format!("invalid image-resolve-mode: {other}"))),
+            },
+            call: match self.get("requestid") {
+                None => Call::Build,
+                Some("frontend.subrequests.describe") => Call::Describe,
+                Some("frontend.outline") => Call::Outline,
+                Some("frontend.targets") => Call::Targets,
+                Some("frontend.lint") => Call::Check,
+                Some(other) => return Err(invalid(format!("unsupported request {other}"))),
+            },
+        })
+    }
+
+    /// Refuses an answer that cannot hold what is asked for.
+    fn check_multi_platform(&self, platforms: usize) -> Result<(), Diagnostic> {
+        let asked = self.get("build-arg:BUILDKIT_MULTI_PLATFORM").or_else(|| self.get("multi-platform"));
+        match asked.map(|text| (text, super::dockerfile::parse_bool(text))) {
+            Some((text, None)) => Err(invalid(format!("invalid boolean value for multi-platform: {text}"))),
+            Some((_, Some(false))) if platforms > 1 => {
+                Err(invalid("conflicting config: returning multiple target platforms is not allowed"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn context(&self) -> ContextSource {
-        // The option `contextkey` names the option that holds the address.
-        let key = self.text("contextkey").unwrap_or("context");
-        match self.text(key) {
-            Some(url) => ContextSource::Url(self.below_context(url)),
-            None => ContextSource::Client,
+        // The directory's name is the name of the option, too, that has an address instead.
+        let key = self.get("contextkey").unwrap_or(CONTEXT);
+        if let Some(url) = self.get(key).filter(|text| is_address(text)) {
+            return ContextSource::Url(match self.get("contextsubdir") {
+                Some(directory) if !url.contains('#') => format!("{url}#:{directory}"),
+                _ => url.to_owned(),
+            });
+        }
+        match self.inputs.get(CONTEXT) {
+            Some(definition) => ContextSource::Definition(Box::new(definition.clone())),
+            None => ContextSource::Client(key.to_owned()),
         }
     }
 
-    fn below_context(&self, url: &str) -> String {
-        match self.text("contextsubdir") {
-            Some(directory) if !url.contains('#') => format!("{url}#:{directory}"),
-            _ => url.to_owned(),
-        }
-    }
-
-    fn dockerfile(&self) -> DockerfileSource {
-        let path = self.text("filename").unwrap_or("Dockerfile").to_owned();
-        let is_remote = matches!(self.context(), ContextSource::Url(_));
-        match self.text("dockerfilekey") {
-            Some(name) => DockerfileSource::Client { name: name.to_owned(), path },
-            None if is_remote => DockerfileSource::Path(path.into()),
-            None => DockerfileSource::Client { name: "dockerfile".to_owned(), path },
-        }
-    }
-
-    fn no_cache(&self) -> NoCache {
-        match self.all.get("no-cache").map(String::as_str) {
-            None => NoCache::Nothing,
-            Some("") => NoCache::All,
-            Some(stages) => NoCache::Stages(stages.split(',').map(str::to_owned).collect()),
-        }
-    }
-
-    fn call(&self) -> Result<Call, Diagnostic> {
-        match self.text("requestid") {
-            None => Ok(Call::Build),
-            Some("frontend.lint") => Ok(Call::Check),
-            Some("frontend.outline") => Ok(Call::Outline),
-            Some("frontend.targets") => Ok(Call::Targets),
-            Some(other) => Err(Diagnostic::new(ErrorKind::User, format!("unsupported request {other}"))),
+    fn dockerfile_source(&self, context: &ContextSource) -> DockerfileSource {
+        let path = self.get("filename").unwrap_or(DEFAULT_FILE).to_owned();
+        let key = self.get("dockerfilekey");
+        let input = self.inputs.get(key.unwrap_or(DOCKERFILE));
+        match (key, context, input) {
+            (None, ContextSource::Url(_), _) => DockerfileSource::Path(path.into()),
+            (None, _, Some(definition)) => {
+                DockerfileSource::Definition { definition: Box::new(definition.clone()), path }
+            }
+            _ => DockerfileSource::Client { directory: key.unwrap_or(DOCKERFILE).to_owned(), path },
         }
     }
 
     fn named_contexts(&self) -> Result<Vec<NamedContext>, Diagnostic> {
-        let mut contexts = Vec::new();
-        for (name, input) in self.with_prefix("context:") {
-            let (name, platform) = match name.split_once("::") {
-                Some((name, platform)) => (name.to_owned(), platform.parse::<Platform>().ok()),
-                None => (name, None),
+        let context = |(key, value): (&str, &str)| {
+            let (name, platform) = match key.split_once("::") {
+                Some((name, platform)) => (name, Some(self.platform(platform)?)),
+                None => (key, None),
             };
-            let source = named_source(&name, &input)?;
-            contexts.push(NamedContext { name, platform, source });
-        }
-        Ok(contexts)
+            Ok(NamedContext { name: name.to_owned(), platform, source: self.named_source(key, value)? })
+        };
+        self.below("context:").map(context).collect()
+    }
+
+    fn named_source(&self, key: &str, value: &str) -> Result<NamedContextSource, Diagnostic> {
+        let (kind, rest) = value
+            .split_once(':')
+            .ok_or_else(|| invalid(format!("invalid context specifier {value} for {key}")))?;
+        let plain = rest.strip_prefix("//").unwrap_or(rest);
+        let reference = || -> Result<Reference, Diagnostic> {
+            plain.parse().map_err(|error| {
+                invalid(format!("invalid context specifier {value} for {key}")).cause(format!("{error}"))
+            })
+        };
+        Ok(match kind {
+            "docker-image" => NamedContextSource::Image(reference()?),
+            "local" => NamedContextSource::Client(rest.to_owned()),
+            "oci-layout" => {
+                let (store, digest) = plain
+                    .split_once('@')
+                    .ok_or_else(|| invalid(format!("oci-layout reference `{plain}` has no digest")))?;
+                // The name may have a tag, which says nothing beside the digest.
+                let store =
+                    store.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(store, |(s, _)| s);
+                let digest = digest.parse().map_err(|error| {
+                    invalid(format!("could not parse oci-layout reference `{plain}`"))
+                        .cause(format!("{error}"))
+                })?;
+                NamedContextSource::ClientLayout { store: store.to_owned(), digest }
+            }
+            "input" => {
+                let definition = self
+                    .inputs
+                    .get(rest)
+                    .ok_or_else(|| invalid(format!("invalid input {rest} for {key}")))?;
+                // Checked here, so that nobody later needs to.
+                slipway_model::llb::Definition::decode(definition)
+                    .map_err(|error| Diagnostic::from_error(ErrorKind::User, &error))?;
+                NamedContextSource::Definition {
+                    definition: Box::new(definition.clone()),
+                    config: self.input_config(rest)?.map(Box::new),
+                }
+            }
+            _ if is_address(value) => NamedContextSource::Url(value.to_owned()),
+            other => return Err(invalid(format!("unsupported context source {other} for {key}"))),
+        })
+    }
+
+    /// Reads the image config that comes with an input.
+    fn input_config(&self, input: &str) -> Result<Option<ImageConfig>, Diagnostic> {
+        let Some(text) = self.get(&format!("input-metadata:{input}")) else { return Ok(None) };
+        let failed =
+            |cause: String| invalid(format!("failed to parse input metadata of {input}")).cause(cause);
+        let metadata: BTreeMap<String, String> =
+            serde_json::from_str(text).map_err(|error| failed(error.to_string()))?;
+        let Some(encoded) = metadata.get(keys::CONFIG) else { return Ok(None) };
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(encoded)
+            .map_err(|error| failed(error.to_string()))?;
+        serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))
     }
 
     fn steps(&self) -> Result<StepOptions, Diagnostic> {
-        let network = match self.text("force-network-mode") {
-            None | Some("sandbox") => NetworkMode::Default,
-            Some("none") => NetworkMode::None,
-            Some("host") => NetworkMode::Host,
-            Some(other) => return Err(invalid("netmode", other)),
-        };
-        let resources = pb::LinuxResources {
-            memory: self.number("memory")?.unwrap_or_default(),
-            memory_swap: self.number("memswap")?.unwrap_or_default(),
-            cpu_shares: self.number("cpushares")?.unwrap_or_default(),
-            cpu_period: self.number("cpuperiod")?.unwrap_or_default(),
-            cpu_quota: self.number("cpuquota")?.unwrap_or_default(),
-            cpuset_cpus: self.text("cpusetcpus").unwrap_or_default().to_owned(),
-            cpuset_mems: self.text("cpusetmems").unwrap_or_default().to_owned(),
+        let host = |text: &str| -> Result<ExtraHost, Diagnostic> {
+            let (host, address) =
+                text.split_once('=').ok_or_else(|| invalid(format!("invalid key-value pair {text}")))?;
+            let address = address.trim_matches(['[', ']']).parse().map_err(|_| {
+                invalid("failed to parse additional hosts").cause(format!("failed to parse IP {address}"))
+            })?;
+            Ok(ExtraHost { host: host.to_owned(), address })
         };
         Ok(StepOptions {
-            network,
-            extra_hosts: self.list("add-hosts").map(host).collect::<Result<_, _>>()?,
+            network: match self.get("force-network-mode") {
+                None | Some("default" | "sandbox") => NetworkMode::Default,
+                Some("none") => NetworkMode::None,
+                Some("host") => NetworkMode::Host,
+                Some(other) => return Err(invalid(format!("invalid netmode {other}"))),
+            },
+            extra_hosts: self.list("add-hosts").map(|text| host(text.trim_matches('"'))).collect::<Result<_, _>>()?,
             shm_size: self.number("shm-size")?,
-            ulimits: self.list("ulimit").map(ulimit).collect::<Result<_, _>>()?,
-            cgroup_parent: self.text("cgroup-parent").map(str::to_owned),
-            resources,
+            ulimits: self.list("ulimit").map(|text| ulimit(text.trim_matches('"'))).collect::<Result<_, _>>()?,
+            cgroup_parent: self.get("cgroup-parent").map(str::to_owned),
+            hostname: self.get("hostname").map(str::to_owned),
+            resources: pb::LinuxResources {
+                memory: self.number("memory")?.unwrap_or_default(),
+                memory_swap: self.number("memswap")?.unwrap_or_default(),
+                cpu_shares: self.number("cpushares")?.unwrap_or_default(),
+                cpu_period: self.number("cpuperiod")?.unwrap_or_default(),
+                cpu_quota: self.number("cpuquota")?.unwrap_or_default(),
+                cpuset_cpus: self.get("cpusetcpus").unwrap_or_default().to_owned(),
+                cpuset_mems: self.get("cpusetmems").unwrap_or_default().to_owned(),
+            },
             ..StepOptions::default()
         })
     }
 
-    fn list(&self, key: &str) -> impl Iterator<Item = &'a str> {
-        self.text(key).into_iter().flat_map(|text| text.split(',')).map(|field| field.trim_matches('"'))
+    fn attestations(&self) -> Result<Attestations, Diagnostic> {
+        let attributes = |text: &str| -> Option<BTreeMap<String, String>> {
+            let pairs = text.split(',').filter(|pair| !pair.is_empty());
+            let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            let map: BTreeMap<String, String> =
+                pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            (map.get("disabled").map(String::as_str) != Some("true")).then_some(map)
+        };
+        let find = |kind: &str| self.values.get(&format!("attest:{kind}")).and_then(|text| attributes(text));
+        Ok(Attestations { provenance: find("provenance"), sbom: find("sbom") })
     }
 }
 
-/// Says where a named context comes from.
-fn named_source(name: &str, input: &str) -> Result<NamedContextSource, Diagnostic> {
-    let unsupported = |kind: &str| {
-        Diagnostic::new(ErrorKind::User, format!("unsupported context source {kind} for {name}"))
-    };
-    let Some((scheme, rest)) = input.split_once(':') else {
-        return Err(Diagnostic::new(
-            ErrorKind::User,
-            format!("invalid context specifier {input} for {name}"),
-        ));
-    };
-    match scheme {
-        "docker-image" => {
-            let reference = rest.trim_start_matches('/').parse().map_err(
-                |error: slipway_model::ParseReferenceError| {
-                    Diagnostic::new(ErrorKind::User, format!("invalid context specifier {input} for {name}"))
-                        .cause(error.to_string())
-                },
-            )?;
-            Ok(NamedContextSource::Image(reference))
-        }
-        "local" => Ok(NamedContextSource::Client(rest.to_owned())),
-        "git" | "http" | "https" | "ssh" => Ok(NamedContextSource::Url(input.to_owned())),
-        _ if scheme.starts_with("git@") => Ok(NamedContextSource::Url(input.to_owned())),
-        other => Err(unsupported(other)),
-    }
-}
-
-fn host(text: &str) -> Result<ExtraHost, Diagnostic> {
-    let Some((host, address)) = text.split_once('=') else {
-        return Err(Diagnostic::new(
-            ErrorKind::User,
-            format!("failed to parse additional hosts: invalid key-value pair {text}"),
-        ));
-    };
-    let address = address.parse().map_err(|_| {
-        Diagnostic::new(
-            ErrorKind::User,
-            format!("failed to parse additional hosts: failed to parse IP {address}"),
-        )
-    })?;
-    Ok(ExtraHost { host: host.to_lowercase(), address })
+/// Tells whether a context is somewhere on the web or in a repository.
+fn is_address(text: &str) -> bool {
+    const SCHEMES: [&str; 5] = ["http://", "https://", "git://", "ssh://", "git@"];
+    SCHEMES.iter().any(|scheme| text.starts_with(scheme)) || text.starts_with("github.com/")
 }
 
 fn ulimit(text: &str) -> Result<Ulimit, Diagnostic> {
-    let invalid = || Diagnostic::new(ErrorKind::User, format!("failed to parse ulimit: {text}"));
-    let (name, values) = text.split_once('=').ok_or_else(invalid)?;
+    let failed = || invalid(format!("failed to parse ulimit: invalid value `{text}`"));
+    let (name, values) = text.split_once('=').ok_or_else(failed)?;
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
-    let number = |text: &str| text.parse::<i64>().map_err(|_| invalid());
+    let number = |text: &str| text.parse::<i64>().map_err(|_| failed());
     Ok(Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
 }
 
@@ -258,57 +304,83 @@ fn ulimit(text: &str) -> Result<Ulimit, Diagnostic> {
 mod tests {
     use super::*;
 
-    fn of(pairs: &[(&str, &str)]) -> Result<SolveRequest, String> {
-        let options = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        request(&options, &BTreeSet::new()).map_err(|error| error.to_string())
+    fn options(values: &[(&str, &str)]) -> BTreeMap<String, String> {
+        values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn dockerfile(values: &[(&str, &str)]) -> DockerfileRequest {
+        let Frontend::Dockerfile(request) = request(&options(values), BTreeMap::new(), &BTreeSet::new()).unwrap().frontend
+        else {
+            panic!()
+        };
+        *request
     }
 
     #[test]
-    fn options_are_those_of_clients() {
-        let request = of(&[
+    fn nothing_said_is_the_usual() {
+        let made = dockerfile(&[]);
+        assert_eq!(made.context, ContextSource::Client("context".to_owned()));
+        let path = "Dockerfile".to_owned();
+        assert_eq!(made.dockerfile, DockerfileSource::Client { directory: "dockerfile".to_owned(), path });
+        assert_eq!(made.no_cache_stages, NoCache::Nothing);
+    }
+
+    #[test]
+    fn options_are_read() {
+        let values = [
             ("platform", "linux/amd64,linux/arm64"),
             ("build-arg:A", "1"),
-            ("label:l", "2"),
             ("no-cache", ""),
-            ("add-hosts", "a=1.2.3.4,b=::1"),
-            ("ulimit", "nofile=1:2"),
-            ("shm-size", "5"),
-            ("context:more", "local:other"),
-            ("context:base::linux/arm64", "docker-image://busybox"),
-            ("filename", "x/Dockerfile"),
-        ])
-        .unwrap();
-        let Frontend::Dockerfile(dockerfile) = &request.frontend else { panic!("a Dockerfile") };
-        assert_eq!(request.platforms.len(), 2);
-        assert_eq!(dockerfile.context, ContextSource::Client);
-        assert_eq!(
-            dockerfile.dockerfile,
-            DockerfileSource::Client { name: "dockerfile".into(), path: "x/Dockerfile".into() }
-        );
-        assert_eq!((dockerfile.build_args["A"].as_str(), dockerfile.labels["l"].as_str()), ("1", "2"));
-        assert_eq!(dockerfile.no_cache_stages, NoCache::All);
-        assert_eq!(dockerfile.named_contexts[1].source, NamedContextSource::Client("other".into()));
-        assert!(dockerfile.named_contexts[0].platform.is_some());
-        assert_eq!((request.steps.extra_hosts.len(), request.steps.shm_size), (2, Some(5)));
-        let git = of(&[("context", "https://host/x.git")]).unwrap();
-        let Frontend::Dockerfile(dockerfile) = git.frontend else { panic!("a Dockerfile") };
-        assert_eq!(dockerfile.dockerfile, DockerfileSource::Path("Dockerfile".into()));
+            ("add-hosts", "a=10.0.0.1,b=::1"),
+            ("ulimit", "nofile=10:20,core=0"),
+            ("shm-size", "1048576"),
+            ("force-network-mode", "none"),
+            ("later-option", "x"),
+        ];
+        let made = request(&options(&values), BTreeMap::new(), &BTreeSet::new()).unwrap();
+        assert_eq!(made.platforms.len(), 2);
+        assert_eq!((made.steps.extra_hosts.len(), made.steps.ulimits[0].hard), (2, 20));
+        assert_eq!((made.steps.shm_size, made.steps.network), (Some(1 << 20), NetworkMode::None));
+        assert_eq!(dockerfile(&values).no_cache_stages, NoCache::All);
+        assert_eq!(dockerfile(&values).build_args["A"], "1");
     }
 
     #[test]
-    fn mistakes_are_refused() {
+    fn named_contexts_of_every_kind() {
+        let digest = slipway_model::Digest::of("x");
+        let layout = format!("oci-layout://store:tag@{digest}");
+        let values = [
+            ("context:a", "docker-image://busybox"),
+            ("context:b::linux/arm64", "local:b"),
+            ("context:c", layout.as_str()),
+            ("context:d", "https://host/x.git#main"),
+        ];
+        let contexts = dockerfile(&values).named_contexts;
+        assert!(matches!(&contexts[0].source, NamedContextSource::Image(_)));
+        assert_eq!(contexts[1].platform.as_ref().unwrap().to_string(), "linux/arm64");
+        assert_eq!(contexts[1].source, NamedContextSource::Client("b".to_owned()));
+        assert_eq!(
+            contexts[2].source,
+            NamedContextSource::ClientLayout { store: "store".to_owned(), digest }
+        );
+        assert!(matches!(&contexts[3].source, NamedContextSource::Url(_)));
+    }
+
+    #[test]
+    fn nonsense_is_an_error() {
         for (key, value) in [
-            ("platform", "a/b/c/d"),
-            ("force-network-mode", "x"),
-            ("shm-size", "x"),
-            ("ulimit", "x"),
-            ("add-hosts", "x"),
-            ("multi-platform", "x"),
-            ("context:a", "x"),
-            ("context:a", "x:y"),
-            ("requestid", "x"),
+            ("platform", "///"),
+            ("context:a", "nothing"),
+            ("context:a", "moon:x"),
+            ("context:a", "input:missing"),
+            ("context:a", "oci-layout://x"),
+            ("requestid", "frontend.moon"),
+            ("add-hosts", "a"),
+            ("ulimit", "x=y"),
+            ("shm-size", "-"),
+            ("force-network-mode", "moon"),
         ] {
-            assert!(of(&[(key, value)]).is_err(), "{key}={value}");
+            assert!(request(&options(&[(key, value)]), BTreeMap::new(), &BTreeSet::new()).is_err(), "{key}={value}");
         }
     }
 }

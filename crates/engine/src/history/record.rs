@@ -99,13 +99,11 @@ impl RequestRecord {
             // The archive came through standard input; the file is slipway's own.
             ContextSource::Archive(_) => "-".to_owned(),
             ContextSource::Url(url) => url.clone(),
-            ContextSource::Client => "context".to_owned(),
         };
         let dockerfile = match &request.dockerfile {
             DockerfileSource::Path(path) => path.display().to_string(),
             DockerfileSource::Inline(_) => "-".to_owned(),
             DockerfileSource::Url(url) => url.clone(),
-            DockerfileSource::Client { path, .. } => path.clone(),
         };
         let named = request.named_contexts.iter().map(|named| {
             let source = match &named.source {

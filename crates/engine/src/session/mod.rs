@@ -29,6 +29,11 @@ pub(crate) use mirror::collect as collect_mirrors;
 /// What the client of a build offers. Everything but directories and secrets may be missing.
 #[async_trait]
 pub trait Session: Send + Sync + 'static {
+    /// Names the session, so that definitions made in it can be solved in another build; may be empty.
+    fn id(&self) -> String {
+        String::new()
+    }
+
     /// Returns what tells this client's directories from those of others, between builds.
     fn shared_key(&self) -> String {
         String::new()

@@ -1,5 +1,6 @@
 //! Images as sources: a chain of lazy layers, known by chain id; nothing is downloaded here.
 
+use slipway_model::llb::pb;
 use slipway_model::oci::MediaType;
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
 use slipway_solver::CacheMap;
@@ -80,10 +81,19 @@ pub(crate) fn is_layer(media_type: &str) -> bool {
 async fn pin(operation: &VertexOperation, name: &str, layout: bool) -> Result<Pinned, Diagnostic> {
     let platform = operation.vertex.platform().unwrap_or_else(Platform::host);
     if layout {
+        let store = match &operation.vertex.op.op {
+            Some(pb::op::Op::Source(source)) => source.attrs.get("oci.store").map(String::as_str),
+            _ => None,
+        };
         let (context, digest) =
             name.split_once('@').ok_or_else(|| internal(format!("`{name}` is not pinned")))?;
         let digest = digest.parse().map_err(|e: slipway_model::ParseDigestError| internal(e.to_string()))?;
-        return operation.job.images.pin_layout(context, Some(digest), &platform).await;
+        let images = &operation.job.images;
+        // A definition from a client says which of the client's stores it means.
+        return match store.filter(|store| !images.knows_layout(store)) {
+            Some(store) => images.pin_client_layout(store, digest, &platform).await,
+            None => images.pin_layout(context, Some(digest), &platform).await,
+        };
     }
     let reference: Reference = name
         .parse()

@@ -83,20 +83,7 @@ impl Layout {
 
     /// Describes a document that is known by digest only.
     fn describe(&self, digest: &Digest) -> std::io::Result<Descriptor> {
-        let bytes = self.read(digest)?;
-        #[derive(serde::Deserialize)]
-        struct Typed {
-            #[serde(default, rename = "mediaType")]
-            media_type: Option<String>,
-            #[serde(default)]
-            manifests: Option<serde_json::Value>,
-        }
-        let typed: Typed = serde_json::from_slice(&bytes)?;
-        let guess = match typed.manifests {
-            Some(_) => slipway_model::MediaType::OCI_INDEX,
-            None => slipway_model::MediaType::OCI_MANIFEST,
-        };
-        Ok(Descriptor::of(typed.media_type.as_deref().unwrap_or(guess), &bytes))
+        describe(&self.read(digest)?)
     }
 
     /// Reads a document and checks its digest.
@@ -115,4 +102,21 @@ impl Layout {
         }
         Ok(bytes)
     }
+}
+
+/// Describes a document of which only the bytes are known.
+pub(crate) fn describe(bytes: &[u8]) -> std::io::Result<Descriptor> {
+    #[derive(serde::Deserialize)]
+    struct Typed {
+        #[serde(default, rename = "mediaType")]
+        media_type: Option<String>,
+        #[serde(default)]
+        manifests: Option<serde_json::Value>,
+    }
+    let typed: Typed = serde_json::from_slice(bytes)?;
+    let guess = match typed.manifests {
+        Some(_) => slipway_model::MediaType::OCI_INDEX,
+        None => slipway_model::MediaType::OCI_MANIFEST,
+    };
+    Ok(Descriptor::of(typed.media_type.as_deref().unwrap_or(guess), bytes))
 }

@@ -142,7 +142,7 @@ impl Contexts {
         let slot = self.open.lock().entry(request.clone()).or_default().clone();
         let open = || async {
             let ignore = self.ignore_files.lock().get(&request.name).cloned().unwrap_or_default();
-            let fetched = self.directory(&without_ignored(request, &ignore)).await?;
+            let fetched = self.directory(request).await?;
             let origin = self.origins.lock().get(&request.name).copied().unwrap_or_default();
             let state = self.store.root().join("contexts");
             LocalContext::open(request, fetched, &ignore, origin, &state).map(Arc::new)
@@ -159,13 +159,6 @@ impl Contexts {
             }
         }
     }
-}
-
-/// Tells the client what need not be sent.
-fn without_ignored(request: &LocalRequest, ignore: &IgnoreFile) -> LocalRequest {
-    let mut request = request.clone();
-    request.exclude.splice(0..0, ignore.patterns.iter().map(|pattern| pattern.text.clone()));
-    request
 }
 
 /// A directory of the client, here for as long as this lives.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use prost::Message as _;
 
-use super::{Edge, pb};
+use super::{Definition, DefinitionError, Edge, pb};
 use crate::{Digest, Platform};
 
 /// An output of a node in the graph being built; `None` stands for the empty file system.
@@ -69,6 +69,31 @@ impl GraphBuilder {
         }
         self.describe(digest, meta);
         digest
+    }
+
+    /// Adds the operations of a definition that somebody else made, and returns its result.
+    pub fn add_definition(&mut self, definition: &pb::Definition) -> Result<NodeOutput, DefinitionError> {
+        let checked = Definition::decode(definition)?;
+        let source = definition.source.clone().unwrap_or_default();
+        let first = self.sources.len() as i32;
+        self.sources.extend(source.infos);
+        let bytes: HashMap<Digest, &Vec<u8>> =
+            definition.def.iter().map(|bytes| (Digest::of(bytes), bytes)).collect();
+        for vertex in &checked.vertices {
+            let Some(bytes) = bytes.get(&vertex.digest) else { continue };
+            if self.ops.insert(vertex.digest, (*bytes).clone()).is_some() {
+                continue;
+            }
+            self.order.push(vertex.digest);
+            let key = vertex.digest.to_string();
+            let mut locations = vertex.locations.clone();
+            locations.iter_mut().for_each(|location| location.source_index += first);
+            self.metadata.insert(key.clone(), vertex.metadata.clone());
+            if !locations.is_empty() {
+                self.locations.insert(key, pb::Locations { locations });
+            }
+        }
+        Ok(checked.result)
     }
 
     fn describe(&mut self, digest: Digest, meta: VertexMeta) {
@@ -142,10 +167,26 @@ impl GraphBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llb::Definition;
 
     fn source(identifier: &str) -> pb::op::Op {
         pb::op::Op::Source(pb::SourceOp { identifier: identifier.to_owned(), ..Default::default() })
+    }
+
+    #[test]
+    fn a_foreign_definition_keeps_its_digests_and_places() {
+        let mut foreign = GraphBuilder::new();
+        foreign.add_source(pb::SourceInfo { filename: "theirs".to_owned(), ..Default::default() });
+        let location = pb::Location { source_index: 0, ..Default::default() };
+        let meta = VertexMeta { locations: vec![location], ..Default::default() };
+        let vertex = foreign.add(&[], source("a"), None, meta);
+        let theirs = foreign.finish(Some(Edge { vertex, index: 0 }));
+        let mut graph = GraphBuilder::new();
+        graph.add_source(pb::SourceInfo { filename: "ours".to_owned(), ..Default::default() });
+        let result = graph.add_definition(&theirs).unwrap();
+        assert_eq!(result, Some(Edge { vertex, index: 0 }));
+        let definition = Definition::decode(&graph.finish(result)).unwrap();
+        let place = &definition.vertices[0].locations[0];
+        assert_eq!(definition.sources[place.source_index as usize].filename, "theirs");
     }
 
     #[test]
