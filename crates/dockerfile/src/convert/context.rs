@@ -90,7 +90,6 @@ impl Converter<'_> {
                 })?;
                 ContextSource::Image(parsed.with_digest(*digest), ImageOrigin::OciLayout { context: key })
             }
-            NamedContextSource::Client(name) => ContextSource::Operation(local(name)),
             NamedContextSource::Image(reference) if reference.familiar() == "scratch" => {
                 ContextSource::Scratch
             }

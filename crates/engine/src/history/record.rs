@@ -99,11 +99,14 @@ impl RequestRecord {
             // The archive came through standard input; the file is slipway's own.
             ContextSource::Archive(_) => "-".to_owned(),
             ContextSource::Url(url) => url.clone(),
+            ContextSource::Client(name) => format!("local:{name}"),
+            ContextSource::Definition(_) => "input:context".to_owned(),
         };
         let dockerfile = match &request.dockerfile {
             DockerfileSource::Path(path) => path.display().to_string(),
             DockerfileSource::Inline(_) => "-".to_owned(),
             DockerfileSource::Url(url) => url.clone(),
+            DockerfileSource::Client { path, .. } | DockerfileSource::Definition { path, .. } => path.clone(),
         };
         let named = request.named_contexts.iter().map(|named| {
             let source = match &named.source {
@@ -112,6 +115,10 @@ impl RequestRecord {
                 NamedContextSource::OciLayout { path, .. } => format!("oci-layout://{}", path.display()),
                 NamedContextSource::Url(url) => url.clone(),
                 NamedContextSource::Client(name) => format!("local:{name}"),
+                NamedContextSource::ClientLayout { store, digest } => {
+                    format!("oci-layout://{store}@{digest}")
+                }
+                NamedContextSource::Definition { .. } => format!("input:{}", named.name),
             };
             (named.name.clone(), source)
         });
