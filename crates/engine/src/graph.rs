@@ -47,7 +47,27 @@ fn resolve(graph: &Graph<VertexOperation>, edge: &Edge) -> Result<Input, Diagnos
     let vertex = graph
         .find(&edge.vertex)
         .ok_or_else(|| invalid(format!("vertex {} is not in the graph", edge.vertex)))?;
+    let outputs = outputs_of(&graph.operation(vertex).vertex);
+    if edge.index >= outputs {
+        return Err(invalid(format!(
+            "vertex {} has {outputs} outputs, and no output {}",
+            edge.vertex, edge.index
+        )));
+    }
     Ok(Input { vertex, index: edge.index })
+}
+
+/// Counts what an operation gives.
+fn outputs_of(vertex: &Vertex) -> usize {
+    let distinct = |outputs: &mut dyn Iterator<Item = i64>| {
+        outputs.filter(|output| *output >= 0).collect::<BTreeSet<i64>>().len()
+    };
+    match &vertex.op.op {
+        Some(pb::op::Op::Exec(exec)) => distinct(&mut exec.mounts.iter().map(|mount| mount.output)),
+        Some(pb::op::Op::File(file)) => distinct(&mut file.actions.iter().map(|action| action.output)),
+        Some(pb::op::Op::Passthrough(pass)) => pass.outputs.len(),
+        _ => 1,
+    }
 }
 
 /// Checks what an operation says about its inputs, once, so that nothing later needs to.
@@ -60,7 +80,21 @@ fn check_indices(vertex: &Vertex) -> Result<(), Diagnostic> {
         Err(invalid(format!("input {index} of vertex {} is out of range", vertex.digest)))
     };
     match &vertex.op.op {
-        Some(pb::op::Op::Exec(exec)) => exec.mounts.iter().try_for_each(|mount| check(mount.input, count)),
+        Some(pb::op::Op::Exec(exec)) => {
+            if !exec.mounts.iter().any(|mount| mount.dest == "/") {
+                return Err(invalid(format!("the step {} has no root file system", vertex.digest)));
+            }
+            exec.mounts.iter().try_for_each(|mount| check(mount.input, count))
+        }
+        Some(pb::op::Op::Passthrough(pass)) => pass.outputs.iter().try_for_each(|output| {
+            check(*output, count)?;
+            if *output < 0 { check(count, count) } else { Ok(()) }
+        }),
+        Some(pb::op::Op::Diff(diff)) => {
+            let lower = diff.lower.as_ref().map_or(-1, |lower| lower.input);
+            check(lower, count)?;
+            check(diff.upper.as_ref().map_or(-1, |upper| upper.input), count)
+        }
         Some(pb::op::Op::File(file)) => file.actions.iter().enumerate().try_for_each(|(position, action)| {
             let limit = count + position as i64;
             check(action.input, limit)?;

@@ -47,9 +47,14 @@ impl Build {
 
     async fn resolve(&self, op: pb::SourceOp, options: &ResolveOptions) -> Result<SourceMeta, Diagnostic> {
         let platform = options.platform.clone().unwrap_or_else(Platform::host);
-        let Some(("docker-image", name)) = op.identifier.split_once("://") else {
+        let (kind, name) = op.identifier.split_once("://").unwrap_or_default();
+        if kind == "oci-layout" {
+            let name = name.to_owned();
+            return self.resolve_layout(op, &name, &platform).await;
+        }
+        if kind != "docker-image" {
             return Ok(SourceMeta { op, image: None });
-        };
+        }
         let reference: Reference = name.parse().map_err(|e: slipway_model::ParseReferenceError| {
             Diagnostic::new(ErrorKind::User, e.to_string())
         })?;
@@ -63,6 +68,26 @@ impl Build {
         let digest = pinned.root.digest;
         let identifier = format!("docker-image://{}", reference.with_digest(digest));
         let op = pb::SourceOp { identifier, ..op };
+        Ok(SourceMeta { op, image: Some(ImageMeta { digest, config: pinned.config }) })
+    }
+
+    /// Resolves an image in a content store of the client.
+    async fn resolve_layout(
+        &self,
+        op: pb::SourceOp,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<SourceMeta, Diagnostic> {
+        let invalid = |cause: String| {
+            Diagnostic::new(ErrorKind::User, format!("could not parse oci-layout reference `{name}`"))
+                .cause(cause)
+        };
+        let (store, digest) = name.rsplit_once('@').ok_or_else(|| invalid("it has no digest".to_owned()))?;
+        let digest: Digest =
+            digest.parse().map_err(|e: slipway_model::ParseDigestError| invalid(e.to_string()))?;
+        let store = op.attrs.get("oci.store").map_or(store, String::as_str);
+        let pinned = self.job.images.pin_client_layout(store, digest, platform).await?;
+        let digest = pinned.root.digest;
         Ok(SourceMeta { op, image: Some(ImageMeta { digest, config: pinned.config }) })
     }
 }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use slipway_model::llb::pb;
 use slipway_model::solve::{
-    Attestations, CacheOptions, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement, ExtraHost,
-    Frontend, NamedContext, NamedContextSource, NetworkMode, NoCache, PlatformCheck, SolveRequest,
+    Attestations, CacheOptions, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement,
+    ExtraHost, Frontend, NamedContext, NamedContextSource, NetworkMode, NoCache, PlatformCheck, SolveRequest,
     SourceDateEpoch, StepOptions, Ulimit,
 };
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
@@ -255,9 +255,15 @@ impl Options<'_> {
                 Some("host") => NetworkMode::Host,
                 Some(other) => return Err(invalid(format!("invalid netmode {other}"))),
             },
-            extra_hosts: self.list("add-hosts").map(|text| host(text.trim_matches('"'))).collect::<Result<_, _>>()?,
+            extra_hosts: self
+                .list("add-hosts")
+                .map(|text| host(text.trim_matches('"')))
+                .collect::<Result<_, _>>()?,
             shm_size: self.number("shm-size")?,
-            ulimits: self.list("ulimit").map(|text| ulimit(text.trim_matches('"'))).collect::<Result<_, _>>()?,
+            ulimits: self
+                .list("ulimit")
+                .map(|text| ulimit(text.trim_matches('"')))
+                .collect::<Result<_, _>>()?,
             cgroup_parent: self.get("cgroup-parent").map(str::to_owned),
             hostname: self.get("hostname").map(str::to_owned),
             resources: pb::LinuxResources {
@@ -309,7 +315,8 @@ mod tests {
     }
 
     fn dockerfile(values: &[(&str, &str)]) -> DockerfileRequest {
-        let Frontend::Dockerfile(request) = request(&options(values), BTreeMap::new(), &BTreeSet::new()).unwrap().frontend
+        let Frontend::Dockerfile(request) =
+            request(&options(values), BTreeMap::new(), &BTreeSet::new()).unwrap().frontend
         else {
             panic!()
         };
@@ -380,7 +387,10 @@ mod tests {
             ("shm-size", "-"),
             ("force-network-mode", "moon"),
         ] {
-            assert!(request(&options(&[(key, value)]), BTreeMap::new(), &BTreeSet::new()).is_err(), "{key}={value}");
+            assert!(
+                request(&options(&[(key, value)]), BTreeMap::new(), &BTreeSet::new()).is_err(),
+                "{key}={value}"
+            );
         }
     }
 }

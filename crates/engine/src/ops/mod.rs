@@ -7,6 +7,7 @@ mod exec;
 mod file;
 mod graft;
 pub(crate) mod keys;
+mod nested;
 mod process;
 
 use std::sync::Arc;
@@ -83,7 +84,7 @@ impl VertexOperation {
             pb::op::Op::Passthrough(pass) => {
                 keys::whole(&self.vertex, "passthrough", &pass.encode_to_vec(), no_cache)
             }
-            pb::op::Op::Build(_) => return Err(unsupported("a nested build")),
+            pb::op::Op::Build(build) => keys::whole(&self.vertex, "build", &build.encode_to_vec(), no_cache),
         })
     }
 
@@ -106,8 +107,12 @@ impl VertexOperation {
             pb::op::Op::File(file) => file::execute(self, file, inputs).await,
             pb::op::Op::Merge(merge) => graft::merge(self, merge, inputs).await.map(|tree| vec![tree]),
             pb::op::Op::Diff(diff) => graft::diff(self, diff, inputs).await.map(|tree| vec![tree]),
-            pb::op::Op::Passthrough(_) => Ok(inputs),
-            pb::op::Op::Build(_) => Err(unsupported("a nested build")),
+            pb::op::Op::Passthrough(pass) => {
+                let pick =
+                    |index: &i64| usize::try_from(*index).ok().and_then(|index| inputs.get(index)).cloned();
+                Ok(pass.outputs.iter().filter_map(pick).collect())
+            }
+            pb::op::Op::Build(build) => nested::execute(self, build, inputs).await,
         }
     }
 
