@@ -43,8 +43,9 @@ mod tree;
 mod vertices;
 
 pub use build::{
-    Attestation, Build, BuildOptions, BuildResult, ExportOptions, ExporterRequest, FileInfo, FileKind,
-    ImageMeta, Ref, Refs, ResolveOptions, SourceMeta, keys,
+    Attestation, Build, BuildOptions, BuildResult, Container, ContainerMount, ContainerProcess,
+    ContainerRequest, ExportOptions, ExporterRequest, FileInfo, FileKind, ImageMeta, ProcessRequest, Ref,
+    Refs, ResolveOptions, SourceMeta, keys,
 };
 pub use engine::{Engine, EngineOptions, default_root};
 pub use frontend::CallResult;

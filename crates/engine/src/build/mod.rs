@@ -11,6 +11,7 @@
 //!    dropping a `Build` at any point leaves nothing behind.
 //! 3. A method's future may be dropped at any point; what only it waited for is stopped.
 
+mod container;
 mod export;
 mod exporter_request;
 mod files;
@@ -31,6 +32,7 @@ use crate::engine::Engine;
 use crate::job::Job;
 use crate::session::{EmbeddedSession, Session};
 
+pub use container::{Container, ContainerMount, ContainerProcess, ContainerRequest, ProcessRequest};
 pub use export::ExportOptions;
 pub use exporter_request::ExporterRequest;
 pub(crate) use files::read_file;

@@ -5,7 +5,7 @@
 //! agent sockets, cache mounts) is mounted over them and is never part of the result.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use slipway_model::llb::pb;
@@ -27,7 +27,7 @@ use crate::tree::Tree;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The host name inside a step, as BuildKit has it.
-const HOSTNAME: &str = "buildkitsandbox";
+pub(crate) const HOSTNAME: &str = "buildkitsandbox";
 
 /// A mount whose content is known, before the kernel is asked.
 struct Planned {
@@ -202,34 +202,14 @@ impl<'a> Prepared<'a> {
         metadata: &pb::OpMetadata,
     ) -> Result<ProcessSettings, Diagnostic> {
         let meta = exec.meta.clone().unwrap_or_default();
-        let mut env = meta.env.clone();
-        let has_path = env.iter().any(|e| e.starts_with("PATH="));
-        if !has_path {
-            env.push(DEFAULT_PATH.to_owned());
-        }
-        env.extend(meta.proxy_env.iter().flat_map(proxies));
-        env.extend(self.env.iter().cloned());
+        let mut env = self.env.clone();
         for secret in &exec.secretenv {
             if let Some(value) = offered.secrets.get(&secret.id) {
                 let value = String::from_utf8_lossy(value.expose()).into_owned();
                 env.push(format!("{}={value}", secret.name));
             }
         }
-        let user = slipway_runtime::passwd::resolve(self.root.as_fd(), &meta.user).map_err(|error| {
-            // The reference reports it as a failure of the process, and scripts look for that.
-            Diagnostic::new(
-                ErrorKind::User,
-                format!("process {:?} did not complete successfully", meta.args.join(" ")),
-            )
-            .cause(error.to_string())
-            .hint("create the user in an earlier RUN, or name it by number")
-        })?;
         Ok(ProcessSettings {
-            args: meta.args.clone(),
-            env,
-            cwd: meta.cwd.clone(),
-            user,
-            hostname: if meta.hostname.is_empty() { HOSTNAME.to_owned() } else { meta.hostname.clone() },
             network: match pb::NetMode::try_from(exec.network) {
                 Ok(pb::NetMode::None) => Network::None,
                 _ => Network::Host,
@@ -239,9 +219,8 @@ impl<'a> Prepared<'a> {
                 _ => Security::Sandbox,
             },
             readonly_root: self.readonly_root,
-            rlimits: meta.ulimit.iter().map(rlimit).collect(),
             limits: limits(metadata.linux_resources.as_ref(), &meta.cgroup_parent),
-            ..ProcessSettings::default()
+            ..process_settings(&meta, self.root.as_fd(), env)?
         })
     }
 
@@ -394,23 +373,62 @@ impl<'a> PreparedMounts<'a> {
         MountSource::host_path(agent.path()).map_err(std::io::Error::from).diagnose().map(Some)
     }
 
-    /// Adds `/etc/hosts` and `/etc/resolv.conf`, unless the step brings its own.
+    /// Adds `/etc/hosts` and `/etc/resolv.conf`.
     fn system_files(&mut self, exec: &pb::ExecOp) {
         let meta = exec.meta.clone().unwrap_or_default();
-        let taken = |path: &str, mounts: &[Mount]| mounts.iter().any(|m| m.destination == path);
-        if !taken("/etc/hosts", &self.mounts) {
-            let name = if meta.hostname.is_empty() { HOSTNAME } else { &meta.hostname };
-            let mut text =
-                format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-            for host in &meta.extra_hosts {
-                text.push_str(&format!("{}\t{}\n", host.ip, host.host));
-            }
-            self.mounts.push(Mount::public_file("/etc/hosts", text));
-        }
-        if !taken("/etc/resolv.conf", &self.mounts) {
-            self.mounts.push(Mount::public_file("/etc/resolv.conf", self.job.engine.resolv_conf()));
-        }
+        let name = if meta.hostname.is_empty() { HOSTNAME } else { &meta.hostname };
+        let resolv_conf = self.job.engine.resolv_conf();
+        let files = system_files(name, meta.extra_hosts.iter(), resolv_conf, &self.mounts);
+        self.mounts.extend(files);
     }
+}
+
+/// Makes what a definition says of a process into settings; `more` are further entries of the environment.
+pub(crate) fn process_settings(
+    meta: &pb::Meta,
+    root: BorrowedFd<'_>,
+    more: Vec<String>,
+) -> Result<ProcessSettings, Diagnostic> {
+    let mut env = meta.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("PATH=")) {
+        env.push(DEFAULT_PATH.to_owned());
+    }
+    env.extend(meta.proxy_env.iter().flat_map(proxies));
+    env.extend(more);
+    let user = slipway_runtime::passwd::resolve(root, &meta.user).map_err(|error| {
+        // The reference reports it as a failure of the process, and scripts look for that.
+        Diagnostic::new(
+            ErrorKind::User,
+            format!("process {:?} did not complete successfully", meta.args.join(" ")),
+        )
+        .cause(error.to_string())
+        .hint("create the user in an earlier RUN, or name it by number")
+    })?;
+    Ok(ProcessSettings {
+        args: meta.args.clone(),
+        env,
+        cwd: if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd.clone() },
+        user,
+        hostname: if meta.hostname.is_empty() { HOSTNAME.to_owned() } else { meta.hostname.clone() },
+        rlimits: meta.ulimit.iter().map(rlimit).collect(),
+        ..ProcessSettings::default()
+    })
+}
+
+/// Makes `/etc/hosts` and `/etc/resolv.conf`, unless the process brings its own.
+pub(crate) fn system_files<'h>(
+    hostname: &str,
+    hosts: impl Iterator<Item = &'h pb::HostIp>,
+    resolv_conf: &str,
+    mounts: &[Mount],
+) -> Vec<Mount> {
+    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for host in hosts {
+        text.push_str(&format!("{}\t{}\n", host.ip, host.host));
+    }
+    let files = [("/etc/hosts", text), ("/etc/resolv.conf", resolv_conf.to_owned())];
+    let free = files.into_iter().filter(|(path, _)| mounts.iter().all(|mount| mount.destination != *path));
+    free.map(|(path, text)| Mount::public_file(path, text)).collect()
 }
 
 /// Returns the part of a mount that is asked for.

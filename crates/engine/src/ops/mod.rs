@@ -10,6 +10,8 @@ pub(crate) mod keys;
 mod nested;
 mod process;
 
+pub(crate) use exec::{HOSTNAME, process_settings, system_files};
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -2,7 +2,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use slipway_engine::runtime;
+
 mod client;
 mod definitions;
 mod frontend;
 mod many;
+mod steps;
+
+/// Becomes the sandbox of steps when started as one: `main` is the test harness's.
+#[used]
+// SAFETY: the section holds addresses of functions with C calling convention that the C library runs at
+// start-up, after the standard library has stored the arguments.
+#[unsafe(link_section = ".init_array")]
+static DISPATCH: extern "C" fn() = {
+    extern "C" fn run() {
+        runtime::dispatch();
+    }
+    run
+};

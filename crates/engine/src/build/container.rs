@@ -1,0 +1,291 @@
+//! Containers that a client or a frontend starts and talks to, beside the steps of a definition.
+//!
+//! A container is a set of mounts; each process that is started in it gets a sandbox of its own over the same
+//! files. What the processes write is seen by each other and is thrown away with the container.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use slipway_model::llb::pb;
+use slipway_model::solve::Entitlement;
+use slipway_model::{Diagnostic, Digest, ErrorKind, Platform};
+use slipway_runtime::{FileContent, Mount, MountSource, Network, Process, ProcessSpec, Security, Stdio};
+use slipway_store::{ActiveSnapshot, CacheMount, MountedTree, Sharing, SnapshotId};
+
+use super::{Build, Ref};
+use crate::error::{Context as _, Explain as _, blocking, internal};
+use crate::job::{Job, Running};
+use crate::ops::process_settings;
+use crate::sandbox::Sandbox;
+use crate::ssh::AgentSocket;
+
+/// What a container is made of.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerRequest {
+    /// One of them is at `/`.
+    pub mounts: Vec<ContainerMount>,
+    /// A `pb::NetMode`.
+    pub network: i32,
+    pub platform: Option<Platform>,
+    /// Empty is the usual name.
+    pub hostname: String,
+    pub extra_hosts: Vec<pb::HostIp>,
+}
+
+/// One mount of a container.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerMount {
+    /// Where and what; its input and output say nothing here.
+    pub mount: pb::Mount,
+    /// The files of a bind mount; `None` is an empty directory.
+    pub reference: Option<Ref>,
+}
+
+/// A process to start in a container.
+#[derive(Debug)]
+pub struct ProcessRequest {
+    pub meta: pb::Meta,
+    /// A `pb::SecurityMode`.
+    pub security: i32,
+    pub secret_env: Vec<pb::SecretEnv>,
+    pub stdio: Stdio,
+}
+
+/// Files and other things that processes see; dropping it kills the processes.
+pub struct Container {
+    job: Arc<Job>,
+    sandbox: Sandbox,
+    request: ContainerRequest,
+    mounts: Vec<(pb::Mount, Held)>,
+    processes: Mutex<Vec<Weak<Process>>>,
+}
+
+/// What a mount needs for as long as the container lives.
+enum Held {
+    Files { tree: MountedTree, _active: Option<ActiveSnapshot> },
+    Tmpfs { size: Option<u64> },
+    Cache(CacheMount),
+    Secret(FileContent),
+    Agent(AgentSocket),
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        for process in self.processes.lock().iter().filter_map(Weak::upgrade) {
+            process.kill();
+        }
+    }
+}
+
+impl Build {
+    /// Makes a container; its files are built if they are not yet.
+    pub async fn container(&self, request: ContainerRequest) -> Result<Container, Diagnostic> {
+        self.until_cancelled(Container::new(&self.job, request)).await
+    }
+}
+
+fn refused(name: &str) -> Diagnostic {
+    Diagnostic::new(ErrorKind::User, format!("{name} is not allowed"))
+        .hint(format!("grant it with `--allow {name}`"))
+}
+
+impl Container {
+    async fn new(job: &Arc<Job>, request: ContainerRequest) -> Result<Self, Diagnostic> {
+        if request.network == pb::NetMode::Host as i32
+            && !job.entitlements.contains(&Entitlement::NetworkHost)
+        {
+            return Err(refused("network.host"));
+        }
+        if !request.mounts.iter().any(|mount| mount.mount.dest == "/") {
+            return Err(Diagnostic::new(ErrorKind::User, "the container has no root file system"));
+        }
+        let platform = request.platform.clone().unwrap_or_else(Platform::host);
+        job.sandboxes.decide(|| job.engine.facts(), [platform.clone()]).map_err(super::first)?;
+        let sandbox = job.sandboxes.for_platform(Some(&platform)).await?;
+        let mut mounts = Vec::with_capacity(request.mounts.len());
+        for wanted in &request.mounts {
+            if let Some(held) = hold(job, wanted).await? {
+                mounts.push((wanted.mount.clone(), held));
+            }
+        }
+        Ok(Self { job: job.clone(), sandbox, request, mounts, processes: Mutex::default() })
+    }
+
+    /// Starts a process.
+    pub async fn start(&self, request: ProcessRequest) -> Result<ContainerProcess, Diagnostic> {
+        let job = &self.job;
+        let insecure = request.security == pb::SecurityMode::Insecure as i32;
+        if insecure && !job.entitlements.contains(&Entitlement::SecurityInsecure) {
+            return Err(refused("security.insecure"));
+        }
+        let mut secrets = Vec::new();
+        for secret in &request.secret_env {
+            if let Some(value) = job.secret(&secret.id, !secret.optional).await? {
+                secrets.push(format!("{}={}", secret.name, String::from_utf8_lossy(value.expose())));
+            }
+        }
+        let (root, mounts) = self.mounts(&request.meta)?;
+        let terminal = matches!(request.stdio, Stdio::Terminal(_));
+        let mut settings = process_settings(&request.meta, root.as_fd(), secrets)?;
+        if terminal && !settings.env.iter().any(|entry| entry.starts_with("TERM=")) {
+            settings.env.push("TERM=xterm".to_owned());
+        }
+        if request.meta.hostname.is_empty() && !self.request.hostname.is_empty() {
+            settings.hostname.clone_from(&self.request.hostname);
+        }
+        settings.network = match pb::NetMode::try_from(self.request.network) {
+            Ok(pb::NetMode::None) => Network::None,
+            _ => Network::Host,
+        };
+        settings.security = if insecure { Security::Insecure } else { Security::Sandbox };
+        settings.readonly_root = self.mounts.iter().any(|(mount, _)| mount.dest == "/" && mount.readonly);
+        self.sandbox.adjust(&mut settings);
+        let spec = ProcessSpec { root, mounts, stdio: request.stdio, settings };
+        let process = Arc::new(self.sandbox.server().spawn(spec).map_err(|error| error.explain())?);
+        self.processes.lock().push(Arc::downgrade(&process));
+        let running = job.track(process.clone());
+        Ok(ContainerProcess { process, _running: running })
+    }
+
+    /// Makes the mounts of one process.
+    fn mounts(&self, meta: &pb::Meta) -> Result<(OwnedFd, Vec<Mount>), Diagnostic> {
+        let mut root = None;
+        let mut mounts = Vec::with_capacity(self.mounts.len() + 2);
+        for (mount, held) in &self.mounts {
+            let source = held.source()?;
+            match source {
+                MountSource::Detached(fd) if mount.dest == "/" => root = Some(fd),
+                source => {
+                    let source = part(source, &mount.selector);
+                    let readonly = mount.readonly || matches!(held, Held::Secret(_));
+                    mounts.push(Mount { destination: mount.dest.clone(), source, readonly });
+                }
+            }
+        }
+        let hostname = match (meta.hostname.as_str(), self.request.hostname.as_str()) {
+            ("", "") => crate::ops::HOSTNAME,
+            ("", name) | (name, _) => name,
+        };
+        let hosts = self.request.extra_hosts.iter().chain(&meta.extra_hosts);
+        mounts.extend(crate::ops::system_files(hostname, hosts, self.job.engine.resolv_conf(), &mounts));
+        root.map(|root| (root, mounts)).ok_or_else(|| internal("the root of a container is no directory"))
+    }
+}
+
+fn part(source: MountSource, selector: &str) -> MountSource {
+    match (source, selector.trim_matches('/')) {
+        (MountSource::Detached(mount), path) if !matches!(path, "" | ".") => {
+            MountSource::Subtree { mount, path: path.to_owned() }
+        }
+        (source, _) => source,
+    }
+}
+
+impl Held {
+    fn source(&self) -> Result<MountSource, Diagnostic> {
+        let host =
+            |path: &std::path::Path| MountSource::host_path(path).map_err(std::io::Error::from).diagnose();
+        Ok(match self {
+            Self::Files { tree, .. } => MountSource::Detached(tree.try_clone().diagnose()?.into_fd()),
+            Self::Tmpfs { size } => MountSource::Tmpfs { size: *size, mode: 0o1777 },
+            Self::Cache(cache) => host(cache.path())?,
+            Self::Secret(file) => MountSource::File(file.clone()),
+            Self::Agent(agent) => host(agent.path())?,
+        })
+    }
+}
+
+/// Gets what a mount needs; `None` if it is optional and there is nothing.
+async fn hold(job: &Arc<Job>, wanted: &ContainerMount) -> Result<Option<Held>, Diagnostic> {
+    let mount = &wanted.mount;
+    match pb::MountType::try_from(mount.mount_type) {
+        Ok(pb::MountType::Tmpfs) => {
+            let size = mount.tmpfs_opt.as_ref().map(|options| options.size).filter(|size| *size > 0);
+            Ok(Some(Held::Tmpfs { size: size.and_then(|size| u64::try_from(size).ok()) }))
+        }
+        Ok(pb::MountType::Secret) => {
+            let options = mount.secret_opt.clone().unwrap_or_default();
+            let value = job.secret(&options.id, !options.optional).await?;
+            Ok(value.map(|value| {
+                Held::Secret(FileContent {
+                    content: value.expose().clone(),
+                    mode: options.mode & 0o777,
+                    uid: options.uid,
+                    gid: options.gid,
+                })
+            }))
+        }
+        Ok(pb::MountType::Ssh) => {
+            let options = mount.ssh_opt.clone().unwrap_or_default();
+            Ok(job.forward_agent(&options).await?.map(Held::Agent))
+        }
+        Ok(pb::MountType::Cache) => {
+            let options = mount.cache_opt.clone().unwrap_or_default();
+            let sharing = match pb::CacheSharing::try_from(options.sharing) {
+                Ok(pb::CacheSharing::Private) => Sharing::Private,
+                Ok(pb::CacheSharing::Locked) => Sharing::Locked,
+                _ => Sharing::Shared,
+            };
+            let job = job.clone();
+            let acquire = move || {
+                let cancelled = || job.cancel.is_cancelled();
+                let mounts = job.engine.store.cache_mounts();
+                mounts.acquire(&options.id, sharing, &job.lease, &|_| Ok(()), &cancelled).diagnose()
+            };
+            blocking(acquire).await.map(|cache| Some(Held::Cache(cache)))
+        }
+        _ => files(job, wanted).await.map(Some),
+    }
+}
+
+async fn files(job: &Arc<Job>, wanted: &ContainerMount) -> Result<Held, Diagnostic> {
+    let snapshot: Option<SnapshotId> = match &wanted.reference {
+        Some(reference) => {
+            let tree = reference.tree(job).await?;
+            job.materialize(&tree, Digest::of("container")).await?
+        }
+        None => None,
+    };
+    let (job, readonly) = (job.clone(), wanted.mount.readonly && wanted.mount.dest != "/");
+    blocking(move || {
+        let snapshots = job.engine.store.snapshots();
+        if let (true, Some(id)) = (readonly, snapshot) {
+            return Ok(Held::Files { tree: snapshots.mount_view(id).diagnose()?, _active: None });
+        }
+        // What is written belongs to the container, and goes with it.
+        let active = snapshots.prepare(snapshot, &job.lease).diagnose()?;
+        Ok(Held::Files { tree: active.mount().diagnose()?, _active: Some(active) })
+    })
+    .await
+}
+
+/// A process of a container; dropping it kills the process and all its children.
+pub struct ContainerProcess {
+    process: Arc<Process>,
+    _running: Running,
+}
+
+impl Drop for ContainerProcess {
+    fn drop(&mut self) {
+        self.process.kill();
+    }
+}
+
+impl ContainerProcess {
+    /// Waits for the end and returns the exit code.
+    pub async fn wait(&self) -> Result<i32, Diagnostic> {
+        let process = self.process.clone();
+        blocking(move || process.wait().diagnose().map(|exit| exit.status.code())).await
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: i32) {
+        self.process.signal(signal);
+    }
+
+    /// Kills the process and all its children.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+}

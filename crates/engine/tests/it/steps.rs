@@ -1,0 +1,181 @@
+//! Steps and containers over a busybox, as definitions and clients ask for them.
+//!
+//! They need the programs that `SLIPWAY_TEST_CACHE` holds and the right to make namespaces.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use slipway_engine::runtime::Stdio;
+use slipway_engine::{Build, ContainerMount, ContainerRequest, ProcessRequest, Ref};
+use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
+
+use crate::client::{Client, Fixture};
+use crate::definitions::mkfile;
+
+/// Finds the busybox of this machine's architecture; says so if there is none.
+fn busybox() -> Option<PathBuf> {
+    let cache = PathBuf::from(std::env::var_os("SLIPWAY_TEST_CACHE")?);
+    let architecture = slipway_model::Platform::host().architecture;
+    let path = cache.join("busybox").join(architecture).join("busybox");
+    if path.is_file() {
+        return Some(path);
+    }
+    println!("skipped: there is no {}", path.display());
+    None
+}
+
+/// A client whose context is a busybox.
+fn client(fixture: &Fixture) -> Option<Arc<Client>> {
+    let busybox = busybox()?;
+    let context = fixture.directory("tools", &[]);
+    std::fs::copy(busybox, context.join("sh")).unwrap();
+    Some(Arc::new(Client { directories: [("tools".to_owned(), context)].into(), ..Client::default() }))
+}
+
+/// Adds a root file system with a shell.
+fn root(graph: &mut GraphBuilder) -> Edge {
+    let source = pb::SourceOp { identifier: "local://tools".to_owned(), ..Default::default() };
+    let source = graph.add(&[], pb::op::Op::Source(source), None, VertexMeta::default());
+    let copy = pb::FileActionCopy {
+        src: "/sh".to_owned(),
+        dest: "/bin/".to_owned(),
+        create_dest_path: true,
+        mode: -1,
+        timestamp: -1,
+        ..Default::default()
+    };
+    let action = pb::FileAction {
+        input: -1,
+        secondary_input: 0,
+        output: 0,
+        action: Some(pb::file_action::Action::Copy(copy)),
+    };
+    let op = pb::op::Op::File(pb::FileOp { actions: vec![action] });
+    let inputs = [Edge { vertex: source, index: 0 }];
+    Edge { vertex: graph.add(&inputs, op, None, VertexMeta::default()), index: 0 }
+}
+
+fn exec(
+    graph: &mut GraphBuilder,
+    inputs: &[Edge],
+    script: &str,
+    mounts: Vec<pb::Mount>,
+    codes: &[i32],
+) -> Edge {
+    let args = ["/bin/sh", "-c", script].map(str::to_owned).into();
+    let meta = pb::Meta { args, cwd: "/".to_owned(), valid_exit_codes: codes.to_vec(), ..Default::default() };
+    let exec = pb::ExecOp { meta: Some(meta), mounts, ..Default::default() };
+    Edge { vertex: graph.add(inputs, pb::op::Op::Exec(exec), None, VertexMeta::default()), index: 0 }
+}
+
+fn mount(input: i64, dest: &str, output: i64) -> pb::Mount {
+    pb::Mount { input, dest: dest.to_owned(), output, ..Default::default() }
+}
+
+async fn solve(build: &Build, graph: &GraphBuilder, edge: Edge) -> Result<Ref, slipway_model::Diagnostic> {
+    build.solve(graph.finish(Some(edge)), true).await.map(Option::unwrap)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_has_several_outputs_and_exit_codes_that_are_right() {
+    let fixture = Fixture::new();
+    let Some(client) = client(&fixture) else { return };
+    let build = fixture.start("one", &client);
+    let mut graph = GraphBuilder::new();
+    let base = root(&mut graph);
+    let given = mkfile(&mut graph, None, "/given", "text");
+    let tmpfs = pb::Mount { mount_type: pb::MountType::Tmpfs as i32, ..mount(-1, "/tmp", -1) };
+    let read_only = pb::Mount { readonly: true, ..mount(1, "/in", -1) };
+    let mounts = vec![mount(0, "/", 0), mount(-1, "/out", 1), read_only, tmpfs];
+    let script = "read line < /in/given; echo $line > /out/made; echo x > /tmp/x; ! echo y > /in/y; exit 7";
+    let step = exec(&mut graph, &[base, given], script, mounts, &[7]);
+    let out = solve(&build, &graph, Edge { index: 1, ..step }).await.unwrap();
+    assert_eq!(build.read_file(Some(&out), "/made", None).await.unwrap(), b"text\n");
+    let rest = solve(&build, &graph, step).await.unwrap();
+    assert!(build.read_file(Some(&rest), "/tmp/x", None).await.is_err(), "a tmpfs is no part of the result");
+
+    let failing = exec(&mut graph, &[base], "echo why; exit 3", vec![mount(0, "/", 0)], &[]);
+    let error = solve(&build, &graph, failing).await.unwrap_err();
+    assert_eq!((error.exit_code, error.vertex), (Some(3), Some(failing.vertex)));
+    assert_eq!(error.log_tail, ["why"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nested_build_runs_the_definition_it_finds() {
+    use prost::Message as _;
+    let fixture = Fixture::new();
+    let build = fixture.start("one", &Arc::new(Client::default()));
+    let mut inner = GraphBuilder::new();
+    let edge = mkfile(&mut inner, None, "/inner", "found");
+    let bytes = inner.finish(Some(edge)).encode_to_vec();
+    let mut graph = GraphBuilder::new();
+    let action = pb::FileAction {
+        input: -1,
+        secondary_input: -1,
+        output: 0,
+        action: Some(pb::file_action::Action::Mkfile(pb::FileActionMkFile {
+            path: "/buildkit.llb.definition".to_owned(),
+            mode: 0o644,
+            data: bytes,
+            timestamp: -1,
+            ..Default::default()
+        })),
+    };
+    let op = pb::op::Op::File(pb::FileOp { actions: vec![action] });
+    let file = Edge { vertex: graph.add(&[], op, None, VertexMeta::default()), index: 0 };
+    let nested = pb::BuildOp {
+        builder: -1,
+        inputs: [("buildkit.llb.definition".to_owned(), pb::BuildInput { input: 0 })].into(),
+        ..Default::default()
+    };
+    let vertex = graph.add(&[file], pb::op::Op::Build(nested), None, VertexMeta::default());
+    let made = solve(&build, &graph, Edge { vertex, index: 0 }).await.unwrap();
+    assert_eq!(build.read_file(Some(&made), "/inner", None).await.unwrap(), b"found");
+}
+
+fn pipe() -> (std::fs::File, OwnedFd) {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    (read.into(), write)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_of_a_container_share_its_files() {
+    let fixture = Fixture::new();
+    let Some(client) = client(&fixture) else { return };
+    let build = fixture.start("one", &client);
+    let mut graph = GraphBuilder::new();
+    let base = root(&mut graph);
+    let reference = solve(&build, &graph, base).await.unwrap();
+    let mounts = vec![ContainerMount { mount: mount(-1, "/", -1), reference: Some(reference.clone()) }];
+    let container = build.container(ContainerRequest { mounts, ..Default::default() }).await.unwrap();
+    let start = async |script: &str| {
+        let (out, stdout) = pipe();
+        let (stdin, input) = pipe();
+        let request = ProcessRequest {
+            meta: pb::Meta {
+                args: ["/bin/sh", "-c", script].map(str::to_owned).into(),
+                ..Default::default()
+            },
+            security: 0,
+            secret_env: Vec::new(),
+            stdio: Stdio::Streams { stdin: stdin.into(), stderr: stdout.try_clone().unwrap(), stdout },
+        };
+        (container.start(request).await.unwrap(), std::fs::File::from(input), out)
+    };
+    let (first, mut input, _out) = start("read line; echo $line > /shared").await;
+    input.write_all(b"said\n").unwrap();
+    assert_eq!(first.wait().await.unwrap(), 0);
+    let (second, _input, mut out) = start("read line < /shared; echo $line; exit 4").await;
+    assert_eq!(second.wait().await.unwrap(), 4);
+    let mut text = String::new();
+    out.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "said\n");
+    // What they wrote is not in the reference.
+    assert!(build.read_file(Some(&reference), "/shared", None).await.is_err());
+    // A process that would run for ever ends with the container.
+    let (third, _input, _out) = start("while :; do :; done").await;
+    drop(container);
+    assert_ne!(third.wait().await.unwrap_or(137), 0);
+}
