@@ -1,6 +1,10 @@
 //! The engine as its clients see it: builds over a session, without a daemon around them.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it skips"
+)]
 
 use slipway_engine::runtime;
 

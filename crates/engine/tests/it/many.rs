@@ -33,9 +33,9 @@ fn thirty_solves_of_ten_threads_with_cancels() {
     let fixture = Fixture::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     // What is opened once, as connections to the database, is open before anything is counted.
-    solve_thirty(&fixture, &runtime);
+    solve_thirty(&fixture, &runtime, "first");
     let before = open_files();
-    solve_thirty(&fixture, &runtime);
+    solve_thirty(&fixture, &runtime, "second");
     drop(runtime);
     assert_eq!(temporary_files(&fixture), [""; 0]);
     let after = open_files();
@@ -43,7 +43,7 @@ fn thirty_solves_of_ten_threads_with_cancels() {
 }
 
 /// Solves from ten threads, three times each.
-fn solve_thirty(fixture: &Fixture, runtime: &tokio::runtime::Runtime) {
+fn solve_thirty(fixture: &Fixture, runtime: &tokio::runtime::Runtime, salt: &str) {
     std::thread::scope(|scope| {
         for thread in 0..10u64 {
             let runtime = runtime.handle().clone();
@@ -55,8 +55,12 @@ fn solve_thirty(fixture: &Fixture, runtime: &tokio::runtime::Runtime) {
                         0 => None,
                         _ => Some(random.below(40)),
                     };
-                    let outcome =
-                        runtime.block_on(solve(fixture, &format!("{thread}-{round}"), chain, polls));
+                    let outcome = runtime.block_on(solve(
+                        fixture,
+                        &format!("{thread}-{round}"),
+                        &format!("{salt} {chain}"),
+                        polls,
+                    ));
                     // A build that nobody stopped succeeds, whatever happens to others that do the same.
                     assert!(polls.is_some() || outcome.is_ok(), "{outcome:?}");
                 }
@@ -66,7 +70,7 @@ fn solve_thirty(fixture: &Fixture, runtime: &tokio::runtime::Runtime) {
 }
 
 /// Builds a chain of files that other builds share; after `polls` polls it is cancelled or dropped.
-async fn solve(fixture: &Fixture, id: &str, chain: u64, polls: Option<u64>) -> Result<(), String> {
+async fn solve(fixture: &Fixture, id: &str, chain: &str, polls: Option<u64>) -> Result<(), String> {
     let cancel = CancellationToken::new();
     let build = fixture.start_until(id, &Arc::new(Client::default()), &cancel);
     let mut graph = GraphBuilder::new();
