@@ -6,7 +6,7 @@ use slipway_bake::{Grants, Missing, Needs};
 
 use crate::{bake, describe};
 
-/// Returns the flags that a target lacks, in the directory `/work/dir`.
+/// Returns the flags that a target lacks, in the directory `/home/me`.
 fn missing(body: &str, allow: &[&str]) -> Vec<String> {
     let bake = bake(&format!("target \"default\" {{\n{body}\n}}"), &[], &[]).unwrap();
     let allow: Vec<String> = allow.iter().map(|word| (*word).to_owned()).collect();
