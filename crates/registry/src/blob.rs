@@ -46,6 +46,8 @@ struct Source {
     reference: Reference,
     digest: Digest,
     action: String,
+    /// The stream feeds a transfer that has a permit already.
+    permitted: bool,
 }
 
 enum State {
@@ -80,6 +82,7 @@ impl Client {
                 reference: reference.clone(),
                 digest: descriptor.digest,
                 action,
+                permitted: false,
             },
             size: descriptor.size,
             offset,
@@ -114,6 +117,13 @@ impl BlobStream {
     /// Returns how many bytes were given out, those before the first offset included.
     pub fn position(&self) -> u64 {
         self.offset - self.rest.len() as u64
+    }
+
+    /// Returns the same stream for a transfer that has a permit: if it waited for one of its own, copies within
+    /// a registry could all wait for each other.
+    pub(crate) fn permitted(mut self) -> Self {
+        self.source.permitted = true;
+        self
     }
 
     /// Returns the same stream with its digest checked at its end; it must be at its start.
@@ -225,7 +235,7 @@ impl Source {
     }
 
     async fn open_at(&self, host: &Host, offset: u64, size: u64) -> Result<Body, RegistryError> {
-        let permit = host.transfers.clone().acquire_owned().await.ok();
+        let permit = if self.permitted { None } else { host.transfers.clone().acquire_owned().await.ok() };
         let path = format!("{}/blobs/{}", self.reference.path(), self.digest);
         let mut call = Call::get(path, ScopeSet::pull(self.reference.path()), self.action.clone());
         call.keep = Keep::Stream;

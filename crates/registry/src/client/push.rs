@@ -116,7 +116,7 @@ impl Client {
     ) -> Result<Pushed, RegistryError> {
         let (client, repository, wanted) = (self.clone(), from.clone(), descriptor.clone());
         let source = BlobSource::Open(Arc::new(move |offset| {
-            let stream = client.blob(&repository, &wanted, offset);
+            let stream = client.blob(&repository, &wanted, offset).permitted();
             Box::pin(async move { Ok(stream.into_io()) })
         }));
         let mut options = options.clone();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use slipway_model::{Digest, MediaType, Reference};
-use slipway_registry::{BlobSource, PushOptions, Pushed, RegistryError};
+use slipway_registry::{BlobSource, Client, ClientOptions, PushOptions, Pushed, RegistryError};
 
 use crate::fake::{Fake, Reply, Seen};
 use crate::kit::*;
@@ -104,6 +104,25 @@ async fn a_mount_needs_a_login_for_both_repositories() {
         fake.lines()[1],
         "GET /token?scope=repository%3Aa%3Apull%2Cpush&scope=repository%3Abase%3Apull"
     );
+}
+
+#[tokio::test]
+async fn copies_within_a_registry_do_not_wait_for_each_other() {
+    let content = content(10);
+    let layer = layer(&content);
+    let fake = Fake::start(move |seen| match seen.method.as_str() {
+        "HEAD" => Reply::status(404),
+        "GET" => Reply::ok(content.clone()),
+        "POST" => session(1),
+        _ => Reply::status(201),
+    });
+    // A copy whose mount is declined reads and writes at once, and only one transfer may move.
+    let client = Client::new(ClientOptions { max_concurrency: 1, ..ClientOptions::default() });
+    let (from, to) = (reference(&fake, "base"), reference(&fake, "a"));
+    let options = options();
+    let copy = client.copy_blob(&from, &to, &layer, &options);
+    let copied = tokio::time::timeout(std::time::Duration::from_secs(30), copy).await;
+    assert_eq!(copied.expect("it waits for itself").unwrap(), Pushed::Uploaded);
 }
 
 #[tokio::test]
