@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use slipway_engine::{Build, BuildResult, Ref, ResolveOptions};
+use slipway_engine::{Build, BuildResult, Container, Ref, ResolveOptions};
 use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, ErrorKind, Platform, progress};
 use tokio::sync::oneshot;
@@ -28,7 +28,8 @@ pub(crate) type Returned = oneshot::Sender<Result<BuildResult, RpcStatus>>;
 /// The gateway of one build.
 pub(crate) struct Bridge {
     daemon: Arc<Daemon>,
-    build: Arc<Build>,
+    pub(super) build: Arc<Build>,
+    pub(super) containers: Mutex<HashMap<String, Arc<Container>>>,
     inputs: BTreeMap<String, pb::Definition>,
     refs: Mutex<HashMap<String, Ref>>,
     returned: Mutex<Option<Returned>>,
@@ -41,7 +42,14 @@ impl Bridge {
         inputs: BTreeMap<String, pb::Definition>,
         returned: Returned,
     ) -> Self {
-        Self { daemon, build, inputs, refs: Mutex::new(HashMap::new()), returned: Mutex::new(Some(returned)) }
+        Self {
+            daemon,
+            build,
+            containers: Mutex::default(),
+            inputs,
+            refs: Mutex::new(HashMap::new()),
+            returned: Mutex::new(Some(returned)),
+        }
     }
 
     /// Gives a reference an id; the empty file system has the empty one.

@@ -4,6 +4,7 @@
 //! mean the build it was started for.
 
 mod bridge;
+mod containers;
 mod convert;
 mod files;
 
@@ -119,16 +120,18 @@ impl LlbBridge for Gateway {
     }
 
     async fn new_container(&self, request: Request<NewContainerRequest>) -> Answer<NewContainerResponse> {
-        self.bridge(&request).await?;
-        Err(no_containers())
+        let bridge = self.bridge(&request).await?;
+        bridge.new_container(request.into_inner()).await?;
+        Ok(Response::new(NewContainerResponse {}))
     }
 
     async fn release_container(
         &self,
         request: Request<ReleaseContainerRequest>,
     ) -> Answer<ReleaseContainerResponse> {
-        self.bridge(&request).await?;
-        Err(no_containers())
+        let bridge = self.bridge(&request).await?;
+        bridge.release_container(&request.into_inner().container_id)?;
+        Ok(Response::new(ReleaseContainerResponse {}))
     }
 
     type ExecProcessStream = Pin<Box<dyn futures_util::Stream<Item = Result<ExecMessage, Status>> + Send>>;
@@ -137,23 +140,23 @@ impl LlbBridge for Gateway {
         &self,
         request: Request<Streaming<ExecMessage>>,
     ) -> Answer<Self::ExecProcessStream> {
-        self.bridge(&request).await?;
-        Err(no_containers())
+        let bridge = self.bridge(&request).await?;
+        Ok(Response::new(containers::exec(bridge, request.into_inner())))
     }
 
     async fn read_file_container(&self, request: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
         self.bridge(&request).await?;
-        Err(no_containers())
+        Err(no_container_files())
     }
 
     async fn read_dir_container(&self, request: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
         self.bridge(&request).await?;
-        Err(no_containers())
+        Err(no_container_files())
     }
 
     async fn stat_file_container(&self, request: Request<StatFileRequest>) -> Answer<StatFileResponse> {
         self.bridge(&request).await?;
-        Err(no_containers())
+        Err(no_container_files())
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Answer<WarnResponse> {
@@ -163,8 +166,8 @@ impl LlbBridge for Gateway {
     }
 }
 
-fn no_containers() -> Status {
-    crate::wire::error::unsupported("gateway.exec", "containers of frontends are not supported yet")
+fn no_container_files() -> Status {
+    crate::wire::error::unsupported("gateway.exec.filesystem", "files of containers cannot be read yet")
 }
 
 /// Answers `LLBBridge.Solve` with all fields of the request.
