@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use slipway_engine::runtime::{Stdio, Terminal};
 use slipway_engine::{ContainerMount, ContainerProcess, ContainerRequest, ProcessRequest};
-use slipway_model::Platform;
 use slipway_model::llb::pb;
+use slipway_model::{Diagnostic, ErrorKind, Platform};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -125,8 +125,9 @@ async fn take(
         if started.contains_key(&id) {
             return Err(Status::already_exists(format!("Process {id} already exists")));
         }
-        let process = start(bridge, &id, init, tasks, sender).await?;
-        started.insert(id, process);
+        if let Some(process) = start(bridge, &id, init, tasks, sender).await? {
+            started.insert(id, process);
+        }
         return Ok(());
     }
     let process = started
@@ -176,13 +177,10 @@ async fn start(
     init: InitMessage,
     tasks: &mut JoinSet<()>,
     sender: &Messages,
-) -> Result<Started, Status> {
+) -> Result<Option<Started>, Status> {
     let container = bridge.containers.lock().get(&init.container_id).cloned().ok_or_else(|| {
         Status::not_found(format!("container \"{}\" previously released or not created", init.container_id))
     })?;
-    if !(0..=1).contains(&init.security) {
-        return Err(Status::unknown(format!("invalid security mode: {}", init.security)));
-    }
     let streams = Streams::open(&init)?;
     let Streams { stdio, stdin, outputs, terminal } = streams;
     let request = ProcessRequest {
@@ -191,14 +189,29 @@ async fn start(
         secret_env: init.secretenv.iter().map(recode).collect(),
         stdio,
     };
-    let process = container.start(request).await.map_err(|diagnostic| error::status(&diagnostic))?;
-    let process = Arc::new(process);
-    let send = |input: Input| ExecMessage { process_id: id.to_owned(), input: Some(input) };
-    sender.send(Ok(send(Input::Started(StartedMessage {})))).await.map_err(|_| Status::cancelled("gone"))?;
+    let process = match request.security {
+        0 | 1 => container.start(request).await,
+        other => Err(Diagnostic::new(ErrorKind::User, format!("invalid security mode: {other}"))),
+    };
+    let send = |input: Input| {
+        let message = ExecMessage { process_id: id.to_owned(), input: Some(input) };
+        async { sender.send(Ok(message)).await.map_err(|_| Status::cancelled("gone")) }
+    };
+    send(Input::Started(StartedMessage {})).await?;
+    let process = match process {
+        Ok(process) => Arc::new(process),
+        // Clients wait for the end of a process, not of the stream.
+        Err(diagnostic) => {
+            let error = Some(error::rpc_status(&diagnostic));
+            send(Input::Exit(ExitMessage { code: 255, error })).await?;
+            send(Input::Done(DoneMessage {})).await?;
+            return Ok(None);
+        }
+    };
     let feed = stdin.map(|stdin| feed(stdin, init.tty, tasks));
     let run = run(id.to_owned(), process.clone(), terminal.clone(), outputs, sender.clone());
     tasks.spawn(run);
-    Ok(Started { process, terminal, stdin: feed })
+    Ok(Some(Started { process, terminal, stdin: feed }))
 }
 
 /// What a process reads from and writes to.
@@ -306,8 +319,7 @@ async fn run(
 }
 
 fn exit_error(code: i32) -> RpcStatus {
-    let mut diagnostic =
-        slipway_model::Diagnostic::new(slipway_model::ErrorKind::User, format!("exit code: {code}"));
+    let mut diagnostic = Diagnostic::new(ErrorKind::User, format!("exit code: {code}"));
     diagnostic.exit_code = Some(code);
     RpcStatus { code: Code::Unknown as i32, ..error::rpc_status(&diagnostic) }
 }
