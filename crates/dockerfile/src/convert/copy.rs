@@ -43,6 +43,9 @@ struct Item {
     copy: pb::FileActionCopy,
 }
 
+/// Stands for every name at the context's top: no pattern is written for it, but those that exclude all match it.
+const ANY_NAME: &str = "any name at all";
+
 impl Converter<'_> {
     /// Converts a `COPY` or `ADD` whose variables are expanded.
     pub(super) fn copy(
@@ -210,7 +213,8 @@ impl Converter<'_> {
     fn check_ignored(&self, instruction: &Instruction, source: &str, kind: Kind) {
         let Some(ignored) = &self.options.ignored else { return };
         let path = match clean(source) {
-            root if root == "/" => ".".to_owned(),
+            // The context's top is no file that could be excluded; what matters is whether all in it is.
+            root if root == "/" || root == "." => ANY_NAME.to_owned(),
             path => path,
         };
         if ignored(&path) {

@@ -80,7 +80,7 @@ fn a_final_stage_on_the_build_platform() {
 #[test]
 fn excluded_files_are_noticed() {
     let mut options = options();
-    options.ignored = Some(std::sync::Arc::new(|path: &str| path == "secret/x" || path == "."));
+    options.ignored = Some(std::sync::Arc::new(|path: &str| path == "secret/x" || !path.contains('/')));
     let text =
         file("FROM busybox\nCOPY ./secret//x /\nADD secret/x /y\nCOPY . /\nCOPY --from=busybox secret/x /\n");
     let results = run(check(&text, &options, &Images::busybox()));
@@ -93,6 +93,15 @@ fn excluded_files_are_noticed() {
             "Attempting to Copy file \".\" that is excluded by .dockerignore",
         ]
     );
+}
+
+#[test]
+fn the_context_itself_is_excluded_only_if_all_in_it_is() {
+    let mut options = options();
+    // `.*` in an ignore file: it looks as if it meant `.` too.
+    options.ignored = Some(std::sync::Arc::new(|path: &str| path.starts_with('.')));
+    let results = run(check(&file("FROM busybox\nCOPY . /\nADD ./ /\n"), &options, &Images::busybox()));
+    assert!(results.warnings.is_empty(), "{:?}", results.warnings);
 }
 
 #[test]
