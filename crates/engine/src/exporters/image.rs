@@ -113,6 +113,9 @@ async fn one(
     Ok(assemble::assemble(config, &result.base_history, layers, &result.platform, assemble))
 }
 
+/// The annotation of a layer whose times were clamped: to when, in seconds since 1970. BuildKit's name.
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
+
 /// Makes blobs of layers, where there are none yet.
 struct LayerExport {
     job: Arc<Job>,
@@ -153,6 +156,10 @@ impl LayerExport {
         let mut descriptor = blob.descriptor;
         descriptor.media_type = media_type(&descriptor.media_type, self.format.oci);
         descriptor.annotations.clear();
+        // The base's layers stay as they are, and Docker's media types know no annotations.
+        if let Some(epoch) = self.clamp_mtime.filter(|_| self.format.oci && !info.imported) {
+            descriptor.annotations.insert(REWRITTEN.to_owned(), epoch.to_string());
+        }
         let created = info.created_at;
         let layer =
             Layer { descriptor, diff_id: blob.diff_id, created, description: info.description.clone() };

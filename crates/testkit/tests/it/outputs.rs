@@ -180,6 +180,10 @@ fn the_same_source_gives_the_same_bytes() {
             let config = manifest["config"]["digest"].as_str().unwrap().replace(':', "/");
             let config = json(&environment.path(name).join("blobs").join(config));
             assert_eq!(config["created"], "2023-11-14T22:13:20Z");
+            let layers = manifest["layers"].as_array().unwrap();
+            let rewritten = |layer: &Value| layer["annotations"]["buildkit/rewritten-timestamp"].clone();
+            assert_eq!(rewritten(&layers[0]), Value::Null, "the base stays");
+            assert_eq!(rewritten(layers.last().unwrap()), "1700000000");
         }
         index["manifests"][0]["digest"].as_str().unwrap().to_owned()
     });
