@@ -2,7 +2,7 @@
 //!
 //! [`serve`] answers at sockets: `control` is the service that builds are asked of, `gateway` what clients and
 //! frontends use while a build is under way, `session` what we call at the client, over the connection it made.
-//! `wire` has the messages, `fsutil` the protocol by which directories travel.
+//! `wire` has the messages. Directories travel by [`slipway_fsutil`].
 //!
 //! Nothing here builds: each request becomes calls of one [`slipway_engine::Build`].
 //!
@@ -15,7 +15,6 @@ mod builds;
 pub mod client;
 mod content;
 mod control;
-mod fsutil;
 mod gateway;
 mod history;
 mod server;

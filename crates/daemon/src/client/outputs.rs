@@ -19,10 +19,10 @@ use tonic_prost::ProstCodec;
 use tower::Service;
 
 use super::{Offer, OutputPlace};
-use crate::fsutil::{ReceiveOptions, TransferError, receive};
 use crate::session::MAX_MESSAGE;
 use crate::wire::auth::BytesMessage;
 use crate::wire::fstypes::Packet;
+use slipway_fsutil::{ReceiveOptions, TransferError, receive};
 
 /// `FileSend`, whose one method carries two kinds of messages: which, the place decides.
 #[derive(Clone)]

@@ -14,9 +14,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Offer;
-use crate::fsutil::{PacketSink, PacketSource, SendFilter, SendTree, TransferError, send};
 use crate::wire::filesync::file_sync_server::FileSync;
 use crate::wire::fstypes::{Packet, Stat};
+use slipway_fsutil::{PacketSink, PacketSource, SendFilter, SendTree, TransferError, send};
 
 /// Serves the directories of an offer.
 pub(super) struct Sources(pub(super) Arc<Offer>);

@@ -2,8 +2,8 @@
 
 use slipway_engine::{FileInfo, FileKind};
 
-use crate::fsutil;
 use crate::wire::fstypes::Stat;
+use slipway_fsutil as fsutil;
 
 /// Puts what is known of a file on the wire.
 pub(super) fn stat(info: &FileInfo) -> Stat {

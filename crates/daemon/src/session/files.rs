@@ -18,12 +18,12 @@ use tonic::{Request, Status, Streaming};
 
 use super::EXPORTER;
 use super::{ClientSession, MAX_MESSAGE, failed};
-use crate::fsutil::{
-    PacketSink, PacketSource, ReceiveOptions, Received, SendTree, TransferError, receive, send,
-};
 use crate::wire::filesync::file_send_client::FileSendClient;
 use crate::wire::filesync::file_sync_client::FileSyncClient;
 use crate::wire::fstypes::Packet;
+use slipway_fsutil::{
+    PacketSink, PacketSource, ReceiveOptions, Received, SendTree, TransferError, receive, send,
+};
 
 /// Brings `directory` up to date with what `request` selects at the client's.
 pub(super) async fn fetch(

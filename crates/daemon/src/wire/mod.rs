@@ -14,7 +14,6 @@ use bollard_buildkit_proto as proto;
 use prost::Message;
 use proto::google::protobuf::Timestamp;
 
-pub(crate) use proto::fsutil::types as fstypes;
 pub(crate) use proto::google::rpc::Status as RpcStatus;
 pub(crate) use proto::health;
 pub(crate) use proto::moby::buildkit::secrets::v1 as secrets;
@@ -24,6 +23,7 @@ pub(crate) use proto::moby::filesync::{packet as filesync, v1 as auth};
 pub(crate) use proto::moby::sshforward::v1 as ssh;
 pub(crate) use proto::moby::upload::v1 as upload;
 pub(crate) use proto::pb as wire_pb;
+pub(crate) use slipway_fsutil::fstypes;
 
 /// Turns a message into another type of the same shape, as the two forms of LLB are.
 pub(crate) fn recode<A: Message, B: Message + Default>(message: &A) -> B {

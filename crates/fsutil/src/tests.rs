@@ -6,8 +6,8 @@ use std::sync::mpsc;
 
 use super::stat::{MODE_DIR, MODE_SYMLINK};
 use super::*;
-use crate::wire::fstypes::Stat;
-use crate::wire::fstypes::packet::PacketType;
+use crate::fstypes::Stat;
+use crate::fstypes::packet::PacketType;
 
 struct From(mpsc::Receiver<Packet>);
 

@@ -10,14 +10,14 @@ use rustix::io::Errno;
 
 use super::stat::{has_contents, stat_of, xattrs};
 use super::{PacketSink, PacketSource, TransferError};
-use crate::wire::fstypes::packet::PacketType;
-use crate::wire::fstypes::{Packet, Stat};
+use crate::fstypes::packet::PacketType;
+use crate::fstypes::{Packet, Stat};
 
 /// Contents in one packet.
 const CHUNK: usize = 128 * 1024;
 
 /// What of a directory is listed, and how.
-pub(crate) trait SendFilter {
+pub trait SendFilter {
     /// Returns whether an entry is listed; it may be changed. What is in a directory is asked for on its own.
     fn entry(&mut self, stat: &mut Stat) -> bool;
     /// Returns whether anything below a directory may be listed.
@@ -36,18 +36,18 @@ impl SendFilter for () {
 }
 
 /// A directory to be sent.
-pub(crate) struct SendTree {
+pub struct SendTree {
     /// The directory it becomes at the receiver's; empty is the top.
-    pub(crate) prefix: String,
-    pub(crate) root: OwnedFd,
+    pub prefix: String,
+    pub root: OwnedFd,
     /// Further files at its top, by name.
-    pub(crate) extra: BTreeMap<String, Vec<u8>>,
+    pub extra: BTreeMap<String, Vec<u8>>,
     /// What is newer gets this time, in seconds since 1970.
-    pub(crate) epoch: Option<i64>,
+    pub epoch: Option<i64>,
 }
 
 /// Sends directories, which must have different prefixes, or one with none.
-pub(crate) fn send(
+pub fn send(
     source: &mut dyn PacketSource,
     sink: &dyn PacketSink,
     trees: &[SendTree],

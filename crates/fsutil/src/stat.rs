@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, FileType, Stat as DiskStat, makedev};
 
-use crate::wire::fstypes::Stat;
+use crate::fstypes::Stat;
 
 pub(super) const MODE_DIR: u32 = 1 << 31;
 pub(super) const MODE_SYMLINK: u32 = 1 << 27;
@@ -65,7 +65,7 @@ pub(super) fn permissions(mode: u32) -> u32 {
 }
 
 /// Returns Go's mode of a file on disk.
-pub(crate) fn go_mode(raw: u32) -> u32 {
+pub fn go_mode(raw: u32) -> u32 {
     let mut mode = raw & 0o777;
     for (go, unix) in [(MODE_SETUID, 0o4000), (MODE_SETGID, 0o2000), (MODE_STICKY, 0o1000)] {
         if raw & unix != 0 {

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 
 use super::stat::{self, Kind};
 use super::{PacketSink, PacketSource, TransferError};
-use crate::wire::fstypes::packet::PacketType;
-use crate::wire::fstypes::{Packet, Stat};
+use crate::fstypes::packet::PacketType;
+use crate::fstypes::{Packet, Stat};
 
 /// The file that keeps the list where only metadata is wanted; the sender cannot write it.
 const METADATA: &str = ".fsutil-metadata";
@@ -25,34 +25,34 @@ const METADATA: &str = ".fsutil-metadata";
 const MAX_ENTRIES: u32 = 20_000_000;
 
 /// Says of a path whether its contents are wanted.
-pub(crate) type Wanted = Box<dyn Fn(&str) -> bool + Send>;
+pub type Wanted = Box<dyn Fn(&str) -> bool + Send>;
 
 /// How to receive.
 #[derive(Default)]
-pub(crate) struct ReceiveOptions {
+pub struct ReceiveOptions {
     /// Gives every file this owner instead of the sender's.
-    pub(crate) owner: Option<(u32, u32)>,
+    pub owner: Option<(u32, u32)>,
     /// Asks for files that look unchanged, too.
-    pub(crate) always: bool,
+    pub always: bool,
     /// Keeps what is there and was not listed.
-    pub(crate) merge: bool,
+    pub merge: bool,
     /// Keeps the list alone, and the files for whose path this says yes.
-    pub(crate) wanted: Option<Wanted>,
+    pub wanted: Option<Wanted>,
 }
 
 /// What a transfer did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Received {
+pub struct Received {
     /// Entries that were listed.
-    pub(crate) entries: u64,
+    pub entries: u64,
     /// Files whose contents were transferred.
-    pub(crate) files: u64,
+    pub files: u64,
     /// Bytes of contents.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// Makes the directory `root` equal to what the sender lists.
-pub(crate) fn receive(
+pub fn receive(
     source: &mut dyn PacketSource,
     sink: &dyn PacketSink,
     root: &OwnedFd,
@@ -68,7 +68,7 @@ pub(crate) fn receive(
         listed: false,
         seen: HashSet::new(),
         linked: HashMap::new(),
-        files: HashSet::new(),
+        files: HashMap::new(),
         pending: HashMap::new(),
         directories: Vec::new(),
         metadata: Vec::new(),
@@ -139,8 +139,8 @@ struct Receiver<'a> {
     seen: HashSet<String>,
     /// Files with several names that were kept, by inode.
     linked: HashMap<u64, String>,
-    /// Files, as targets of hard links.
-    files: HashSet<String>,
+    /// Positions of files, as targets of hard links.
+    files: HashMap<String, u32>,
     pending: HashMap<u32, Pending>,
     /// Directories with the times they get at the end.
     directories: Vec<(String, i64)>,
@@ -241,7 +241,7 @@ impl Receiver<'_> {
         match kind {
             Kind::Directory => self.directory(&parent, name, &stat, there.as_ref())?,
             Kind::File => {
-                self.files.insert(path.clone());
+                self.files.insert(path.clone(), position);
                 if !self.options.always && there.as_ref().is_some_and(|there| self.is_unchanged(&stat, there))
                 {
                     return Ok(());
@@ -250,8 +250,8 @@ impl Receiver<'_> {
                 self.sink.send(packet(PacketType::PacketReq, position))?;
             }
             Kind::HardLink => {
-                self.files.insert(path.clone());
-                self.hard_link(&parent, name, &stat, there.as_ref())?;
+                let target = self.hard_link(&parent, name, &stat, there.as_ref())?;
+                self.files.insert(path.clone(), target);
             }
             Kind::Symlink => {
                 let same = there.as_ref().is_some_and(|there| {
@@ -332,26 +332,29 @@ impl Receiver<'_> {
         name: &str,
         stat: &Stat,
         there: Option<&DiskStat>,
-    ) -> Result<(), TransferError> {
-        if !self.files.contains(&stat.linkname) {
+    ) -> Result<u32, TransferError> {
+        let Some(&position) = self.files.get(&stat.linkname) else {
             let reason = "is a link to a file that was not listed before it";
             return Err(TransferError::Path { path: stat.path.clone(), reason });
-        }
+        };
         let (target_parent, target_name) = self.parent(&stat.linkname)?;
         // The target's contents may still be on their way, and then it is made anew: it must exist to be linked.
-        if let Some(pending) = self.pending.values_mut().find(|p| p.stat.path == stat.linkname)
+        if let Some(pending) = self.pending.get_mut(&position)
             && pending.file.is_none()
         {
-            pending.file = Some(create(&target_parent, target_name, &stat.linkname)?);
+            let path = pending.stat.path.clone();
+            let (parent, name) = open_parent(self.root, &path)?;
+            pending.file = Some(create(&parent, name, &path)?);
         }
         let target = rustix::fs::statat(&target_parent, target_name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(TransferError::disk("look at", &stat.linkname))?;
         if there.is_some_and(|there| (there.st_dev, there.st_ino) == (target.st_dev, target.st_ino)) {
-            return Ok(());
+            return Ok(position);
         }
         self.clear(parent, name, &stat.path, there)?;
         rustix::fs::linkat(&target_parent, target_name, parent, name, AtFlags::empty())
-            .map_err(TransferError::disk("link", &stat.path))
+            .map_err(TransferError::disk("link", &stat.path))?;
+        Ok(position)
     }
 
     fn data(&mut self, id: u32, data: &[u8]) -> Result<(), TransferError> {

@@ -9,6 +9,8 @@
 //! Invariant: nothing the other side says makes a file outside the given root be read or written. Paths are taken
 //! apart here, and every step of them is opened below the root's descriptor without following links.
 
+#![forbid(unsafe_code)]
+
 mod receive;
 mod send;
 mod stat;
@@ -17,27 +19,29 @@ mod tests;
 
 use std::io;
 
-use crate::wire::fstypes::Packet;
+/// The messages, as they are generated.
+pub use bollard_buildkit_proto::fsutil::types as fstypes;
+use fstypes::Packet;
 
-pub(crate) use receive::{ReceiveOptions, Received, receive};
-pub(crate) use send::{SendFilter, SendTree, send};
-pub(crate) use stat::go_mode;
+pub use receive::{ReceiveOptions, Received, Wanted, receive};
+pub use send::{SendFilter, SendTree, send};
+pub use stat::go_mode;
 
 /// Where packets of the other side come from.
-pub(crate) trait PacketSource {
+pub trait PacketSource {
     /// Waits for the next packet; `None` is the end of the stream.
     fn next(&mut self) -> Result<Option<Packet>, TransferError>;
 }
 
 /// Where packets to the other side go.
-pub(crate) trait PacketSink {
+pub trait PacketSink {
     /// Sends one packet; may wait until there is room.
     fn send(&self, packet: Packet) -> Result<(), TransferError>;
 }
 
 /// Says why files could not be transferred.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TransferError {
+pub enum TransferError {
     #[error("error from sender: {0}")]
     Sender(String),
     #[error("error from receiver: {0}")]
