@@ -15,7 +15,7 @@ use crate::gateway::Bridge;
 const WAIT: Duration = Duration::from_secs(6);
 /// How many builds that have ended can still be asked what happened.
 const KEPT: usize = 64;
-/// Bytes of logs that are kept of one build for who asks late.
+/// Bytes of logs that are kept of one build for who asks late, and of all that have ended together.
 const MAX_LOGS: usize = 64 << 20;
 
 /// The builds of a daemon.
@@ -36,6 +36,18 @@ struct State {
     ended: VecDeque<(String, Arc<Happened>)>,
 }
 
+impl State {
+    /// Keeps what happened in a build, and lets go of the oldest that are too many or too much.
+    fn keep_ended(&mut self, id: String, happened: Arc<Happened>, max_logs: usize) {
+        self.ended.push_back((id, happened));
+        let mut bytes: usize = self.ended.iter().map(|(_, happened)| happened.log_bytes()).sum();
+        while self.ended.len() > KEPT || (bytes > max_logs && self.ended.len() > 1) {
+            let Some((_, oldest)) = self.ended.pop_front() else { break };
+            bytes -= oldest.log_bytes();
+        }
+    }
+}
+
 struct Entry {
     happened: Arc<Happened>,
     bridge: Option<Arc<Bridge>>,
@@ -53,10 +65,7 @@ impl Drop for Running {
         self.happened.end();
         let mut state = self.builds.inner.state.lock();
         state.running.remove(&self.id);
-        state.ended.push_back((self.id.clone(), self.happened.clone()));
-        if state.ended.len() > KEPT {
-            state.ended.pop_front();
-        }
+        state.keep_ended(self.id.clone(), self.happened.clone(), MAX_LOGS);
     }
 }
 
@@ -147,10 +156,10 @@ impl EventSink for Happened {
     fn emit(&self, event: Event) {
         let mut state = self.state.lock();
         if let Event::Log(log) = &event {
-            state.log_bytes += log.data.len();
-            if state.log_bytes > MAX_LOGS {
+            if state.log_bytes + log.data.len() > MAX_LOGS {
                 return;
             }
+            state.log_bytes += log.data.len();
         }
         state.events.push(event);
         drop(state);
@@ -159,6 +168,10 @@ impl EventSink for Happened {
 }
 
 impl Happened {
+    fn log_bytes(&self) -> usize {
+        self.state.lock().log_bytes
+    }
+
     fn end(&self) {
         self.state.lock().ended = true;
         self.changed.notify_waiters();
@@ -217,5 +230,22 @@ mod tests {
         assert_eq!(happened.since(0).await.map(|events| events.len()), Some(2));
         assert!(happened.since(2).await.is_none());
         assert_eq!(builds.count(), 0);
+    }
+
+    #[test]
+    fn what_has_ended_takes_bounded_memory() {
+        let mut state = State::default();
+        let ended = |text: &str| {
+            let happened = Happened::default();
+            happened.emit(log(text));
+            Arc::new(happened)
+        };
+        for id in ["one", "two", "three"] {
+            state.keep_ended(id.to_owned(), ended("four"), 8);
+        }
+        let kept = |state: &State| state.ended.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+        assert_eq!(kept(&state), ["two", "three"]);
+        state.keep_ended("large".to_owned(), ended("more than all together"), 8);
+        assert_eq!(kept(&state), ["large"], "the last one is always kept");
     }
 }
