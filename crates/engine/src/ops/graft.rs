@@ -68,10 +68,10 @@ pub(super) async fn diff(
     let upper = pick(diff.upper.as_ref().map(|u| u.input))?;
     let vertex: Digest = operation.digest();
     let lower = job.materialize(&lower, vertex).await?;
-    let Some(upper) = job.materialize(&upper, vertex).await? else { return Ok(Tree::Empty) };
+    let upper = job.materialize(&upper, vertex).await?;
     blocking(move || {
         let info = CommitInfo { description: name, ..CommitInfo::default() };
-        let made = job.engine.store.snapshots().diff(lower, Some(upper), &info, &job.lease).diagnose()?;
+        let made = job.engine.store.snapshots().diff(lower, upper, &info, &job.lease).diagnose()?;
         Ok(made.map_or(Tree::Empty, Tree::Snapshot))
     })
     .await

@@ -7,10 +7,12 @@
 //!   above an entry always come before it;
 //! - a file is left out if mode, owner, capabilities, size and modification time are the parent's; where
 //!   both times are whole seconds, as after unpacking, the content decides;
-//! - a whiteout is written only if the parent has the name.
+//! - a whiteout is written only if the parent has the name;
+//! - an opaque directory over one of the parent is compared with it: what is gone gets a whiteout each, so that
+//!   the layer, put over another parent, removes only what it has seen.
 //!
-//! An opaque directory is written as such only if the parent has a directory there: overlayfs marks every
-//! new directory. The order is that of names within each directory, a directory before what is in it.
+//! A layer without a parent says what it says of any: its whiteouts and opaque marks were put there on purpose, by
+//! a diff, and all are kept. The order is that of names within each directory, a directory before what is in it.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -83,12 +85,12 @@ pub(crate) struct DiffContext<'a> {
     pub(crate) flavour: Flavour,
 }
 
-/// What the upper root is.
+/// What an upper directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UpperForm {
     /// Overlayfs's upper directory: the changes.
     Changes,
-    /// A whole tree: what it lacks is deleted.
+    /// A whole directory: what it lacks is deleted.
     Whole,
 }
 
@@ -96,6 +98,7 @@ pub(crate) enum UpperForm {
 struct Level {
     upper: OwnedFd,
     base: Option<OwnedFd>,
+    form: UpperForm,
     names: std::vec::IntoIter<Name>,
     /// The length of the path of this directory in `path`.
     path: usize,
@@ -148,7 +151,7 @@ impl<W: Write> Walk<'_, W> {
             Some(base) => Some(tree::open_directory(base, c".").map_err(|e| self.failed("open", e))?),
             None => None,
         };
-        self.enter(upper, base, None)?;
+        self.enter(upper, base, None, self.context.form)?;
         while let Some(level) = self.levels.last_mut() {
             self.path.truncate(level.path);
             match level.names.next() {
@@ -177,10 +180,16 @@ impl<W: Write> Walk<'_, W> {
         Ok(())
     }
 
-    fn enter(&mut self, upper: OwnedFd, base: Option<OwnedFd>, unwritten: Option<Stat>) -> Result<()> {
+    fn enter(
+        &mut self,
+        upper: OwnedFd,
+        base: Option<OwnedFd>,
+        unwritten: Option<Stat>,
+        form: UpperForm,
+    ) -> Result<()> {
         let listed = tree::list(&upper).map_err(|e| self.failed("list", e))?;
         let mut names: Vec<Name> = listed.into_iter().map(|(name, _)| Name::Present(name)).collect();
-        if let (UpperForm::Whole, Some(base)) = (self.context.form, &base) {
+        if let (UpperForm::Whole, Some(base)) = (form, &base) {
             let present: std::collections::HashSet<CString> =
                 names.iter().map(|name| name.as_cstring().clone()).collect();
             let below = tree::list(base).map_err(|e| self.failed("list", e))?;
@@ -188,7 +197,8 @@ impl<W: Write> Walk<'_, W> {
             names.extend(deleted.map(Name::Deleted));
             names.sort_by(|a, b| a.as_cstring().cmp(b.as_cstring()));
         }
-        self.levels.push(Level { upper, base, names: names.into_iter(), path: self.path.len(), unwritten });
+        let (names, path) = (names.into_iter(), self.path.len());
+        self.levels.push(Level { upper, base, form, names, path, unwritten });
         Ok(())
     }
 
@@ -211,7 +221,7 @@ impl<W: Write> Walk<'_, W> {
         let stat = stat.map_err(|e| self.failed("stat", e))?;
         let below = below.map_err(|e| self.failed("stat", e))?;
         if tree::is_whiteout(&stat) {
-            if below.is_some() {
+            if below.is_some() || self.stands_alone() {
                 self.path.truncate(directory_path);
                 self.whiteout(name.to_bytes())?;
             }
@@ -228,27 +238,32 @@ impl<W: Write> Walk<'_, W> {
     fn directory(&mut self, name: &CString, stat: &Stat, below: Option<&Stat>) -> Result<()> {
         let Some(level) = self.levels.last() else { return Ok(()) };
         let upper = tree::open_directory(&level.upper, name).map_err(|e| self.failed("open", e))?;
-        let covers = below.is_some_and(|below| kind_of(below) == FileType::Directory);
-        if !covers {
+        let covers = below.filter(|below| kind_of(below) == FileType::Directory);
+        let opaque = has_attribute(upper.as_fd(), self.context.flavour.opaque_attribute());
+        let form = if opaque { UpperForm::Whole } else { level.form };
+        let Some(below) = covers else {
             self.write_parents()?;
             self.header(EntryKind::Directory, stat, Some(upper.as_fd()))?;
-            return self.enter(upper, None, None);
-        }
+            if opaque && self.stands_alone() {
+                self.mark(OPAQUE)?;
+            }
+            return self.enter(upper, None, None, form);
+        };
         if has_attribute(upper.as_fd(), self.context.flavour.redirect_attribute()) {
             return Err(self.unsupported("it was renamed by overlayfs"));
         }
-        let opaque = has_attribute(upper.as_fd(), self.context.flavour.opaque_attribute());
-        let changed = below.is_none_or(|below| !same_inode_metadata(stat, below));
-        if changed || opaque {
+        let changed = !same_inode_metadata(stat, below);
+        if changed {
             self.write_parents()?;
             self.header(EntryKind::Directory, stat, Some(upper.as_fd()))?;
         }
-        if opaque {
-            self.mark(OPAQUE)?;
-            return self.enter(upper, None, None);
-        }
         let base = level_base(self.levels.last(), name).map_err(|e| self.failed("open", e))?;
-        self.enter(upper, base, (!changed).then_some(*stat))
+        self.enter(upper, base, (!changed).then_some(*stat), form)
+    }
+
+    /// Tells whether the layer is meant for any parent: there is none to compare it with.
+    fn stands_alone(&self) -> bool {
+        self.context.base.is_none()
     }
 
     fn leaf(&mut self, name: &CString, stat: &Stat, below: Option<&Stat>) -> Result<()> {

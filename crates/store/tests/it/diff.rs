@@ -26,7 +26,7 @@ fn only_changes_and_the_directories_above_them() {
         // Copied up and as before: nothing to record.
         fs::write(root.join("touched/tmp"), "").unwrap();
         fs::remove_file(root.join("touched/tmp")).unwrap();
-        // A directory made anew in place of another.
+        // A directory made anew in place of another: what is gone is said, file by file.
         fs::remove_dir_all(root.join("etc/conf")).unwrap();
         fs::create_dir(root.join("etc/conf")).unwrap();
         fs::write(root.join("etc/conf/y"), "new y").unwrap();
@@ -39,7 +39,7 @@ fn only_changes_and_the_directories_above_them() {
         [
             "etc/",
             "etc/conf/",
-            "etc/conf/.wh..wh..opq",
+            "etc/conf/.wh.x",
             "etc/conf/y",
             ".wh.gone",
             "opt/",

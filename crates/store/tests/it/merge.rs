@@ -115,3 +115,51 @@ fn diffs_of_related_and_unrelated_trees() {
     let applied = snapshots.merge(&[a, computed], &info, &scratch.lease).unwrap().unwrap();
     assert_eq!(scratch.tree(applied), scratch.tree(unrelated));
 }
+
+#[test]
+fn a_diff_that_only_deletes_is_kept_whole() {
+    if !can_mount("a_diff_that_only_deletes_is_kept_whole") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let snapshots = scratch.store.snapshots();
+    let info = CommitInfo::default();
+    let a = scratch.commit(None, |root| {
+        fs::create_dir(root.join("d")).unwrap();
+        fs::write(root.join("d/1"), "1").unwrap();
+        fs::write(root.join("2"), "2").unwrap();
+    });
+    let emptied = snapshots.diff(Some(a), None, &info, &scratch.lease).unwrap().unwrap();
+    // Nothing below it has these names, and it still says that they are to go.
+    assert_eq!(tar_names(&scratch.diff(emptied)), [".wh.2", ".wh.d"]);
+    let other = scratch.commit(None, |root| fs::write(root.join("3"), "3").unwrap());
+    let merged = snapshots.merge(&[a, other, emptied], &info, &scratch.lease).unwrap().unwrap();
+    assert_eq!(names(&scratch.tree(merged)), ["3"]);
+    assert_eq!(scratch.diff(merged), scratch.diff(emptied));
+}
+
+#[test]
+fn a_directory_made_anew_removes_what_it_has_seen() {
+    if !can_mount("a_directory_made_anew_removes_what_it_has_seen") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let snapshots = scratch.store.snapshots();
+    let old = |root: &std::path::Path| {
+        fs::create_dir_all(root.join("d/sub")).unwrap();
+        fs::write(root.join("d/seen"), "seen").unwrap();
+    };
+    let base = scratch.commit(None, old);
+    let anew = scratch.commit(Some(base), |root| {
+        fs::remove_dir_all(root.join("d")).unwrap();
+        fs::create_dir(root.join("d")).unwrap();
+        fs::write(root.join("d/new"), "new").unwrap();
+    });
+    let other = scratch.commit(None, |root| {
+        old(root);
+        fs::write(root.join("d/unseen"), "unseen").unwrap();
+        fs::write(root.join("d/sub/unseen"), "unseen").unwrap();
+    });
+    let merged = snapshots.reparent(anew, Some(other), &CommitInfo::default(), &scratch.lease).unwrap();
+    assert_eq!(names(&scratch.tree(merged)), ["d", "d/new", "d/unseen"]);
+}
