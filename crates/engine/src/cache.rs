@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use slipway_model::Digest;
-use slipway_solver::{CacheStore, CachedKey, Fetch, KeyLookup, SaveRecord, VertexKeys};
+use slipway_solver::{CacheStore, CachedKey, Fetch, KeyLookup, SaveRecord, Stored, VertexKeys};
 use slipway_store::{CacheRecord, CacheTable, SnapshotId};
 
 use crate::job::Job;
@@ -18,10 +18,15 @@ pub(crate) struct StoredCache {
     job: Arc<Job>,
 }
 
-/// Reads the trees of a record.
-pub(crate) fn stored_trees(record: &CacheRecord) -> Option<Vec<Tree>> {
+/// Reads the trees of a record, by output; those that a cache had not are `None`.
+pub(crate) fn stored_trees(record: &CacheRecord) -> Option<Stored<VertexOperation>> {
     let records: Vec<TreeRecord> = serde_json::from_slice(&record.payload).ok()?;
-    records.into_iter().map(|record| Tree::try_from(record).ok()).collect()
+    records.iter().map(|record| record.tree().ok()).collect()
+}
+
+/// Tells whether a result has all outputs that are `used`.
+pub(crate) fn has_all<T>(outputs: &[Option<T>], used: &[usize]) -> bool {
+    used.iter().all(|index| outputs.get(*index).is_some_and(Option::is_some))
 }
 
 impl StoredCache {
@@ -29,10 +34,15 @@ impl StoredCache {
         Self { table, job }
     }
 
+    /// Returns the stored trees.
+    fn stored(&self, canonical: &Digest, used: &[usize]) -> Option<Stored<VertexOperation>> {
+        stored_trees(&self.table.record(canonical).ok()??).filter(|trees| has_all(trees, used))
+    }
+
     /// Returns the stored trees, held by the lease, and layers of theirs that may be gone.
-    fn held(&self, canonical: &Digest) -> Option<(Vec<Tree>, Vec<Digest>)> {
-        let trees = stored_trees(&self.table.record(canonical).ok()??)?;
-        let snapshots: Vec<SnapshotId> = trees.iter().filter_map(Tree::snapshot).collect();
+    fn held(&self, canonical: &Digest, used: &[usize]) -> Option<(Stored<VertexOperation>, Vec<Digest>)> {
+        let trees = self.stored(canonical, used)?;
+        let snapshots: Vec<SnapshotId> = trees.iter().flatten().filter_map(Tree::snapshot).collect();
         // Between the look-up and now another process may have removed it.
         let held = self.job.lease.hold_snapshots(&snapshots).ok()?;
         held.then(|| (trees, self.job.remote.doubtful(&self.job, &snapshots)))
@@ -40,11 +50,10 @@ impl StoredCache {
 }
 
 impl CacheStore<VertexOperation> for StoredCache {
-    fn lookup(&self, key: &Digest) -> Option<CachedKey> {
+    fn lookup(&self, key: &Digest, used: &[usize]) -> Option<CachedKey> {
         let local = self.table.canonical(&[*key]).ok()?;
         let canonical = local.or_else(|| self.job.remote.lookup(key))?;
-        let loadable =
-            matches!(self.table.record(&canonical), Ok(Some(_))) || self.job.remote.has(&canonical);
+        let loadable = self.stored(&canonical, used).is_some() || self.job.remote.has(&canonical, used);
         Some(KeyLookup { canonical, loadable })
     }
 
@@ -54,13 +63,13 @@ impl CacheStore<VertexOperation> for StoredCache {
         }
     }
 
-    fn load(&self, _: &VertexOperation, canonical: &Digest) -> Option<Vec<Tree>> {
-        self.held(canonical).filter(|(_, doubtful)| doubtful.is_empty()).map(|(trees, _)| trees)
+    fn load(&self, canonical: &Digest, used: &[usize]) -> Option<Stored<VertexOperation>> {
+        self.held(canonical, used).filter(|(_, doubtful)| doubtful.is_empty()).map(|(trees, _)| trees)
     }
 
-    fn fetch<'a>(&'a self, _: &'a VertexOperation, canonical: Digest) -> Option<Fetch<'a, VertexOperation>> {
-        let local = self.held(&canonical);
-        if local.is_none() && !self.job.remote.has(&canonical) {
+    fn fetch<'a>(&'a self, canonical: Digest, used: &'a [usize]) -> Option<Fetch<'a, VertexOperation>> {
+        let local = self.held(&canonical, used);
+        if local.is_none() && !self.job.remote.has(&canonical, used) {
             return None;
         }
         Some(Box::pin(async move {
@@ -70,7 +79,7 @@ impl CacheStore<VertexOperation> for StoredCache {
             {
                 return Some(trees);
             }
-            remote.fetch(job, &canonical).await
+            remote.fetch(job, &canonical, used).await
         }))
     }
 

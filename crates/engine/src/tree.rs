@@ -22,6 +22,8 @@ pub(crate) enum Tree {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum TreeRecord {
+    /// Not kept: a cache had other outputs of the step, and not this one.
+    Absent,
     Empty,
     /// The id, as text.
     Snapshot(String),
@@ -46,13 +48,13 @@ impl Tree {
     }
 }
 
-impl TryFrom<TreeRecord> for Tree {
-    type Error = slipway_store::ParseSnapshotIdError;
-
-    fn try_from(record: TreeRecord) -> Result<Self, Self::Error> {
-        Ok(match record {
-            TreeRecord::Empty => Self::Empty,
-            TreeRecord::Snapshot(id) => Self::Snapshot(id.parse()?),
+impl TreeRecord {
+    /// Returns the tree, if it was kept.
+    pub(crate) fn tree(&self) -> Result<Option<Tree>, slipway_store::ParseSnapshotIdError> {
+        Ok(match self {
+            Self::Absent => None,
+            Self::Empty => Some(Tree::Empty),
+            Self::Snapshot(id) => Some(Tree::Snapshot(id.parse()?)),
         })
     }
 }

@@ -39,18 +39,18 @@ pub trait Operation: Send + Sync + 'static {
 
 /// What is remembered across runs and shared by processes. Calls are short and may block for microseconds.
 pub trait CacheStore<O: Operation>: Send + Sync {
-    /// Finds the canonical key that `key` stands for.
-    fn lookup(&self, key: &Digest) -> Option<CachedKey>;
+    /// Finds the canonical key that `key` stands for; it is loadable if all outputs `used` are stored.
+    fn lookup(&self, key: &Digest, used: &[usize]) -> Option<CachedKey>;
 
     /// Makes `alias` stand for `canonical`.
     fn link(&self, alias: &Digest, canonical: &Digest);
 
-    /// Returns the stored outputs, or `None` if they cannot be used any more.
-    fn load(&self, operation: &O, canonical: &Digest) -> Option<Vec<O::Output>>;
+    /// Returns the stored outputs, or `None` if one of those `used` is not there any more.
+    fn load(&self, canonical: &Digest, used: &[usize]) -> Option<Stored<O>>;
 
     /// Gets outputs that [`load`](Self::load) did not give, if that takes longer; `None`: there is no way.
-    fn fetch<'a>(&'a self, operation: &'a O, canonical: Digest) -> Option<Fetch<'a, O>> {
-        let _ = (operation, canonical);
+    fn fetch<'a>(&'a self, canonical: Digest, used: &'a [usize]) -> Option<Fetch<'a, O>> {
+        let _ = (canonical, used);
         None
     }
 
@@ -66,15 +66,19 @@ pub trait CacheStore<O: Operation>: Send + Sync {
 /// A canonical key, and whether a result is stored under it.
 pub type CachedKey = KeyLookup;
 
+/// The outputs of a result, by index; a cache need not have those that nobody uses.
+pub type Stored<O> = Vec<Option<<O as Operation>::Output>>;
+
 /// Outputs that are on their way; `None` if they turn out not to be usable.
-pub type Fetch<'a, O> = BoxFuture<'a, Option<Vec<<O as Operation>::Output>>>;
+pub type Fetch<'a, O> = BoxFuture<'a, Option<Stored<O>>>;
 
 /// A result to store.
 #[derive(Debug)]
 pub struct SaveRecord<'a, O: Operation> {
     pub canonical: Digest,
     pub aliases: &'a [Digest],
-    pub outputs: &'a [O::Output],
+    /// All outputs: what is stored was executed.
+    pub outputs: Vec<O::Output>,
 }
 
 /// Is told what happens to vertices, for display.
@@ -103,7 +107,7 @@ pub struct SolveError<E> {
 enum Done<O: Operation> {
     Event(Event),
     Executed(VertexId, Vec<O::Output>),
-    Fetched(VertexId, Option<Vec<O::Output>>),
+    Fetched(VertexId, Option<Stored<O>>),
     Failed(SolveError<O::Error>),
 }
 
@@ -118,8 +122,10 @@ pub async fn solve<O: Operation>(
     cache: &dyn CacheStore<O>,
     observer: &dyn Observer<O>,
 ) -> Result<Vec<O::Output>, Vec<SolveError<O::Error>>> {
+    let used = graph.used_outputs(wanted);
     let mut driver = Driver {
         graph,
+        used: &used,
         cache,
         observer,
         machine: Machine::new(graph),
@@ -147,10 +153,12 @@ pub async fn solve<O: Operation>(
 
 struct Driver<'a, O: Operation> {
     graph: &'a Graph<O>,
+    /// By vertex.
+    used: &'a [Vec<usize>],
     cache: &'a dyn CacheStore<O>,
     observer: &'a dyn Observer<O>,
     machine: Machine,
-    outputs: Vec<Option<Vec<O::Output>>>,
+    outputs: Vec<Option<Stored<O>>>,
     /// Keys and contents that are being found out.
     keying: FuturesUnordered<BoxFuture<'a, Done<O>>>,
     /// Results that are being made or fetched.
@@ -177,7 +185,7 @@ impl<O: Operation> Driver<'_, O> {
         match done {
             Done::Event(event) => self.feed(event),
             Done::Executed(vertex, outputs) => {
-                self.outputs[vertex.0] = Some(outputs);
+                self.outputs[vertex.0] = Some(outputs.into_iter().map(Some).collect());
                 self.observer.completed(vertex, self.graph.operation(vertex));
                 self.feed(Event::Executed(vertex));
             }
@@ -220,7 +228,8 @@ impl<O: Operation> Driver<'_, O> {
 
     fn output(&self, input: Input) -> O::Output {
         let outputs = self.outputs[input.vertex.0].as_ref().expect("the machine said the vertex is done");
-        outputs.get(input.index).or(outputs.first()).cloned().expect("an operation has an output")
+        let output = outputs.get(input.index).or(outputs.first()).cloned().flatten();
+        output.expect("an operation gives, and a cache has, the outputs that are used")
     }
 
     /// Performs actions until only those remain that wait for an operation.
@@ -228,7 +237,9 @@ impl<O: Operation> Driver<'_, O> {
         let mut pending = actions;
         while let Some(action) = pending.pop() {
             let event = match action {
-                Action::Lookup(vertex, key) => Some(Event::LookedUp(vertex, self.cache.lookup(&key))),
+                Action::Lookup(vertex, key) => {
+                    Some(Event::LookedUp(vertex, self.cache.lookup(&key, &self.used[vertex.0])))
+                }
                 Action::Load(vertex, canonical) => self.load(vertex, canonical),
                 Action::Link { alias, canonical } => {
                     self.cache.link(&alias, &canonical);
@@ -239,7 +250,7 @@ impl<O: Operation> Driver<'_, O> {
                     None
                 }
                 Action::Save { vertex, canonical, aliases } => {
-                    let outputs = self.outputs[vertex.0].as_deref().unwrap_or_default();
+                    let outputs = self.outputs[vertex.0].iter().flatten().flatten().cloned().collect();
                     let record = SaveRecord { canonical, aliases: &aliases, outputs };
                     self.cache.save(self.graph.operation(vertex), record);
                     None
@@ -257,10 +268,10 @@ impl<O: Operation> Driver<'_, O> {
 
     /// Loads a result, at once or in a while.
     fn load(&mut self, vertex: VertexId, canonical: Digest) -> Option<Event> {
-        let operation = self.graph.operation(vertex).as_ref();
-        let loaded = self.cache.load(operation, &canonical);
+        let used = &self.used[vertex.0];
+        let loaded = self.cache.load(&canonical, used);
         if loaded.is_none()
-            && let Some(fetch) = self.cache.fetch(operation, canonical)
+            && let Some(fetch) = self.cache.fetch(canonical, used)
         {
             self.executing.push(Box::pin(async move { Done::Fetched(vertex, fetch.await) }));
             return None;

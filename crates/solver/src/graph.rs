@@ -1,6 +1,6 @@
 //! The merged build graph: vertices by digest, each once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use slipway_model::Digest;
@@ -85,6 +85,15 @@ impl<O> Graph<O> {
     /// Lists what the vertices do.
     pub fn operations(&self) -> impl Iterator<Item = &Arc<O>> {
         self.nodes.iter().map(|node| &node.operation)
+    }
+
+    /// Lists, for each vertex, the outputs that others or `wanted` use, in order.
+    pub(crate) fn used_outputs(&self, wanted: &[Input]) -> Vec<Vec<usize>> {
+        let mut used = vec![BTreeSet::new(); self.nodes.len()];
+        for input in self.nodes.iter().flat_map(|node| &node.inputs).chain(wanted) {
+            used[input.vertex.0].insert(input.index);
+        }
+        used.into_iter().map(|indices| indices.into_iter().collect()).collect()
     }
 
     /// Counts the vertices.

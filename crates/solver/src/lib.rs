@@ -19,6 +19,9 @@
 //! not depend on what happened before or where: machines that build the same come to the same keys, and what one
 //! has exported the other finds.
 //!
+//! A result has one output for each place that an operation writes to, and a cache may have some of them only: it is
+//! used if it has those that somebody in the graph uses.
+//!
 //! # Invariants
 //!
 //! 1. A vertex executes at most once in a solve, and only if its result is needed and not in the cache.
@@ -32,6 +35,6 @@ mod driver;
 mod graph;
 mod machine;
 
-pub use driver::{CacheStore, CachedKey, Fetch, Observer, Operation, SaveRecord, SolveError, solve};
+pub use driver::{CacheStore, CachedKey, Fetch, Observer, Operation, SaveRecord, SolveError, Stored, solve};
 pub use graph::{Graph, Input, VertexId};
 pub use machine::{Action, CacheMap, Event, InputCacheMap, KeyLookup, Machine, VertexKeys};

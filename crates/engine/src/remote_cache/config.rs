@@ -104,9 +104,48 @@ pub(crate) struct OwnRecord {
     /// Other keys that lead to the record.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) keys: Vec<Digest>,
-    /// All outputs of the step, each the top of a chain of layers, or `null` for no files; if it has a result.
+    /// All outputs of the step, if it has a result.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) outputs: Option<Vec<Option<usize>>>,
+    pub(crate) outputs: Option<Vec<Top>>,
+}
+
+/// An output of a step, as the top of a chain of layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Option<i64>", into = "Option<i64>")]
+pub(crate) enum Top {
+    /// The cache has it not; -1.
+    Absent,
+    /// No files; `null`.
+    Empty,
+    Layer(usize),
+}
+
+impl From<Option<i64>> for Top {
+    fn from(index: Option<i64>) -> Self {
+        match index {
+            None => Self::Empty,
+            Some(index) => usize::try_from(index).map_or(Self::Absent, Self::Layer),
+        }
+    }
+}
+
+impl From<Top> for Option<i64> {
+    fn from(top: Top) -> Self {
+        match top {
+            Top::Absent => Some(-1),
+            Top::Empty => None,
+            Top::Layer(index) => Some(index as i64),
+        }
+    }
+}
+
+impl Top {
+    pub(crate) fn layer(self) -> Option<usize> {
+        match self {
+            Self::Layer(index) => Some(index),
+            Self::Absent | Self::Empty => None,
+        }
+    }
 }
 
 fn is_zero(number: &i64) -> bool {
@@ -128,7 +167,16 @@ pub(crate) struct Layer {
 pub(crate) struct Record {
     /// Keys that lead here, besides the canonical one.
     pub(crate) keys: Vec<Digest>,
-    pub(crate) outputs: Option<Vec<Option<usize>>>,
+    /// By index; `None` is one that the cache has not.
+    pub(crate) outputs: Vec<Option<Output>>,
+}
+
+/// An output that can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Empty,
+    /// The top of a chain of layers.
+    Layer(usize),
 }
 
 /// A config that was checked: every index leads somewhere, every chain ends.
@@ -152,10 +200,14 @@ impl CacheConfig {
             self.check_indices(position, record)?;
             let Some(own) = &record.slipway else { continue };
             let Ok(canonical) = record.digest.parse::<Digest>() else { continue };
-            let all = |outputs: &&Vec<Option<usize>>| outputs.iter().flatten().all(|top| usable[*top]);
+            let output = |top: &Top| match top {
+                Top::Empty => Some(Output::Empty),
+                Top::Layer(top) if usable[*top] => Some(Output::Layer(*top)),
+                Top::Layer(_) | Top::Absent => None,
+            };
             let checked = Record {
                 keys: own.keys.iter().take(MAX_KEYS).copied().collect(),
-                outputs: own.outputs.as_ref().filter(all).cloned(),
+                outputs: own.outputs.iter().flatten().map(output).collect(),
             };
             records.entry(canonical).or_insert(checked);
         }
@@ -185,8 +237,8 @@ impl CacheConfig {
         if let Some(input) = record.inputs.iter().flatten().find(|input| !known(input.link)) {
             return Err(format!("record {position} refers to record {}", input.link));
         }
-        let outputs = record.slipway.iter().flat_map(|own| own.outputs.iter().flatten().flatten());
-        match outputs.copied().find(|top| *top >= self.layers.len()) {
+        let outputs = record.slipway.iter().flat_map(|own| own.outputs.iter().flatten());
+        match outputs.filter_map(|top| top.layer()).find(|top| *top >= self.layers.len()) {
             Some(top) => Err(format!("record {position} refers to layer {top}")),
             None => Ok(()),
         }
@@ -276,8 +328,10 @@ mod tests {
     }
 
     fn record(name: &str, top: usize) -> CacheRecord {
-        let own =
-            OwnRecord { keys: vec![Digest::of(format!("alias of {name}"))], outputs: Some(vec![Some(top)]) };
+        let own = OwnRecord {
+            keys: vec![Digest::of(format!("alias of {name}"))],
+            outputs: Some(vec![Top::Layer(top)]),
+        };
         CacheRecord {
             layers: vec![CacheResult { layer: top as i64, created_at: "2024-01-01T00:00:00Z".to_owned() }],
             digest: Digest::of(name).to_string(),
@@ -303,7 +357,20 @@ mod tests {
         let checked = config.check(&blobs(&["a", "b"])).unwrap();
         let chain: Vec<Digest> = checked.chain(1).iter().map(|layer| layer.diff_id).collect();
         assert_eq!(chain, [Digest::of("a.tar"), Digest::of("b.tar")]);
-        assert_eq!(checked.records[&Digest::of("b")].outputs, Some(vec![Some(1)]));
+        assert_eq!(checked.records[&Digest::of("b")].outputs, [Some(Output::Layer(1))]);
+    }
+
+    #[test]
+    fn outputs_that_are_not_there_and_those_without_files_are_told_apart() {
+        let mut some = record("a", 0);
+        some.slipway.as_mut().unwrap().outputs = Some(vec![Top::Absent, Top::Empty, Top::Layer(0)]);
+        let config = CacheConfig { layers: vec![layer("a", -1)], records: vec![some] };
+        let json = serde_json::to_value(&config).unwrap();
+        assert_eq!(json["records"][0]["slipway"]["outputs"], serde_json::json!([-1, null, 0]));
+        assert_eq!(serde_json::from_value::<CacheConfig>(json).unwrap(), config);
+        let checked = config.check(&blobs(&["a"])).unwrap();
+        let outputs = &checked.records[&Digest::of("a")].outputs;
+        assert_eq!(outputs, &[None, Some(Output::Empty), Some(Output::Layer(0))]);
     }
 
     #[test]
@@ -321,14 +388,14 @@ mod tests {
         let layers = vec![layer("a", -1), layer("b", 0)];
         let config = CacheConfig { layers, records: vec![record("a", 0), record("b", 1)] };
         let checked = config.check(&blobs(&["b"])).unwrap();
-        assert!(checked.records.values().all(|record| record.outputs.is_none() && record.keys.len() == 1));
+        assert!(checked.records.values().all(|record| record.outputs == [None] && record.keys.len() == 1));
         let checked = config.check(&blobs(&["a"])).unwrap();
-        assert!(checked.records[&Digest::of("a")].outputs.is_some());
-        assert!(checked.records[&Digest::of("b")].outputs.is_none());
+        assert_eq!(checked.records[&Digest::of("a")].outputs, [Some(Output::Layer(0))]);
+        assert_eq!(checked.records[&Digest::of("b")].outputs, [None]);
         // What is no layer is not used as one.
         let mut wrong = blobs(&["a", "b"]);
         wrong.values_mut().for_each(|blob| blob.media_type = "application/json".to_owned());
-        assert!(config.check(&wrong).unwrap().records.values().all(|record| record.outputs.is_none()));
+        assert!(config.check(&wrong).unwrap().records.values().all(|record| record.outputs == [None]));
     }
 
     #[test]
@@ -342,7 +409,7 @@ mod tests {
         configs[3].layers[0].parent = -2;
         configs[4].records[0].layers[0].layer = 2;
         configs[5].records[0].inputs = vec![vec![CacheInput { selector: String::new(), link: -1 }]];
-        configs[6].records[0].slipway.as_mut().unwrap().outputs = Some(vec![Some(9)]);
+        configs[6].records[0].slipway.as_mut().unwrap().outputs = Some(vec![Top::Layer(9)]);
         configs[7].records[0].chains = vec![ChainedResult { layers: vec![5], created_at: String::new() }];
         for config in configs {
             config.check(&blobs(&["a", "b"])).unwrap_err();

@@ -10,7 +10,7 @@ use slipway_model::{Descriptor, Diagnostic, Digest};
 use slipway_store::{SnapshotId, chain_id};
 
 use super::config::{
-    CONFIG_TYPE, CacheConfig, CacheInput, CacheRecord, CacheResult, Layer, MAX_KEYS, OwnRecord,
+    self, CONFIG_TYPE, CacheConfig, CacheInput, CacheRecord, CacheResult, Layer, MAX_KEYS, OwnRecord, Top,
 };
 use super::layers::{Format, LayerTable, of_snapshots, time};
 use super::options::{ExportTo, Mode};
@@ -29,7 +29,8 @@ pub(super) struct Entry {
     pub(super) keys: BTreeSet<Digest>,
     /// Canonical keys of the inputs; `None` is a directory of the client.
     pub(super) inputs: Vec<Option<Digest>>,
-    pub(super) outputs: Option<Vec<Output>>,
+    /// Of the result, by index; `None` is one that is not there.
+    pub(super) outputs: Vec<Option<Output>>,
 }
 
 /// An output of a step.
@@ -86,7 +87,7 @@ async fn export_one(
     let chains = of_snapshots(job, wanted, format, step.digest()).await?;
     let result_chains: HashSet<Digest> =
         results.iter().filter_map(|id| chains.get(id)).flat_map(|chain| chain_ids(chain)).collect();
-    let keep = |output: &Output| match output {
+    let keep = |output: &&Output| match output {
         _ if to.mode == Mode::Max => true,
         Output::Empty => true,
         Output::Snapshot(id) => in_results.snapshots.contains(id),
@@ -97,15 +98,13 @@ async fn export_one(
     let positions: HashMap<Digest, usize> =
         entries.iter().enumerate().map(|(position, entry)| (entry.canonical, position)).collect();
     for entry in &entries {
-        let outputs = entry.outputs.as_ref().filter(|outputs| outputs.iter().all(keep));
-        let tops = outputs.map(|outputs| {
-            let top = |output: &Output| match output {
-                Output::Empty => None,
-                Output::Snapshot(id) => chains.get(id).and_then(|chain| layers.add(chain)),
-                Output::Imported(chain) => layers.add(chain),
-            };
-            outputs.iter().map(top).collect::<Vec<_>>()
-        });
+        let top = |output: &Option<Output>| match output.as_ref().filter(keep) {
+            None => Top::Absent,
+            Some(Output::Empty) => Top::Empty,
+            Some(Output::Snapshot(id)) => top(chains.get(id).and_then(|chain| layers.add(chain))),
+            Some(Output::Imported(chain)) => top(layers.add(chain)),
+        };
+        let tops = entry.outputs.iter().map(top).collect();
         config.records.push(record(entry, tops, &positions, &|top| layers.get(top).created));
     }
     drop(preparing);
@@ -124,10 +123,15 @@ async fn export_one(
     target::Parts::new(to, layers.blobs(), config)?.write(job, to, step).await.map(Some)
 }
 
+/// What a chain of layers is in the config; one without layers is empty.
+fn top(position: Option<usize>) -> Top {
+    position.map_or(Top::Empty, Top::Layer)
+}
+
 /// Makes a record of the config.
 pub(super) fn record(
     entry: &Entry,
-    tops: Option<Vec<Option<usize>>>,
+    tops: Vec<Top>,
     positions: &HashMap<Digest, usize>,
     created: &dyn Fn(usize) -> Option<std::time::SystemTime>,
 ) -> CacheRecord {
@@ -140,14 +144,15 @@ pub(super) fn record(
         })
         .collect();
     // BuildKit knows one result of a record; that of a step is its first output.
-    let first = tops.as_ref().and_then(|tops| tops.first().copied().flatten());
+    let first = tops.iter().find_map(|top| top.layer());
+    let outputs = Some(tops).filter(|tops| tops.iter().any(|top| *top != Top::Absent));
     let result = first.map(|top| CacheResult { layer: top as i64, created_at: time(created(top)) });
     CacheRecord {
         layers: result.into_iter().collect(),
         chains: Vec::new(),
         digest: entry.canonical.to_string(),
         inputs: inputs.unwrap_or_default(),
-        slipway: Some(OwnRecord { keys: entry.keys.iter().copied().collect(), outputs: tops }),
+        slipway: Some(OwnRecord { keys: entry.keys.iter().copied().collect(), outputs }),
     }
 }
 
@@ -190,50 +195,48 @@ impl Used {
             canonical: keys.canonical,
             keys: keys.content.into_iter().chain(Some(keys.definition).filter(|_| portable)).collect(),
             inputs: inputs.iter().map(|input| Some(input.keys.canonical).filter(|_| !input.local)).collect(),
-            outputs: None,
+            outputs: Vec::new(),
         })
     }
 }
 
 /// Finds a result in the local state, or in an import.
-fn outputs(job: &Job, canonical: &Digest) -> Result<Option<Vec<Output>>, Diagnostic> {
+fn outputs(job: &Job, canonical: &Digest) -> Result<Vec<Option<Output>>, Diagnostic> {
     let record = job.engine.store.cache().acquire(canonical, &job.lease).diagnose()?;
     if let Some(trees) = record.and_then(|record| stored_trees(&record)) {
-        let output = |tree| match tree {
+        let output = |tree: Option<Tree>| match tree? {
             Tree::Empty => Some(Output::Empty),
             Tree::Snapshot(id) => Some(Output::Snapshot(id)),
             Tree::Local(_) => None,
         };
         return Ok(trees.into_iter().map(output).collect());
     }
-    let imported = job.remote.imports().iter().find_map(|import| {
-        let output = |top: &Option<usize>| match top {
-            None => Output::Empty,
-            Some(top) => Output::Imported(import.chain(*top).into_iter().cloned().collect()),
-        };
-        Some(import.outputs(canonical)?.iter().map(output).collect())
-    });
-    Ok(imported)
+    let imported = job.remote.imports().iter().map(|import| (import, import.outputs(canonical)));
+    let Some((import, found)) = imported.into_iter().find(|(_, outputs)| !outputs.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let output = |output: config::Output| match output {
+        config::Output::Empty => Output::Empty,
+        config::Output::Layer(top) => Output::Imported(import.chain(top).into_iter().cloned().collect()),
+    };
+    Ok(found.iter().map(|found| found.map(output)).collect())
 }
 
-/// Leaves out results whose layers are gone from where they were.
+/// Leaves out outputs whose layers are gone from where they were.
 async fn keep_available(job: &Job, entries: &mut [Entry]) {
-    for entry in entries {
-        let mut blobs = Vec::new();
-        for output in entry.outputs.iter().flatten() {
-            match output {
-                Output::Empty => {}
-                Output::Snapshot(id) => blobs.extend(job.remote.doubtful(job, &[*id])),
-                Output::Imported(chain) => blobs.extend(chain.iter().map(|layer| layer.descriptor.digest)),
-            }
-        }
+    for output in entries.iter_mut().flat_map(|entry| &mut entry.outputs) {
+        let blobs: Vec<Digest> = match output {
+            None | Some(Output::Empty) => continue,
+            Some(Output::Snapshot(id)) => job.remote.doubtful(job, &[*id]),
+            Some(Output::Imported(chain)) => chain.iter().map(|layer| layer.descriptor.digest).collect(),
+        };
         for blob in &blobs {
             if let Some(source) = job.remote.source_of(blob) {
                 job.blobs.remember(blob, source);
             }
         }
         if !job.remote.all_available(job, blobs).await {
-            entry.outputs = None;
+            *output = None;
         }
     }
 }

@@ -9,7 +9,7 @@ use slipway_model::{
 };
 use slipway_registry::{Access, Client};
 
-use super::config::{self, CacheConfig, CacheLayer, Checked, Layer};
+use super::config::{self, CacheConfig, CacheLayer, Checked, Layer, Output};
 use super::options::ImportFrom;
 use crate::blobs::BlobSource;
 use crate::error::{Context as _, Explain as _};
@@ -54,9 +54,9 @@ impl Import {
         self.content.records.get(canonical).map(|record| record.keys.as_slice()).unwrap_or_default()
     }
 
-    /// The tops of the layers of all outputs.
-    pub(super) fn outputs(&self, canonical: &Digest) -> Option<&[Option<usize>]> {
-        self.content.records.get(canonical)?.outputs.as_deref()
+    /// The outputs of a result; none if there is no result.
+    pub(super) fn outputs(&self, canonical: &Digest) -> &[Option<Output>] {
+        self.content.records.get(canonical).map(|record| record.outputs.as_slice()).unwrap_or_default()
     }
 
     pub(super) fn has_blob(&self, blob: &Digest) -> bool {

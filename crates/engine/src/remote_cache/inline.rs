@@ -6,7 +6,7 @@ use base64::Engine as _;
 use slipway_model::{Diagnostic, Digest, ImageConfig};
 use slipway_store::{SnapshotId, chain_id};
 
-use super::config::{CacheRecord, INLINE};
+use super::config::{CacheRecord, INLINE, Top};
 use super::export::{Entry, Output, chain_ids, entries, record};
 use crate::exporters::assemble::Layer;
 use crate::job::Job;
@@ -38,26 +38,23 @@ fn records(job: &Job, chain: &[SnapshotId], layers: &[Layer]) -> Result<Vec<Cach
     for layer in layers {
         ids.push(chain_id(ids.last(), &layer.diff_id));
     }
-    // The position of a result in the image's layers; `None` if it is not there.
-    let position = |output: &Output| match output {
-        Output::Empty => Some(None),
-        Output::Snapshot(id) => chain.iter().position(|known| known == id).map(Some),
-        Output::Imported(chain) => {
-            let top = *chain_ids(chain).last()?;
-            ids.iter().position(|known| *known == top).map(Some)
+    // Where an output is in the image's layers.
+    let layer = |position: Option<usize>| position.map_or(Top::Absent, Top::Layer);
+    let top = |output: &Option<Output>| match output {
+        None => Top::Absent,
+        Some(Output::Empty) => Top::Empty,
+        Some(Output::Snapshot(id)) => layer(chain.iter().position(|known| known == id)),
+        Some(Output::Imported(chain)) => {
+            let top = chain_ids(chain).last().copied();
+            layer(ids.iter().position(|known| Some(*known) == top))
         }
     };
     let entries = entries(job)?;
-    let tops: HashMap<Digest, Vec<Option<usize>>> = entries
-        .iter()
-        .filter_map(|entry| {
-            let tops: Option<Vec<_>> = entry.outputs.as_ref()?.iter().map(position).collect();
-            Some((entry.canonical, tops?))
-        })
-        .collect();
+    let tops: HashMap<Digest, Vec<Top>> =
+        entries.iter().map(|entry| (entry.canonical, entry.outputs.iter().map(top).collect())).collect();
     // Of the steps of other platforms and stages, those that results here depend on.
     let by_key: HashMap<Digest, &Entry> = entries.iter().map(|entry| (entry.canonical, entry)).collect();
-    let has_layers = |tops: &Vec<Option<usize>>| tops.iter().any(Option::is_some);
+    let has_layers = |tops: &Vec<Top>| tops.iter().any(|top| top.layer().is_some());
     let mut queue: Vec<Digest> =
         tops.iter().filter(|(_, tops)| has_layers(tops)).map(|(canonical, _)| *canonical).collect();
     let mut needed = BTreeSet::new();
@@ -71,7 +68,6 @@ fn records(job: &Job, chain: &[SnapshotId], layers: &[Layer]) -> Result<Vec<Cach
     let kept: Vec<&Entry> = entries.iter().filter(|entry| needed.contains(&entry.canonical)).collect();
     let positions = kept.iter().enumerate().map(|(position, entry)| (entry.canonical, position)).collect();
     let created = |top: usize| layers.get(top).map(|layer| layer.created);
-    let records =
-        kept.iter().map(|entry| record(entry, tops.get(&entry.canonical).cloned(), &positions, &created));
-    Ok(records.collect())
+    let tops = |entry: &Entry| tops.get(&entry.canonical).cloned().unwrap_or_default();
+    Ok(kept.iter().map(|entry| record(entry, tops(entry), &positions, &created)).collect())
 }

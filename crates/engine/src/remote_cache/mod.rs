@@ -26,17 +26,19 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use slipway_model::llb::pb;
 use slipway_model::solve::CacheOptions;
-use slipway_model::{Descriptor, Diagnostic, Digest};
-use slipway_solver::VertexKeys;
+use slipway_model::{Diagnostic, Digest};
+use slipway_solver::{Stored, VertexKeys};
 use slipway_store::{CacheTable, SnapshotId};
 use tokio::sync::OnceCell;
 
 use crate::blobs::BlobSource;
+use crate::cache::has_all as has;
 use crate::error::Context as _;
 use crate::job::Job;
 use crate::ops::VertexOperation;
 use crate::tree::{Tree, TreeRecord};
 
+use config::Output;
 pub(crate) use export::export;
 pub(crate) use import::Import;
 pub(crate) use inline::embed;
@@ -114,26 +116,28 @@ impl RemoteCache {
         Some(canonical)
     }
 
-    /// Tells whether an import has the result of a canonical key.
-    pub(crate) fn has(&self, canonical: &Digest) -> bool {
-        self.imports().iter().any(|import| import.outputs(canonical).is_some())
+    /// Tells whether an import has those outputs of the result of a canonical key that are `used`.
+    pub(crate) fn has(&self, canonical: &Digest, used: &[usize]) -> bool {
+        self.imports().iter().any(|import| has(import.outputs(canonical), used))
     }
 
     /// Brings a result of an import into the local state, its layers not fetched; `None` if it is gone.
-    pub(crate) async fn fetch(&self, job: &Job, canonical: &Digest) -> Option<Vec<Tree>> {
+    pub(crate) async fn fetch(
+        &self,
+        job: &Job,
+        canonical: &Digest,
+        used: &[usize],
+    ) -> Option<Stored<VertexOperation>> {
         for import in self.imports() {
-            let Some(outputs) = import.outputs(canonical) else { continue };
-            let chains = outputs.iter().flatten().map(|top| import.chain(*top));
-            let layers: HashMap<Digest, &Descriptor> =
-                chains.flatten().map(|layer| (layer.descriptor.digest, &layer.descriptor)).collect();
-            for digest in layers.keys() {
-                job.blobs.remember(digest, import.source());
+            if !has(import.outputs(canonical), used) {
+                continue;
             }
-            if !self.all_available(job, layers.keys().copied().collect()).await {
+            let outputs = self.available_outputs(job, import, import.outputs(canonical)).await;
+            if !has(&outputs, used) {
                 tracing::warn!(%canonical, "layers of a cached result are gone");
                 continue;
             }
-            match self.keep(job, import, canonical, outputs) {
+            match self.keep(job, import, canonical, &outputs) {
                 Ok(trees) => return Some(trees),
                 Err(error) => tracing::warn!(%error, "could not use a result of an imported cache"),
             }
@@ -141,30 +145,54 @@ impl RemoteCache {
         None
     }
 
+    /// Leaves out the outputs of which a layer is gone.
+    async fn available_outputs(
+        &self,
+        job: &Job,
+        import: &Import,
+        outputs: &[Option<Output>],
+    ) -> Vec<Option<Output>> {
+        let mut there = outputs.to_vec();
+        for output in &mut there {
+            let Some(Output::Layer(top)) = *output else { continue };
+            let layers: Vec<Digest> =
+                import.chain(top).into_iter().map(|layer| layer.descriptor.digest).collect();
+            layers.iter().for_each(|layer| job.blobs.remember(layer, import.source()));
+            if !self.all_available(job, layers).await {
+                *output = None;
+            }
+        }
+        there
+    }
+
     fn keep(
         &self,
         job: &Job,
         import: &Import,
         canonical: &Digest,
-        outputs: &[Option<usize>],
-    ) -> Result<Vec<Tree>, Diagnostic> {
+        outputs: &[Option<Output>],
+    ) -> Result<Stored<VertexOperation>, Diagnostic> {
         let store = &job.engine.store;
         let mut trees = Vec::with_capacity(outputs.len());
         let mut blobs: Vec<Digest> = Vec::new();
         for output in outputs {
-            let Some(top) = output else {
-                trees.push(Tree::Empty);
+            let Some(Output::Layer(top)) = output else {
+                trees.push(output.map(|_| Tree::Empty));
                 continue;
             };
             let layers: Vec<_> = import.chain(*top).into_iter().map(layers::to_store).collect();
             blobs.extend(layers.iter().map(|(blob, _)| blob.descriptor.digest));
             let snapshots = store.snapshots().add_image(&layers, &job.lease).diagnose()?;
-            trees.push(snapshots.last().copied().map_or(Tree::Empty, Tree::Snapshot));
+            trees.push(Some(snapshots.last().copied().map_or(Tree::Empty, Tree::Snapshot)));
         }
         job.blobs.note_of_cache(&blobs)?;
-        let records: Vec<TreeRecord> = trees.iter().filter_map(Tree::record).collect();
+        let record = |tree: &Option<Tree>| match tree {
+            Some(tree) => tree.record(),
+            None => Some(TreeRecord::Absent),
+        };
+        let records: Vec<TreeRecord> = trees.iter().filter_map(record).collect();
         let payload = serde_json::to_vec(&records).unwrap_or_default();
-        let snapshots: Vec<SnapshotId> = trees.iter().filter_map(Tree::snapshot).collect();
+        let snapshots: Vec<SnapshotId> = trees.iter().flatten().filter_map(Tree::snapshot).collect();
         store.cache().put(canonical, import.keys(canonical), &payload, &snapshots, &job.lease).diagnose()?;
         Ok(trees)
     }

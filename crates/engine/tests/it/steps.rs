@@ -8,8 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use slipway_engine::runtime::Stdio;
-use slipway_engine::{Build, ContainerMount, ContainerRequest, ProcessRequest, Ref};
+use slipway_engine::{
+    Build, BuildResult, ContainerMount, ContainerRequest, ExportOptions, ProcessRequest, Ref, Refs,
+};
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
+use slipway_model::solve::{CacheOptions, CacheSpec};
 
 use crate::client::{Client, Fixture};
 use crate::definitions::mkfile;
@@ -100,6 +103,40 @@ async fn a_step_has_several_outputs_and_exit_codes_that_are_right() {
     let error = solve(&build, &graph, failing).await.unwrap_err();
     assert_eq!((error.exit_code, error.vertex), (Some(3), Some(failing.vertex)));
     assert_eq!(error.log_tail, ["why"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_serves_with_the_output_of_a_mount_alone() {
+    let cache = tempfile::tempdir().unwrap();
+    let at = |key: &str| CacheSpec {
+        kind: "local".to_owned(),
+        attributes: [(key.to_owned(), cache.path().display().to_string())].into(),
+    };
+    // Each run gives another line, and its root is part of nothing that is exported.
+    let made = async |cached: CacheOptions| {
+        let fixture = Fixture::new();
+        let client = client(&fixture)?;
+        let build = fixture.start("one", &client);
+        build.use_cache(&cached, false).unwrap();
+        let mut graph = GraphBuilder::new();
+        let base = root(&mut graph);
+        let mounts = vec![mount(0, "/", 0), mount(-1, "/out", 1)];
+        let script = "read line < /proc/sys/kernel/random/uuid; echo $line > /out/made; echo $line > /made";
+        let step = exec(&mut graph, &[base], script, mounts, &[]);
+        let out = solve(&build, &graph, Edge { index: 1, ..step }).await.unwrap();
+        let result = BuildResult::new(Refs::Single(Some(out.clone())), Default::default());
+        build.export(&result, &[], &ExportOptions::default()).await.unwrap();
+        let out = build.read_file(Some(&out), "/made", None).await.unwrap();
+        let rest = solve(&build, &graph, step).await.unwrap();
+        Some((out, build.read_file(Some(&rest), "/made", None).await.unwrap()))
+    };
+    let to = CacheOptions { imports: Vec::new(), exports: vec![at("dest")] };
+    let Some((first, _)) = made(to).await else { return };
+    let from = CacheOptions { imports: vec![at("src")], exports: Vec::new() };
+    let Some((second, rest)) = made(from).await else { return };
+    assert_eq!(second, first);
+    // What the cache has not is made, when it is asked for.
+    assert_ne!(rest, first);
 }
 
 #[tokio::test(flavor = "multi_thread")]

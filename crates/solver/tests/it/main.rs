@@ -28,7 +28,14 @@ struct Toy {
 struct World {
     executed: Vec<u64>,
     aliases: BTreeMap<Digest, Digest>,
-    records: BTreeMap<Digest, Vec<u64>>,
+    records: BTreeMap<Digest, Vec<Option<u64>>>,
+}
+
+impl World {
+    fn loadable(&self, canonical: &Digest, used: &[usize]) -> Option<&Vec<Option<u64>>> {
+        let record = self.records.get(canonical)?;
+        used.iter().all(|index| record[*index].is_some()).then_some(record)
+    }
 }
 
 /// What an input looks like to an operation that only reads part of it.
@@ -63,25 +70,26 @@ impl Operation for Toy {
 
     async fn execute(&self, _: &Digest, inputs: Vec<u64>) -> Result<Vec<u64>, String> {
         self.world.lock().unwrap().executed.push(self.name);
-        Ok(vec![compute(self.name, self.modulus, &self.by_content, &inputs)])
+        let value = compute(self.name, self.modulus, &self.by_content, &inputs);
+        Ok(vec![value, value + 1])
     }
 }
 
 struct Memory(Arc<Mutex<World>>);
 
 impl CacheStore<Toy> for Memory {
-    fn lookup(&self, key: &Digest) -> Option<CachedKey> {
+    fn lookup(&self, key: &Digest, used: &[usize]) -> Option<CachedKey> {
         let world = self.0.lock().unwrap();
         let canonical = *world.aliases.get(key)?;
-        Some(KeyLookup { canonical, loadable: world.records.contains_key(&canonical) })
+        Some(KeyLookup { canonical, loadable: world.loadable(&canonical, used).is_some() })
     }
 
     fn link(&self, alias: &Digest, canonical: &Digest) {
         self.0.lock().unwrap().aliases.insert(*alias, *canonical);
     }
 
-    fn load(&self, _: &Toy, canonical: &Digest) -> Option<Vec<u64>> {
-        self.0.lock().unwrap().records.get(canonical).cloned()
+    fn load(&self, canonical: &Digest, used: &[usize]) -> Option<Vec<Option<u64>>> {
+        self.0.lock().unwrap().loadable(canonical, used).cloned()
     }
 
     fn save(&self, _: &Toy, record: SaveRecord<'_, Toy>) {
@@ -89,7 +97,7 @@ impl CacheStore<Toy> for Memory {
         for alias in record.aliases.iter().chain([&record.canonical]) {
             world.aliases.insert(*alias, record.canonical);
         }
-        world.records.insert(record.canonical, record.outputs.to_vec());
+        world.records.insert(record.canonical, record.outputs.into_iter().map(Some).collect());
     }
 }
 
@@ -186,15 +194,15 @@ fn run(
         let output = |input: &Input| outputs[&input.vertex][0];
         let event = match action {
             Action::CacheMap(v) => Event::CacheMapped(v, now(graph.operation(v).cache_map()).unwrap()),
-            Action::Lookup(v, key) => Event::LookedUp(v, memory.lookup(&key)),
+            Action::Lookup(v, key) => Event::LookedUp(v, memory.lookup(&key, &[0])),
             Action::ContentKey(v, i) => {
                 let key = now(graph.operation(v).content_key(i, &output(&graph.inputs(v)[i]))).unwrap();
                 Event::ContentKeyed(v, i, key)
             }
             Action::Load(v, canonical) => {
-                let loaded = memory.load(graph.operation(v), &canonical);
+                let loaded = memory.load(&canonical, &[0]);
                 let usable = loaded.is_some();
-                outputs.extend(loaded.map(|loaded| (v, loaded)));
+                outputs.extend(loaded.map(|loaded| (v, loaded.into_iter().flatten().collect())));
                 Event::Loaded(v, usable)
             }
             Action::Execute(v, key) => {
@@ -207,7 +215,7 @@ fn run(
                 continue;
             }
             Action::Save { vertex, canonical, aliases } => {
-                let record = SaveRecord { canonical, aliases: &aliases, outputs: &outputs[&vertex] };
+                let record = SaveRecord { canonical, aliases: &aliases, outputs: outputs[&vertex].clone() };
                 memory.save(graph.operation(vertex), record);
                 continue;
             }
@@ -389,13 +397,13 @@ impl Operation for Faulty {
 struct Patient;
 
 impl CacheStore<Faulty> for Patient {
-    fn lookup(&self, _: &Digest) -> Option<CachedKey> {
+    fn lookup(&self, _: &Digest, _: &[usize]) -> Option<CachedKey> {
         None
     }
 
     fn link(&self, _: &Digest, _: &Digest) {}
 
-    fn load(&self, _: &Faulty, _: &Digest) -> Option<Vec<u64>> {
+    fn load(&self, _: &Digest, _: &[usize]) -> Option<Vec<Option<u64>>> {
         None
     }
 
@@ -431,4 +439,22 @@ async fn independent_failures_are_told_together() {
     let failed = |number: usize| failures.iter().any(|failure| failure.vertex == wanted[number].vertex);
     assert!(failed(0) && failed(2), "{failures:?}");
     assert!(!failed(1), "what executes after a failure is not waited for");
+}
+
+#[test]
+fn a_result_serves_with_the_outputs_that_are_used() {
+    let world = Arc::new(Mutex::new(World::default()));
+    let plan = Plan { vertices: vec![(Vec::new(), 10)] };
+    let (graph, ids) = graph(&plan, &BTreeSet::new(), false, &world);
+    let get = |index| {
+        let wanted = [Input { vertex: ids[0], index }];
+        let outputs = now(solve(&graph, &wanted, &Memory(world.clone()), &Silent)).unwrap();
+        (outputs[0], std::mem::take(&mut world.lock().unwrap().executed).len())
+    };
+    let (first, _) = get(0);
+    // Another machine's cache may have the second output only.
+    world.lock().unwrap().records.values_mut().for_each(|record| record[0] = None);
+    assert_eq!(get(1), (first + 1, 0));
+    assert_eq!(get(0), (first, 1));
+    assert_eq!(get(1), (first + 1, 0));
 }
