@@ -4,9 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use slipway_model::parse_bool;
+
 use crate::error::{Problem, Result};
 use crate::files::{SourceFile, clean, is_remote};
-use crate::target::{Target, parse_boolean};
+use crate::target::Target;
 
 /// What `--allow` grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -232,7 +234,7 @@ impl Missing {
 
     /// Tells whether `BUILDX_BAKE_ENTITLEMENTS_FS` leaves the checks of files on.
     pub fn checks_files(variable: Option<&str>) -> bool {
-        variable.and_then(parse_boolean) != Some(false)
+        variable.and_then(parse_bool) != Some(false)
     }
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use slipway_model::Diagnostic;
+use slipway_model::parse_bool;
 
 use crate::compose;
 use crate::definition::{Definition, Evaluator};
 use crate::error::{Problem, Result};
 use crate::syntax::{Body, parse_hcl, parse_json};
-use crate::target::{Group, Target, parse_boolean};
+use crate::target::{Group, Target};
 
 /// Names that are looked for where none is given; those that exist are merged in this order.
 pub const DEFAULT_FILES: &[&str] = &[
@@ -58,7 +59,7 @@ impl Environment {
     /// Tells whether variables of files may take their values from the environment.
     pub(crate) fn may_look_up(&self) -> bool {
         let disabled = self.variables.get("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP");
-        disabled.and_then(|text| parse_boolean(text)) != Some(true)
+        disabled.and_then(|text| parse_bool(text)) != Some(true)
     }
 
     /// Tells whether relative contexts start at the files' directories.
@@ -66,7 +67,7 @@ impl Environment {
         const NAME: &str = "BUILDX_BAKE_FILE_RELATIVE_PATHS";
         match self.variables.get(NAME).map(|text| text.trim()) {
             None | Some("") => Ok(false),
-            Some(text) => parse_boolean(text).ok_or_else(|| {
+            Some(text) => parse_bool(text).ok_or_else(|| {
                 Problem::new(format!("failed to parse {NAME} value `{text}`"))
                     .hint(format!("set `{NAME}=1`, or unset it"))
                     .into()

@@ -10,7 +10,6 @@
 #![forbid(unsafe_code)]
 
 mod compose;
-mod csv;
 mod definition;
 mod entitlements;
 mod error;

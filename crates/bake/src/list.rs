@@ -1,9 +1,8 @@
 //! `--list`: targets and variables as a table or as JSON.
 
 use serde_json::{Map, Value, json};
-use slipway_model::Diagnostic;
+use slipway_model::{Diagnostic, csv};
 
-use crate::csv;
 use crate::definition::{Definition, VariableInfo};
 use crate::error::{Problem, Result};
 use crate::value::json::escape_html;
@@ -30,8 +29,9 @@ impl ListRequest {
 
     fn read(text: &str) -> Result<Self, Problem> {
         const HINT: &str = "write `--list targets`, `--list variables` or `--list type=targets,format=json`";
-        let fields = csv::fields(text)
-            .map_err(|reason| Problem::new(format!("invalid value `{text}` for `--list`")).because(reason))?;
+        let fields = csv::fields(text).map_err(|reason| {
+            Problem::new(format!("invalid value `{text}` for `--list`")).because(reason.to_string())
+        })?;
         let (mut kind, mut format) = (String::new(), "table".to_owned());
         if fields.len() == 1 && !text.contains('=') {
             kind = text.to_owned();

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use slipway_model::parse_bool;
+
 use crate::entitlements::Grants;
 use crate::error::{Problem, Result};
 use crate::pattern;
 use crate::target::{
     Attest, Output, Policy, SecretEntry, SshEntry, Target, merge_attests, merge_caches, merge_outputs,
-    merge_secrets, merge_ssh, parse_boolean, parse_cache_entries,
+    merge_secrets, merge_ssh, parse_cache_entries,
 };
 
 /// The keys of `--set`; those that end in a dot are followed by a name.
@@ -184,7 +186,7 @@ fn matching<'a>(text: &str, names: &[&'a str]) -> Result<Vec<&'a str>> {
 }
 
 fn boolean(key: &str, value: &str) -> Result<bool> {
-    parse_boolean(value).ok_or_else(|| {
+    parse_bool(value).ok_or_else(|| {
         Problem::new(format!("invalid value `{value}` for boolean key `{key}`"))
             .hint("write `true` or `false`")
             .into()

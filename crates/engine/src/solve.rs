@@ -95,8 +95,8 @@ impl Engine {
 /// Tells whether the Dockerfile's arguments ask for the cache in the image.
 fn inline_cache(request: &SolveRequest) -> bool {
     let Frontend::Dockerfile(dockerfile) = &request.frontend else { return false };
-    let value = dockerfile.build_args.get("BUILDKIT_INLINE_CACHE").map(String::as_str);
-    matches!(value, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+    let value = dockerfile.build_args.get("BUILDKIT_INLINE_CACHE");
+    value.and_then(|value| slipway_model::parse_bool(value)) == Some(true)
 }
 
 async fn answer(build: &Build, request: &SolveRequest) -> Result<Answer, Vec<Diagnostic>> {

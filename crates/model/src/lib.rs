@@ -5,23 +5,28 @@
 
 #![forbid(unsafe_code)]
 
+mod boolean;
+pub mod csv;
 mod diagnostic;
 mod digest;
 mod error_kind;
 pub mod image_config;
 pub mod llb;
 pub mod oci;
+mod output_attributes;
 mod platform;
 pub mod progress;
 mod redact;
 mod reference;
 pub mod solve;
 
+pub use boolean::parse_bool;
 pub use diagnostic::{Diagnostic, SourceSpan};
 pub use digest::{Digest, Digester, ParseDigestError};
 pub use error_kind::{ErrorKind, Hint};
 pub use image_config::ImageConfig;
 pub use oci::{Descriptor, ImageIndex, Manifest, MediaType};
+pub use output_attributes::{AttributeError, OutputAttributes, parse_image_name};
 pub use platform::{ParsePlatformError, Platform};
 pub use redact::Secret;
 pub use reference::{ParseReferenceError, Reference};

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use yaml_serde::{Mapping, Value};
 
 use super::dotenv;
+use slipway_model::parse_bool;
+
 use crate::definition::check_name;
 use crate::error::Problem;
 use crate::files::{Environment, clean, is_remote, unique};
 use crate::target::{
     Attest, Output, SecretEntry, SshEntry, Strings, Target, merge_caches, merge_outputs, merge_secrets,
-    merge_ssh, parse_boolean, parse_cache_entries,
+    merge_ssh, parse_cache_entries,
 };
 
 type Result<T> = std::result::Result<T, Problem>;
@@ -148,7 +150,7 @@ fn boolean(value: Option<&Value>) -> Result<Option<bool>> {
         Some(Value::Bool(value)) => Ok(Some(*value)),
         Some(value) => {
             let text = scalar(value)?.unwrap_or_default();
-            parse_boolean(&text)
+            parse_bool(&text)
                 .map(Some)
                 .ok_or_else(|| Problem::new(format!("`{text}` is neither true nor false")))
         }

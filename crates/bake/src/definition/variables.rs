@@ -1,12 +1,11 @@
 //! `variable` blocks and top-level attributes: defaults, types, overrides, validation.
 
 use bigdecimal::BigDecimal;
+use slipway_model::{csv, parse_bool};
 
 use super::{Evaluator, State, VariableInfo, type_constraint};
-use crate::csv;
 use crate::error::{Problem, Result, all, fail};
 use crate::syntax::Block;
-use crate::target::parse_boolean;
 use crate::value::{Members, Type, Value, convert, from_float, json};
 
 /// A value from outside the files.
@@ -179,7 +178,7 @@ fn given_value(name: &str, given: &Override, default: Option<&Value>, kind: Opti
 /// Reads one primitive.
 fn primitive(name: &str, text: &str, kind: &Type) -> Result<Value> {
     match kind {
-        Type::Bool => match parse_boolean(text) {
+        Type::Bool => match parse_bool(text) {
             Some(value) => Ok(Value::Bool(value)),
             None => Err(Problem::new(format!("failed to parse `{name}` as bool"))
                 .because(format!("the value is `{text}`"))
@@ -208,7 +207,7 @@ fn from_csv(name: &str, text: &str, kind: &Type) -> Result<Value> {
     let fields = if text.is_empty() {
         Vec::new()
     } else {
-        csv::fields(text).map_err(|reason| invalid(reason.to_owned()))?
+        csv::fields(text).map_err(|reason| invalid(reason.to_string()))?
     };
     let simple = |kind: &Type| {
         if kind.is_primitive() {

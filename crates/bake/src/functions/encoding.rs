@@ -109,8 +109,8 @@ fn csv_records(text: &str) -> Result<Vec<Vec<String>>> {
         let whole = std::mem::take(&mut line);
         let whole = whole.trim_end_matches('\n').trim_end_matches('\r');
         if !whole.is_empty() {
-            let fields = crate::csv::fields(whole);
-            records.push(fields.map_err(|reason| Problem::new("invalid CSV").because(reason))?);
+            let fields = slipway_model::csv::fields(whole);
+            records.push(fields.map_err(|reason| Problem::new("invalid CSV").because(reason.to_string()))?);
         }
     }
     if line.is_empty() { Ok(records) } else { fail("a quoted field of the CSV text is not closed") }

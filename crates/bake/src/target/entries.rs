@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::csv;
+use slipway_model::{csv, parse_bool};
+
 use crate::error::{Problem, Result, fail};
 
 /// Keys and values of one entry.
@@ -69,19 +70,10 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
 }
 
-/// Parses what Go's `strconv.ParseBool` takes.
-pub(crate) fn parse_boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 fn fields(what: &str, text: &str) -> Result<Vec<String>> {
     csv::fields(text).map_err(|reason| {
         Problem::new(format!("invalid {what} `{text}`"))
-            .because(reason)
+            .because(reason.to_string())
             .hint("quote a field that holds a comma as a whole: `\"name=a,b\"`, or write an object")
             .into()
     })
@@ -102,7 +94,7 @@ fn lower(key: &str) -> String {
 }
 
 fn boolean(what: &str, key: &str, value: &str) -> Result<bool> {
-    match parse_boolean(value) {
+    match parse_bool(value) {
         Some(value) => Ok(value),
         None => fail(format!("invalid value `{value}` for `{key}` of {what}: expected `true` or `false`")),
     }
@@ -132,7 +124,7 @@ impl Attest {
 
     /// Makes an attestation of what `--sbom` and `--provenance` take.
     pub(crate) fn canonical(kind: &str, value: &str) -> String {
-        match parse_boolean(value) {
+        match parse_bool(value) {
             Some(enabled) => format!("type={kind},disabled={}", !enabled),
             None => format!("type={kind},{value}"),
         }

@@ -9,8 +9,8 @@ mod values;
 use std::collections::BTreeMap;
 
 pub(crate) use decode::set_attribute;
+pub(crate) use entries::parse_cache_entries;
 pub use entries::{Attest, Attributes, CacheEntry, Output, Policy, Resources, SecretEntry, SshEntry};
-pub(crate) use entries::{parse_boolean, parse_cache_entries};
 pub(crate) use values::attribute_value;
 
 /// Several targets under one name.

@@ -13,11 +13,9 @@ impl std::str::FromStr for Switch {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Self(true)),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Self(false)),
             // A worker that is used if it can be: it always can.
             "auto" => Ok(Self(true)),
-            _ => Err("expected `true` or `false`"),
+            text => slipway_model::parse_bool(text).map(Self).ok_or("expected `true` or `false`"),
         }
     }
 }

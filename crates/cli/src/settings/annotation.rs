@@ -1,11 +1,9 @@
-//! `--annotation` and the `annotation…` keys of outputs.
+//! `--annotation`.
 
 use slipway_model::Platform;
 use slipway_model::solve::{AnnotationSpec, AnnotationTarget};
 
 use super::SettingsError;
-
-const TARGETS: &str = "use `manifest`, `manifest-descriptor`, `index` or `index-descriptor`";
 
 /// Parses every `--annotation [TYPE[PLATFORM],…:]KEY=VALUE`.
 pub(super) fn from_flags(values: &[String]) -> Result<Vec<AnnotationSpec>, SettingsError> {
@@ -18,7 +16,7 @@ pub(super) fn from_flags(values: &[String]) -> Result<Vec<AnnotationSpec>, Setti
             None => list.push(spec(AnnotationTarget::default(), None, name, value)),
             Some((targets, key)) => {
                 for target in targets.split(',') {
-                    let (target, platform) = qualified(target)?;
+                    let (target, platform) = AnnotationTarget::parse_qualified(target)?;
                     list.push(spec(target, platform, key, value));
                 }
             }
@@ -27,52 +25,8 @@ pub(super) fn from_flags(values: &[String]) -> Result<Vec<AnnotationSpec>, Setti
     Ok(list)
 }
 
-/// Parses an output's key `annotation[-TYPE][[PLATFORM]].KEY`; `None` if it is another key.
-pub(super) fn from_output_key(key: &str, value: &str) -> Result<Option<AnnotationSpec>, SettingsError> {
-    let Some(rest) = key.strip_prefix("annotation") else { return Ok(None) };
-    let end = match rest.find(']') {
-        Some(close) if rest.find('.').is_none_or(|dot| rest.find('[').is_some_and(|open| open < dot)) => {
-            close + 1
-        }
-        _ => rest.find('.').unwrap_or(rest.len()),
-    };
-    let (target, name) = rest.split_at(end);
-    let Some(name) = name.strip_prefix('.').filter(|name| !name.is_empty()) else { return Ok(None) };
-    let (target, platform) = match target.strip_prefix('-') {
-        Some(target) => qualified(target)?,
-        None if target.is_empty() => (AnnotationTarget::default(), None),
-        None => qualified(&format!("manifest{target}"))?,
-    };
-    Ok(Some(spec(target, platform, name, value)))
-}
-
 fn spec(target: AnnotationTarget, platform: Option<Platform>, key: &str, value: &str) -> AnnotationSpec {
     AnnotationSpec { target, platform, key: key.to_owned(), value: value.to_owned() }
-}
-
-/// Parses `manifest[linux/arm64]`.
-fn qualified(text: &str) -> Result<(AnnotationTarget, Option<Platform>), SettingsError> {
-    let (name, platform) = match text.strip_suffix(']').and_then(|open| open.split_once('[')) {
-        Some((name, platform)) => (name, Some(platform)),
-        None => (text, None),
-    };
-    let target = match name {
-        "" | "manifest" => AnnotationTarget::Manifest,
-        "manifest-descriptor" => AnnotationTarget::ManifestDescriptor,
-        "index" => AnnotationTarget::Index,
-        "index-descriptor" => AnnotationTarget::IndexDescriptor,
-        other => {
-            return Err(SettingsError::flag(format!("unknown annotation type `{other}`")).hint(TARGETS));
-        }
-    };
-    let platform = platform
-        .map(|text| {
-            text.parse::<Platform>().map_err(|error| {
-                SettingsError::flag(format!("invalid platform `{text}` of an annotation: {error}"))
-            })
-        })
-        .transpose()?;
-    Ok((target, platform))
 }
 
 #[cfg(test)]
@@ -103,22 +57,6 @@ mod tests {
         }
         for text in ["novalue", "foo:k=v", "manifest[nonsense/x/y/z/w]:k=v"] {
             assert!(from_flags(&[text.to_owned()]).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn output_keys() {
-        for (key, want) in [
-            ("annotation.a.b", Some("Manifest a.b=v")),
-            ("annotation-index.k", Some("Index k=v")),
-            ("annotation-manifest[linux/amd64].k", Some("Manifest[linux/amd64] k=v")),
-            ("annotation[linux/arm/v7].k", Some("Manifest[linux/arm/v7] k=v")),
-            ("annotation.a[b].c", Some("Manifest a[b].c=v")),
-            ("annotation", None),
-            ("name", None),
-        ] {
-            let got = from_output_key(key, "v").unwrap();
-            assert_eq!(got.map(|a| show(&[a]).remove(0)).as_deref(), want, "{key}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with a command line before anything is built.
 
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_model::{AttributeError, Diagnostic, ErrorKind};
 
 /// Says why no request could be made from a command line.
 #[derive(Debug, thiserror::Error)]
@@ -55,5 +55,11 @@ impl SettingsError {
             Some(hint) => diagnostic.hint(hint),
             None => diagnostic,
         }
+    }
+}
+
+impl From<AttributeError> for SettingsError {
+    fn from(error: AttributeError) -> Self {
+        Self::Flag { message: error.message, hint: error.hint }
     }
 }

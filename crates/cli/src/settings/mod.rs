@@ -9,7 +9,6 @@ pub(crate) mod bake;
 pub(crate) mod build;
 mod cache;
 mod context;
-pub(crate) mod csv;
 mod error;
 pub(crate) mod filter;
 pub(crate) mod history;

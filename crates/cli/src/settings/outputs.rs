@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use slipway_model::Reference;
 use slipway_model::solve::{
-    AnnotationSpec, ArchiveOutput, Compression, Destination, DockerOutput, FilesOutput, ImageOptions,
-    ImageOutput, OutputSpec,
+    AnnotationSpec, ArchiveOutput, Destination, DockerOutput, FilesOutput, ImageOptions, ImageOutput,
+    OutputSpec,
 };
+use slipway_model::{OutputAttributes, Reference, parse_image_name};
 
-use super::values::{boolean, csv_fields, csv_pairs, keyed_boolean, nearest};
-use super::{SettingsError, Surroundings, annotation};
+use super::values::{boolean, csv_fields, csv_pairs, nearest};
+use super::{SettingsError, Surroundings};
 
 /// What the flags say about outputs.
 pub(super) struct OutputFlags<'a> {
@@ -70,7 +70,7 @@ pub(super) fn parse(flags: &OutputFlags<'_>, around: &Surroundings) -> Result<Ou
     let mut outputs = Outputs::default();
     for value in flags.outputs.iter().filter(|value| !value.is_empty()) {
         let entry = Entry::parse(value)?;
-        if let Some(epoch) = entry.get("source-date-epoch") {
+        if let Some(epoch) = entry.attributes.get("source-date-epoch") {
             outputs.source_date_epoch = Some(epoch.to_owned());
         }
         outputs.specs.push(entry.into_spec(around, flags.local_delete)?);
@@ -96,22 +96,12 @@ pub(super) fn parse(flags: &OutputFlags<'_>, around: &Surroundings) -> Result<Ou
 fn tags(values: &[String]) -> Result<Vec<Reference>, SettingsError> {
     let mut list = Vec::new();
     for value in values.iter().filter(|value| !value.is_empty()) {
-        let reference = name("tag", value)?;
+        let reference = parse_image_name("tag", value)?;
         if !list.contains(&reference) {
             list.push(reference);
         }
     }
     Ok(list)
-}
-
-fn name(what: &str, value: &str) -> Result<Reference, SettingsError> {
-    value.parse::<Reference>().map_err(|error| {
-        let error = SettingsError::flag(format!("invalid {what} `{value}`: {error}"));
-        if value.chars().any(|c| c.is_ascii_uppercase()) {
-            return error.hint(format!("repository names are lower case: `{}`", value.to_ascii_lowercase()));
-        }
-        error.hint("write `--tag [registry/]repository[:tag]`")
-    })
 }
 
 fn apply_push(specs: &mut Vec<OutputSpec>, push: bool) {
@@ -199,15 +189,16 @@ fn check_stdout(specs: &[OutputSpec], around: &Surroundings) -> Result<(), Setti
 /// One `--output`, split but not yet understood.
 struct Entry {
     text: String,
-    kind: String,
-    attributes: Vec<(String, String)>,
+    attributes: OutputAttributes,
 }
 
 impl Entry {
     fn parse(text: &str) -> Result<Self, SettingsError> {
         let fields = csv_fields("output", text)?;
-        let entry =
-            |kind: &str, attributes| Self { text: text.to_owned(), kind: kind.to_owned(), attributes };
+        let entry = |kind: &str, pairs| Self {
+            text: text.to_owned(),
+            attributes: OutputAttributes { kind: kind.to_owned(), pairs },
+        };
         if let [only] = fields.as_slice()
             && only == text
             && !text.starts_with("type=")
@@ -224,23 +215,14 @@ impl Entry {
         Ok(entry(&kind, attributes))
     }
 
-    fn get(&self, key: &str) -> Option<&str> {
-        self.attributes.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
-    }
-
-    /// Reads a boolean; a key with an empty value is true.
-    fn boolean(&self, key: &str) -> Result<Option<bool>, SettingsError> {
-        match self.get(key) {
-            None => Ok(None),
-            Some("") => Ok(Some(true)),
-            Some(value) => keyed_boolean("output", key, value).map(Some),
-        }
+    fn kind(&self) -> &str {
+        &self.attributes.kind
     }
 
     fn into_spec(self, around: &Surroundings, local_delete: bool) -> Result<OutputSpec, SettingsError> {
         self.check_keys()?;
-        match self.kind.as_str() {
-            "image" | "registry" => self.image(),
+        match self.kind() {
+            "image" | "registry" => Ok(OutputSpec::Image(self.attributes.image_output()?)),
             "oci" => self.archive(around),
             "docker" => self.docker(around),
             "local" => self.local(around, local_delete),
@@ -257,12 +239,12 @@ impl Entry {
     }
 
     fn check_keys(&self) -> Result<(), SettingsError> {
-        for (key, _) in &self.attributes {
+        for (key, _) in &self.attributes.pairs {
             let known = KNOWN_KEYS.contains(&key.as_str())
                 || WITHOUT_EFFECT.contains(&key.as_str())
                 || key.starts_with("annotation");
             if key == "prefer-nondist-layers" {
-                if self.boolean(key)? == Some(true) {
+                if self.attributes.boolean(key)? == Some(true) {
                     return Err(SettingsError::unsupported("`prefer-nondist-layers` of `--output`"));
                 }
             } else if !known {
@@ -276,45 +258,40 @@ impl Entry {
         Ok(())
     }
 
-    fn image(&self) -> Result<OutputSpec, SettingsError> {
-        let registry = self.kind == "registry";
-        Ok(OutputSpec::Image(ImageOutput {
-            names: self.names()?,
-            push: registry || self.boolean("push")?.unwrap_or(false),
-            push_by_digest: self.boolean("push-by-digest")?.unwrap_or(false),
-            insecure: self.boolean("registry.insecure")?.unwrap_or(false),
-            image: self.options()?,
-        }))
-    }
-
     fn archive(&self, around: &Surroundings) -> Result<OutputSpec, SettingsError> {
         let tar = self.is_tar();
         let destination = match self.destination(around, tar)? {
             Some(destination) => destination,
             None => Destination::Stdout,
         };
-        Ok(OutputSpec::Oci(ArchiveOutput { names: self.names()?, destination, tar, image: self.options()? }))
+        Ok(OutputSpec::Oci(ArchiveOutput {
+            names: self.attributes.names()?,
+            destination,
+            tar,
+            image: self.attributes.image_options()?,
+        }))
     }
 
     fn docker(&self, around: &Surroundings) -> Result<OutputSpec, SettingsError> {
         let tar = self.is_tar();
         Ok(OutputSpec::Docker(DockerOutput {
-            names: self.names()?,
+            names: self.attributes.names()?,
             destination: self.destination(around, tar)?,
             tar,
-            engine: self.get("context").filter(|name| !name.is_empty()).map(str::to_owned),
-            image: self.options()?,
+            engine: self.attributes.get("context").filter(|name| !name.is_empty()).map(str::to_owned),
+            image: self.attributes.image_options()?,
         }))
     }
 
     fn tar(&self, around: &Surroundings) -> Result<OutputSpec, SettingsError> {
         let destination = self.destination(around, true)?.unwrap_or(Destination::Stdout);
-        let platform_split = self.boolean("platform-split")?;
+        let platform_split = self.attributes.boolean("platform-split")?;
         Ok(OutputSpec::Tar(FilesOutput { destination, platform_split, delete: false }))
     }
 
     fn local(&self, around: &Surroundings, local_delete: bool) -> Result<OutputSpec, SettingsError> {
-        let delete = match self.get("mode").map(|mode| mode.trim().to_ascii_lowercase()).as_deref() {
+        let delete = match self.attributes.get("mode").map(|mode| mode.trim().to_ascii_lowercase()).as_deref()
+        {
             None | Some("" | "copy") => false,
             Some("delete") => true,
             Some(other) => {
@@ -332,23 +309,23 @@ impl Entry {
             ))
             .hint("add `--allow buildx.local.delete` if it may be emptied"));
         }
-        let platform_split = self.boolean("platform-split")?;
+        let platform_split = self.attributes.boolean("platform-split")?;
         Ok(OutputSpec::Local(FilesOutput { destination: Destination::Path(path), platform_split, delete }))
     }
 
     /// Tells whether the output is one archive; as in the reference, nonsense means yes.
     fn is_tar(&self) -> bool {
-        self.get("tar").and_then(boolean).unwrap_or(true)
+        self.attributes.get("tar").and_then(boolean).unwrap_or(true)
     }
 
     fn needs_directory(&self) -> SettingsError {
-        SettingsError::flag(format!("dest is required for {} exporter", self.kind))
-            .hint(format!("write `--output type={},dest=DIRECTORY`", self.kind))
+        SettingsError::flag(format!("dest is required for {} exporter", self.kind()))
+            .hint(format!("write `--output type={},dest=DIRECTORY`", self.kind()))
     }
 
     /// Reads `dest` and checks that what is there now can be written to.
     fn destination(&self, around: &Surroundings, file: bool) -> Result<Option<Destination>, SettingsError> {
-        let path = match self.get("dest") {
+        let path = match self.attributes.get("dest") {
             None | Some("") if file => return Ok(None),
             Some("-") if file => return Ok(Some(Destination::Stdout)),
             None | Some("" | "-") => return Err(self.needs_directory()),
@@ -364,57 +341,6 @@ impl Entry {
                 Err(SettingsError::flag(format!("destination directory {path} is a file")))
             }
             _ => Ok(Some(Destination::Path(absolute))),
-        }
-    }
-
-    fn names(&self) -> Result<Vec<Reference>, SettingsError> {
-        let names = self.get("name").unwrap_or_default();
-        names.split(',').filter(|n| !n.is_empty()).map(|n| name("name", n.trim())).collect()
-    }
-
-    fn options(&self) -> Result<ImageOptions, SettingsError> {
-        let compression = match self.get("compression") {
-            None | Some("" | "gzip") => Compression::Gzip,
-            Some("zstd") => Compression::Zstd,
-            Some("uncompressed") => Compression::Uncompressed,
-            Some(other @ ("estargz" | "nydus")) => {
-                return Err(SettingsError::unsupported(format!("`compression={other}`"))
-                    .hint("use `compression=gzip`, `zstd` or `uncompressed`"));
-            }
-            Some(other) => {
-                return Err(SettingsError::flag(format!("unsupported layer compression type `{other}`"))
-                    .hint("use `compression=gzip`, `zstd` or `uncompressed`"));
-            }
-        };
-        let mut annotations = Vec::new();
-        for (key, value) in &self.attributes {
-            if key.starts_with("annotation") {
-                let spec = annotation::from_output_key(key, value)?.ok_or_else(|| {
-                    SettingsError::flag(format!("invalid key `{key}` in `--output {}`", self.text))
-                        .hint("write `annotation.KEY=VALUE` or `annotation-index.KEY=VALUE`")
-                })?;
-                annotations.push(spec);
-            }
-        }
-        Ok(ImageOptions {
-            compression,
-            compression_level: self.level(compression)?,
-            force_compression: self.boolean("force-compression")?.unwrap_or(false),
-            oci_media_types: self.boolean("oci-mediatypes")?,
-            rewrite_timestamp: self.boolean("rewrite-timestamp")?.unwrap_or(false),
-            annotations,
-        })
-    }
-
-    fn level(&self, compression: Compression) -> Result<Option<i32>, SettingsError> {
-        let Some(text) = self.get("compression-level").filter(|text| !text.is_empty()) else {
-            return Ok(None);
-        };
-        let most = if compression == Compression::Zstd { 22 } else { 9 };
-        match text.parse::<i32>() {
-            Ok(level) if (0..=most).contains(&level) => Ok(Some(level)),
-            _ => Err(SettingsError::flag(format!("invalid value `{text}` for `compression-level`"))
-                .hint(format!("levels go from 0 to {most}"))),
         }
     }
 }

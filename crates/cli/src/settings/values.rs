@@ -4,17 +4,10 @@
 
 use std::time::Duration;
 
-use super::csv;
-use super::error::SettingsError;
+use slipway_model::csv;
+pub(crate) use slipway_model::parse_bool as boolean;
 
-/// Parses what Go's `strconv.ParseBool` takes.
-pub(crate) fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
+use super::error::SettingsError;
 
 /// Parses a boolean for clap.
 pub(crate) fn boolean_flag(text: &str) -> Result<bool, String> {

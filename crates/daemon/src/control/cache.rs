@@ -48,10 +48,11 @@ impl Caches {
         };
         let mut caches = Self {
             options: CacheOptions::default(),
-            inline: matches!(
-                request.frontend_attrs.get("build-arg:BUILDKIT_INLINE_CACHE").map(String::as_str),
-                Some("1" | "t" | "T" | "true" | "TRUE" | "True")
-            ),
+            inline: request
+                .frontend_attrs
+                .get("build-arg:BUILDKIT_INLINE_CACHE")
+                .and_then(|value| slipway_model::parse_bool(value))
+                == Some(true),
             exports: Vec::new(),
             _directory: None,
         };

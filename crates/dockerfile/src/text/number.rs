@@ -1,14 +1,5 @@
 //! Numbers as flags and build arguments write them.
 
-/// Parses what Go's `strconv.ParseBool` takes.
-pub(crate) fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 /// Parses an unsigned number of 32 bits, without a sign.
 pub(crate) fn parse_unsigned(text: &str, radix: u32) -> Option<u32> {
     if text.starts_with('+') { None } else { u32::from_str_radix(text, radix).ok() }

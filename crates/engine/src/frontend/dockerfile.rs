@@ -429,15 +429,6 @@ fn pin_epoch(options: &mut ConvertOptions, epoch: Option<i64>) {
     }
 }
 
-/// Interprets a value as Go's `strconv.ParseBool` does.
-pub(super) fn parse_bool(value: &str) -> Option<bool> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 fn truthy(value: &str) -> bool {
-    parse_bool(value) == Some(true)
+    slipway_model::parse_bool(value) == Some(true)
 }

@@ -133,7 +133,7 @@ impl Options<'_> {
     /// Refuses an answer that cannot hold what is asked for.
     fn check_multi_platform(&self, platforms: usize) -> Result<(), Diagnostic> {
         let asked = self.get("build-arg:BUILDKIT_MULTI_PLATFORM").or_else(|| self.get("multi-platform"));
-        match asked.map(|text| (text, super::dockerfile::parse_bool(text))) {
+        match asked.map(|text| (text, slipway_model::parse_bool(text))) {
             Some((text, None)) => Err(invalid(format!("invalid boolean value for multi-platform: {text}"))),
             Some((_, Some(false))) if platforms > 1 => {
                 Err(invalid("conflicting config: returning multiple target platforms is not allowed"))

@@ -188,9 +188,7 @@ impl Attributes<'_> {
     fn boolean(&self, key: &str, default: bool) -> Result<bool, Diagnostic> {
         match self.get(key) {
             None => Ok(default),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-            Some(_) => Err(self.invalid(key, "true` or `false")),
+            Some(text) => slipway_model::parse_bool(text).ok_or_else(|| self.invalid(key, "true` or `false")),
         }
     }
 

@@ -25,30 +25,41 @@ fn read(environment: &Environment, name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Two commits, branches and tags.
-fn sample(environment: &Environment) -> (GitRepository, String, String) {
-    let repository = GitRepository::new(environment, "sample");
-    let program = repository.write("bin/run", "#!/bin/sh\n");
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
-    std::os::unix::fs::symlink("bin/run", repository.write("text", "one\n").with_file_name("link")).unwrap();
-    repository.write("deep/er/file", "deep\n");
-    let first = repository.commit("first");
-    repository.git(&["tag", "light"]);
-    repository.git(&["tag", "-a", "-m", "a tag", "v1"]);
-    repository.git(&["branch", "feature/x"]);
-    repository.write("text", "two\n");
-    let second = repository.commit("second");
-    repository.publish();
-    (repository, first, second)
+/// An environment with a repository of two commits, branches and tags.
+struct Sample {
+    environment: Environment,
+    repository: GitRepository,
+    first: String,
+    second: String,
+}
+
+impl Sample {
+    /// `None` where there is no git, which is told.
+    fn new() -> Option<Self> {
+        if !git_is_here() {
+            return None;
+        }
+        let environment = Environment::new();
+        let repository = GitRepository::new(&environment, "sample");
+        let program = repository.write("bin/run", "#!/bin/sh\n");
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
+        let link = repository.write("text", "one\n").with_file_name("link");
+        std::os::unix::fs::symlink("bin/run", link).unwrap();
+        repository.write("deep/er/file", "deep\n");
+        let first = repository.commit("first");
+        repository.git(&["tag", "light"]);
+        repository.git(&["tag", "-a", "-m", "a tag", "v1"]);
+        repository.git(&["branch", "feature/x"]);
+        repository.write("text", "two\n");
+        let second = repository.commit("second");
+        repository.publish();
+        Some(Self { environment, repository, first, second })
+    }
 }
 
 #[test]
 fn every_form_of_reference_is_taken() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (_, first, _) = sample(&environment);
+    let Some(Sample { environment, first, .. }) = Sample::new() else { return };
     let daemon = GitDaemon::start(&environment);
     let address = daemon.address("sample");
     let dockerfile = format!(
@@ -84,11 +95,7 @@ fn every_form_of_reference_is_taken() {
 
 #[test]
 fn only_a_new_commit_is_fetched() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (repository, ..) = sample(&environment);
+    let Some(Sample { environment, repository, .. }) = Sample::new() else { return };
     let server = git_over_http(&environment, |_| true);
     let dockerfile = format!("FROM scratch\nADD {} /\n", server.address("sample.git"));
     let fetched = || server.requests().iter().filter(|request| request.method == "POST").count();
@@ -110,11 +117,7 @@ fn only_a_new_commit_is_fetched() {
 
 #[test]
 fn what_a_killed_git_left_is_not_in_the_way() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (repository, ..) = sample(&environment);
+    let Some(Sample { environment, repository, .. }) = Sample::new() else { return };
     let daemon = GitDaemon::start(&environment);
     let dockerfile = format!("FROM scratch\nADD {} /\n", daemon.address("sample"));
     build(&environment, &dockerfile, &[]).succeeded();
@@ -142,11 +145,7 @@ fn what_a_killed_git_left_is_not_in_the_way() {
 
 #[test]
 fn a_branch_that_was_rewritten_or_became_a_directory_is_fetched_anew() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (repository, ..) = sample(&environment);
+    let Some(Sample { environment, repository, .. }) = Sample::new() else { return };
     let daemon = GitDaemon::start(&environment);
     let from = |reference: &str| format!("FROM scratch\nADD {}#{reference} /\n", daemon.address("sample"));
     repository.git(&["branch", "topic"]);
@@ -167,11 +166,7 @@ fn a_branch_that_was_rewritten_or_became_a_directory_is_fetched_anew() {
 
 #[test]
 fn the_git_directory_is_kept_on_demand() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (_, first, second) = sample(&environment);
+    let Some(Sample { environment, first, second, .. }) = Sample::new() else { return };
     let daemon = GitDaemon::start(&environment);
     let address = daemon.address("sample");
     let dockerfile = format!(
@@ -231,11 +226,7 @@ fn submodules_come_along_unless_told_otherwise() {
 
 #[test]
 fn a_submodule_cannot_be_a_directory_of_this_machine() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (inner, ..) = sample(&environment);
+    let Some(Sample { environment, repository: inner, .. }) = Sample::new() else { return };
     let outer = GitRepository::new(&environment, "outer");
     outer.git(&["submodule", "--quiet", "add", inner.bare().to_str().unwrap(), "lib"]);
     outer.commit("outer");
@@ -250,11 +241,7 @@ fn a_submodule_cannot_be_a_directory_of_this_machine() {
 
 #[test]
 fn times_are_the_commits_with_an_epoch() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (..) = sample(&environment);
+    let Some(Sample { environment, .. }) = Sample::new() else { return };
     let daemon = GitDaemon::start(&environment);
     let dockerfile = format!("FROM scratch\nADD {}?mtime=commit /\n", daemon.address("sample"));
     build(&environment, &dockerfile, &[]).succeeded();
@@ -266,11 +253,7 @@ fn times_are_the_commits_with_an_epoch() {
 
 #[test]
 fn a_named_context_is_a_repository() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (..) = sample(&environment);
+    let Some(Sample { environment, .. }) = Sample::new() else { return };
     let daemon = GitDaemon::start(&environment);
     let context = format!("code={}#main:deep", daemon.address("sample"));
     build(&environment, "FROM scratch\nCOPY --from=code er/file /\n", &["--build-context", &context])
@@ -280,11 +263,7 @@ fn a_named_context_is_a_repository() {
 
 #[test]
 fn tokens_open_private_repositories_and_are_not_told() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (..) = sample(&environment);
+    let Some(Sample { environment, .. }) = Sample::new() else { return };
     // "x-access-token:hunter2hunter2", and "me:hunter2hunter2".
     let token = "basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMmh1bnRlcjI=";
     let password = "basic bWU6aHVudGVyMmh1bnRlcjI=";
@@ -318,11 +297,7 @@ fn tokens_open_private_repositories_and_are_not_told() {
 
 #[test]
 fn servers_without_a_program_behind_them_are_enough() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (_, first, _) = sample(&environment);
+    let Some(Sample { environment, first, .. }) = Sample::new() else { return };
     let directory = environment.path("served");
     let server = FakeRegistry::start(move |request| {
         let path = request.path.split('?').next().unwrap_or_default().trim_start_matches('/');
@@ -337,11 +312,7 @@ fn servers_without_a_program_behind_them_are_enough() {
 
 #[test]
 fn ssh_uses_the_agent_that_is_forwarded() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (repository, ..) = sample(&environment);
+    let Some(Sample { environment, repository, .. }) = Sample::new() else { return };
     // Stands for ssh: does what the server would do, if there is an agent with a key.
     let ssh = environment.write(
         "bin/ssh",
@@ -387,11 +358,7 @@ fn ssh_uses_the_agent_that_is_forwarded() {
 
 #[test]
 fn failures_are_told_with_what_mends_them() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (_, first, second) = sample(&environment);
+    let Some(Sample { environment, first, second, .. }) = Sample::new() else { return };
     let daemon = GitDaemon::start(&environment);
     let address = daemon.address("sample");
     let nothing = daemon.address("nothing");
@@ -452,11 +419,7 @@ fn a_canceled_build_leaves_no_git_behind() {
 
 #[test]
 fn the_build_context_is_a_repository() {
-    if !git_is_here() {
-        return;
-    }
-    let environment = Environment::new();
-    let (repository, ..) = sample(&environment);
+    let Some(Sample { environment, repository, .. }) = Sample::new() else { return };
     repository.write("Dockerfile", "FROM scratch\nCOPY text deep/er/file /\n");
     repository.write("deep/other.Dockerfile", "FROM scratch\nCOPY er/file /other\n");
     repository.write(".dockerignore", "text\n");

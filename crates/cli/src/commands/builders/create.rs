@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use slipway_model::Diagnostic;
+use slipway_model::{Diagnostic, csv};
 
 use crate::app::Context;
 use crate::args::builders::CreateArgs;
@@ -13,7 +13,6 @@ use crate::builders::{
 };
 use crate::error::Failure;
 use crate::output;
-use crate::settings::csv;
 use crate::settings::values::duration;
 use crate::settings::{SettingsError, Surroundings, describe, parse_platforms};
 use crate::ui::Tone;

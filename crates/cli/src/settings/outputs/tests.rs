@@ -1,3 +1,6 @@
+use slipway_model::solve::Compression;
+
+use super::super::annotation;
 use super::*;
 
 fn around(directory: &Path) -> Surroundings {
@@ -93,10 +96,7 @@ fn mistakes_are_named() {
         ("type=local,dest=file", "destination directory file is a file"),
         ("type=oci,dest=dir", "destination file dir is a directory"),
         ("type=oci,tar=false", "dest is required for oci exporter"),
-        (
-            "type=image,push=maybe",
-            "invalid value `maybe` for `push` of `--output`: expected `true` or `false`",
-        ),
+        ("type=image,push=maybe", "invalid value `maybe` for `push` of the output `image`"),
         ("type=image,push=true", "tag is needed when pushing to registry"),
         ("type=image,compresion=zstd", "unknown key `compresion` in `--output type=image,compresion=zstd`"),
         ("type=image,compression=lzma", "unsupported layer compression type `lzma`"),
@@ -107,7 +107,7 @@ fn mistakes_are_named() {
             "type=image,prefer-nondist-layers=true",
             "`prefer-nondist-layers` of `--output` is not supported yet",
         ),
-        ("type=image,annotationx=1", "invalid key `annotationx` in `--output type=image,annotationx=1`"),
+        ("type=image,annotationx=1", "invalid key `annotationx` of an output"),
         (
             "type=image,name=App",
             "invalid name `App`: invalid reference `App`: the repository name must be lowercase",

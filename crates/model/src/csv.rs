@@ -1,21 +1,27 @@
-//! One line of CSV, as Go's `encoding/csv` reads it: the syntax of `--output`, `--secret` and their kin.
+//! One line of CSV, as Go's `encoding/csv` reads and writes it: the syntax of outputs, secrets and their kin.
 //!
 //! A field that starts with a double quote ends at the next lone one, and `""` inside it is a quote; a
 //! quote anywhere else is an error. White space is kept.
 
 /// Says what is wrong with a line of CSV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CsvError {
+pub enum CsvError {
+    /// A quote in the middle of a field.
     #[error("a `\"` stands inside an unquoted field: quote the whole field")]
     BareQuote,
+    /// Text between a closing quote and the next comma.
     #[error("a quoted field is followed by something else than a comma")]
     TextAfterQuote,
+    /// A quote that is never closed.
     #[error("a quoted field has no closing `\"`")]
     Unclosed,
 }
 
 /// Splits a line into its fields.
-pub(crate) fn fields(line: &str) -> Result<Vec<String>, CsvError> {
+///
+/// # Errors
+/// A quote is not where one may be.
+pub fn fields(line: &str) -> Result<Vec<String>, CsvError> {
     let mut fields = Vec::new();
     let mut rest = line;
     loop {
@@ -61,6 +67,25 @@ fn quoted_field(text: &str) -> Result<(String, Option<&str>), CsvError> {
     }
 }
 
+/// Joins `key=value` pairs, quoting what needs it.
+pub fn join<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut out = String::new();
+    for (key, value) in pairs {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        let pair = format!("{key}={value}");
+        if pair.contains([',', '"']) {
+            out.push('"');
+            out.push_str(&pair.replace('"', "\"\""));
+            out.push('"');
+        } else {
+            out.push_str(&pair);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +105,14 @@ mod tests {
         ] {
             assert_eq!(fields(line).unwrap(), want, "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_joined_is_split_again() {
+        let pairs = [("type", "image"), ("name", "a,b"), ("annotation.k", "say \"hi\"")];
+        let line = join(pairs);
+        assert_eq!(line, r#"type=image,"name=a,b","annotation.k=say ""hi""""#);
+        assert_eq!(fields(&line).unwrap(), pairs.map(|(key, value)| format!("{key}={value}")));
     }
 
     #[test]
