@@ -32,6 +32,7 @@ const GATEWAY: &[&str] = &[
     "gateway.solve.metadata",
     "gateway.exec",
     "gateway.exec.extrahosts",
+    "gateway.exec.filesystem",
     "gateway.exec.secretenv",
     "gateway.exec.signals",
     "frontend.caps",

@@ -31,11 +31,11 @@ pub(crate) fn merge(definitions: &[&Definition], job: &Arc<Job>) -> Result<Merge
                 .iter()
                 .map(|edge| resolve(&graph, edge))
                 .collect::<Result<Vec<Input>, Diagnostic>>()?;
-            let span = span_of(vertex, definition);
+            let spans = spans_of(vertex, definition);
             graph.add(vertex.digest, inputs, || {
                 job.notes
                     .vertices
-                    .get_or_make(vertex, || VertexOperation::new(vertex.clone(), span, job.clone()))
+                    .get_or_make(vertex, || VertexOperation::new(vertex.clone(), spans, job.clone()))
             });
         }
         results.push(definition.result.map(|edge| resolve(&graph, &edge)).transpose()?);
@@ -127,10 +127,13 @@ fn invalid(cause: String) -> Diagnostic {
     Diagnostic::new(ErrorKind::User, "invalid LLB definition").cause(cause)
 }
 
-fn span_of(vertex: &Vertex, definition: &Definition) -> Option<SourceSpan> {
-    let location = vertex.locations.first()?;
-    let source = definition.sources.get(usize::try_from(location.source_index).ok()?)?;
-    Some(SourceSpan { source: source.clone(), ranges: location.ranges.clone() })
+/// Finds where a vertex comes from; what was said last is nearest.
+fn spans_of(vertex: &Vertex, definition: &Definition) -> Vec<SourceSpan> {
+    let span = |location: &pb::Location| {
+        let source = definition.sources.get(usize::try_from(location.source_index).ok()?)?;
+        Some(SourceSpan { source: source.clone(), ranges: location.ranges.clone() })
+    };
+    vertex.locations.iter().rev().filter_map(span).collect()
 }
 
 /// Returns what a vertex is called on a screen.

@@ -20,6 +20,7 @@ use crate::blobs::Blobs;
 use crate::build::BuildOptions;
 use crate::engine::Inner;
 use crate::error::{Context as _, blocking};
+use crate::failed::FailedSteps;
 use crate::images::Images;
 use crate::ops::keys::Selection;
 use crate::progress::Progress;
@@ -63,6 +64,7 @@ pub(crate) struct Notes {
     /// Answers of web servers, by address.
     http: Mutex<HashMap<String, Slot<Vec<u8>>>>,
     pub(crate) vertices: Vertices,
+    pub(crate) failed: FailedSteps,
 }
 
 /// Work that is done once, by whoever asks first.

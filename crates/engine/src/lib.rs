@@ -16,6 +16,7 @@ mod engine;
 mod error;
 mod evaluate;
 mod exporters;
+mod failed;
 mod failures;
 mod frontend;
 mod graph;
@@ -48,6 +49,7 @@ pub use build::{
     Refs, ResolveOptions, SourceMeta, keys,
 };
 pub use engine::{Engine, EngineOptions, default_root};
+pub use failed::{FailedPart, FailedStep};
 pub use frontend::CallResult;
 pub use imagetools::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,

@@ -18,6 +18,8 @@ pub struct Diagnostic {
     /// Why, outermost first; none repeats another.
     pub causes: Vec<String>,
     pub span: Option<SourceSpan>,
+    /// Further places that lead to it, the nearest first.
+    pub also: Vec<SourceSpan>,
     pub platform: Option<Platform>,
     pub hint: Option<Hint>,
     /// The last lines a failed step printed.
@@ -26,6 +28,23 @@ pub struct Diagnostic {
     pub exit_code: Option<i32>,
     /// The vertex that failed.
     pub vertex: Option<Digest>,
+    /// What another program said of it, for clients that understand it.
+    pub foreign: Option<Arc<ForeignError>>,
+}
+
+/// An error in another program's words, as it travels between programs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForeignError {
+    /// A gRPC status code.
+    pub code: i32,
+    pub details: Vec<ErrorDetail>,
+}
+
+/// One thing that is known of an error, in a form that is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorDetail {
+    pub type_url: String,
+    pub value: Vec<u8>,
 }
 
 /// A place in a source file.
@@ -44,11 +63,13 @@ impl Diagnostic {
             message: message.into(),
             causes: Vec::new(),
             span: None,
+            also: Vec::new(),
             platform: None,
             hint: None,
             log_tail: Vec::new(),
             exit_code: None,
             vertex: None,
+            foreign: None,
         }
     }
 
@@ -81,6 +102,18 @@ impl Diagnostic {
     #[must_use]
     pub fn at(mut self, span: Option<SourceSpan>) -> Self {
         self.span = self.span.or(span);
+        self
+    }
+
+    /// Sets the places, the nearest first, unless there is one already.
+    #[must_use]
+    pub fn at_all(mut self, spans: &[SourceSpan]) -> Self {
+        if self.span.is_none()
+            && let Some((nearest, others)) = spans.split_first()
+        {
+            self.span = Some(nearest.clone());
+            self.also = others.to_vec();
+        }
         self
     }
 

@@ -21,7 +21,7 @@ mod reference;
 pub mod solve;
 
 pub use boolean::parse_bool;
-pub use diagnostic::{Diagnostic, SourceSpan};
+pub use diagnostic::{Diagnostic, ErrorDetail, ForeignError, SourceSpan};
 pub use digest::{Digest, Digester, ParseDigestError};
 pub use error_kind::{ErrorKind, Hint};
 pub use image_config::ImageConfig;

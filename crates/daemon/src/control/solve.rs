@@ -20,33 +20,6 @@ use crate::wire::control::{Exporter, SolveResponse};
 use crate::wire::extra::ControlSolveRequest;
 use crate::wire::{RpcStatus, error};
 
-/// Why a build failed: our own finding, or what a client returned.
-pub(crate) enum Failure {
-    Found(Vec<Diagnostic>),
-    Returned(RpcStatus),
-}
-
-impl From<Diagnostic> for Failure {
-    fn from(diagnostic: Diagnostic) -> Self {
-        Self::Found(vec![diagnostic])
-    }
-}
-
-impl From<Vec<Diagnostic>> for Failure {
-    fn from(diagnostics: Vec<Diagnostic>) -> Self {
-        Self::Found(diagnostics)
-    }
-}
-
-impl Failure {
-    fn status(self) -> Status {
-        match self {
-            Self::Found(diagnostics) => error::status_of_all(&diagnostics),
-            Self::Returned(status) => error::into_status(status),
-        }
-    }
-}
-
 /// Builds; the build ends when the returned future is dropped, as it is when the client goes away.
 pub(crate) async fn solve(
     daemon: Arc<Daemon>,
@@ -61,12 +34,11 @@ pub(crate) async fn solve(
     let work = run(&daemon, &request, &running, entitlements, &cancel);
     let result = tokio::select! {
         result = work => result,
-        () = daemon.stopping.cancelled() => Err(Failure::from(Diagnostic::new(
-            ErrorKind::Environment,
-            "the daemon is stopping",
-        ))),
+        () = daemon.stopping.cancelled() => {
+            Err(vec![Diagnostic::new(ErrorKind::Environment, "the daemon is stopping")])
+        }
     };
-    let result = result.map_err(Failure::status);
+    let result = result.map_err(|diagnostics| error::status_of_all(&diagnostics));
     if let Some(recorded) = recorded {
         recorded.finish(&running.happened.all(), result.as_ref());
     }
@@ -88,26 +60,27 @@ async fn run(
     running: &Running,
     entitlements: BTreeSet<Entitlement>,
     cancel: &CancellationToken,
-) -> Result<BTreeMap<String, String>, Failure> {
+) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
+    let one = |diagnostic: Diagnostic| vec![diagnostic];
     let session = BuildSession::open(daemon.sessions.clone(), request.session.as_str()).await;
     let options =
         BuildOptions { id: request.reference.clone(), session: Arc::new(session.clone()), entitlements };
-    let build = Arc::new(daemon.engine.start(options, running.happened.clone(), cancel)?);
-    let caches = Caches::prepare(daemon, request, &session).await?;
-    build.use_cache(&caches.options, caches.inline)?;
+    let build = Arc::new(daemon.engine.start(options, running.happened.clone(), cancel).map_err(one)?);
+    let caches = Caches::prepare(daemon, request, &session).await.map_err(one)?;
+    build.use_cache(&caches.options, caches.inline).map_err(one)?;
     if let Some(policy) = &request.source_policy {
-        check::policy(policy)?;
+        check::policy(policy).map_err(one)?;
     }
     let (sender, returned) = oneshot::channel();
     let bridge = Bridge::new(daemon.clone(), build.clone(), request.frontend_inputs.clone(), sender);
     let bridge = Arc::new(bridge);
     running.set_bridge(bridge.clone());
     let result = result(request, &build, returned).await?;
-    check::result(&result)?;
-    let options = ExportOptions { epoch: epoch(request)?, ..ExportOptions::default() };
+    check::result(&result).map_err(one)?;
+    let options = ExportOptions { epoch: epoch(request).map_err(one)?, ..ExportOptions::default() };
     let mut exporters = exporters(&request.exporters, &result);
     let client = match request.enable_session_exporter {
-        true => Some(session.client().await?),
+        true => Some(session.client().await.map_err(one)?),
         false => None,
     };
     if let Some(client) = &client {
@@ -115,7 +88,7 @@ async fn run(
         let refs = result.refs.iter().filter_map(|(_, reference)| reference);
         let refs = refs.map(|reference| bridge.register(Some(reference))).collect();
         let first = exporters.len();
-        let found = client.find_exporters(metadata, refs).await?;
+        let found = client.find_exporters(metadata, refs).await.map_err(one)?;
         exporters.extend(found.into_iter().enumerate().map(|(index, found)| ExporterRequest {
             kind: found.kind,
             attributes: found.attrs,
@@ -128,9 +101,9 @@ async fn run(
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
         }
     }
-    caches.give(&session).await?;
+    caches.give(&session).await.map_err(one)?;
     if let Some(client) = client {
-        client.finalize_export(response.clone()).await?;
+        client.finalize_export(response.clone()).await.map_err(one)?;
     }
     Ok(response)
 }
@@ -140,20 +113,20 @@ async fn result(
     request: &ControlSolveRequest,
     build: &Arc<Build>,
     returned: oneshot::Receiver<Result<BuildResult, RpcStatus>>,
-) -> Result<BuildResult, Failure> {
+) -> Result<BuildResult, Vec<Diagnostic>> {
     if !request.frontend.is_empty() {
         let inputs = request.frontend_inputs.clone();
-        return Ok(build.frontend(&request.frontend, &request.frontend_attrs, inputs).await?);
+        return build.frontend(&request.frontend, &request.frontend_attrs, inputs).await;
     }
     // One without operations is there too: it is the empty file system.
     if let Some(definition) = request.definition.clone() {
-        let reference = build.solve(definition, false).await?;
+        let reference = build.solve(definition, false).await.map_err(|e| vec![e])?;
         return Ok(BuildResult::new(Refs::Single(reference), BTreeMap::new()));
     }
     match returned.await {
         Ok(Ok(result)) => Ok(result),
-        Ok(Err(status)) => Err(Failure::Returned(status)),
-        Err(_) => Err(Diagnostic::new(ErrorKind::User, "the client ended the build without a result").into()),
+        Ok(Err(status)) => Err(vec![error::from_rpc(status)]),
+        Err(_) => Err(vec![Diagnostic::new(ErrorKind::User, "the client ended the build without a result")]),
     }
 }
 

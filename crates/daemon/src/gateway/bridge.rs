@@ -14,10 +14,9 @@ use super::convert;
 use crate::control::{Daemon, check};
 use crate::wire::extra::GatewaySolveRequest;
 use crate::wire::gateway::{
-    InputsResponse, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest, ReadFileResponse,
-    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceImageResponse,
-    ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest, SolveResponse, StatFileRequest,
-    StatFileResponse, WarnRequest,
+    InputsResponse, PongResponse, ResolveImageConfigRequest, ResolveImageConfigResponse,
+    ResolveSourceImageResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest,
+    SolveResponse, WarnRequest,
 };
 use crate::wire::{RpcStatus, error, recode};
 use crate::worker;
@@ -32,6 +31,8 @@ pub(crate) struct Bridge {
     pub(super) containers: Mutex<HashMap<String, Arc<Container>>>,
     inputs: BTreeMap<String, pb::Definition>,
     refs: Mutex<HashMap<String, Ref>>,
+    /// Files of failed steps: they can be looked at, and are no results.
+    failed: Mutex<HashMap<String, Ref>>,
     returned: Mutex<Option<Returned>>,
 }
 
@@ -42,12 +43,14 @@ impl Bridge {
         inputs: BTreeMap<String, pb::Definition>,
         returned: Returned,
     ) -> Self {
+        build.keep_failed_steps();
         Self {
             daemon,
             build,
             containers: Mutex::default(),
             inputs,
-            refs: Mutex::new(HashMap::new()),
+            refs: Mutex::default(),
+            failed: Mutex::default(),
             returned: Mutex::new(Some(returned)),
         }
     }
@@ -58,6 +61,37 @@ impl Bridge {
         let id = worker::new_id();
         self.refs.lock().insert(id.clone(), reference.clone());
         id
+    }
+
+    /// Makes the status of an error; the files of the step that failed can be found by their ids from then on.
+    pub(super) fn status(&self, diagnostic: &Diagnostic) -> Status {
+        self.status_of_all(std::slice::from_ref(diagnostic))
+    }
+
+    /// Makes the status of several independent failures.
+    fn status_of_all(&self, diagnostics: &[Diagnostic]) -> Status {
+        let mut status = error::rpc_status_of_all(diagnostics);
+        let vertex = diagnostics.first().and_then(|first| first.vertex.as_ref());
+        if let Some(step) = vertex.and_then(|vertex| self.build.failed_step(vertex)) {
+            let mut failed = self.failed.lock();
+            let mut ids = |references: &[Option<Ref>]| -> Vec<String> {
+                let mut id = |reference: &Ref| {
+                    let id = worker::new_id();
+                    failed.insert(id.clone(), reference.clone());
+                    id
+                };
+                references.iter().map(|r| r.as_ref().map(&mut id).unwrap_or_default()).collect()
+            };
+            let (inputs, mounts) = (ids(&step.inputs), ids(&step.mounts));
+            status.details.push(error::solve_detail(&step, &inputs, &mounts));
+        }
+        error::into_status(status)
+    }
+
+    /// Finds the files of a reference or of a failed step.
+    pub(super) fn find_files(&self, id: &str) -> Result<Option<Ref>, Status> {
+        let failed = self.failed.lock().get(id).cloned();
+        failed.map_or_else(|| self.find(id), |reference| Ok(Some(reference)))
     }
 
     /// Finds a reference; `None` is the empty file system.
@@ -71,21 +105,21 @@ impl Bridge {
 
     pub(super) async fn solve(&self, request: GatewaySolveRequest) -> Result<SolveResponse, Status> {
         for policy in &request.source_policies {
-            check::policy(policy).map_err(|diagnostic| error::status(&diagnostic))?;
+            check::policy(policy).map_err(|diagnostic| self.status(&diagnostic))?;
         }
         let result = if request.frontend.is_empty() {
             let definition = request.definition.unwrap_or_default();
             let solved = self.build.solve(definition, request.evaluate).await;
-            let reference = solved.map_err(|diagnostic| error::status(&diagnostic))?;
+            let reference = solved.map_err(|diagnostic| self.status(&diagnostic))?;
             BuildResult::new(slipway_engine::Refs::Single(reference), BTreeMap::new())
         } else {
             let inputs = request.frontend_inputs;
             let solved = self.build.frontend(&request.frontend, &request.frontend_opt, inputs).await;
-            let result = solved.map_err(|diagnostics| error::status_of_all(&diagnostics))?;
+            let result = solved.map_err(|diagnostics| self.status_of_all(&diagnostics))?;
             if request.evaluate {
                 let refs: Vec<Ref> = result.refs.iter().filter_map(|(_, r)| r.cloned()).collect();
                 let evaluated = self.build.evaluate_all(&refs).await;
-                evaluated.map_err(|diagnostics| error::status_of_all(&diagnostics))?;
+                evaluated.map_err(|diagnostics| self.status_of_all(&diagnostics))?;
             }
             result
         };
@@ -131,35 +165,10 @@ impl Bridge {
     pub(super) async fn evaluate(&self, id: &str) -> Result<(), Status> {
         match self.find(id)? {
             Some(reference) => {
-                self.build.evaluate(&reference).await.map_err(|diagnostic| error::status(&diagnostic))
+                self.build.evaluate(&reference).await.map_err(|diagnostic| self.status(&diagnostic))
             }
             None => Ok(()),
         }
-    }
-
-    pub(super) async fn read_file(&self, request: ReadFileRequest) -> Result<ReadFileResponse, Status> {
-        let reference = self.find(&request.r#ref)?;
-        let range = request.range.map(|range| {
-            let start = range.offset.max(0) as u64;
-            start..if range.length > 0 { start.saturating_add(range.length as u64) } else { u64::MAX }
-        });
-        let data = self.build.read_file(reference.as_ref(), &request.file_path, range).await;
-        Ok(ReadFileResponse { data: data.map_err(|diagnostic| error::status(&diagnostic))? })
-    }
-
-    pub(super) async fn read_dir(&self, request: ReadDirRequest) -> Result<ReadDirResponse, Status> {
-        let reference = self.find(&request.r#ref)?;
-        let pattern = Some(request.include_pattern.as_str()).filter(|pattern| !pattern.is_empty());
-        let found = self.build.read_dir(reference.as_ref(), &request.dir_path, pattern).await;
-        let found = found.map_err(|diagnostic| error::status(&diagnostic))?;
-        Ok(ReadDirResponse { entries: found.iter().map(super::files::stat).collect() })
-    }
-
-    pub(super) async fn stat_file(&self, request: StatFileRequest) -> Result<StatFileResponse, Status> {
-        let reference = self.find(&request.r#ref)?;
-        let found = self.build.stat_file(reference.as_ref(), &request.path).await;
-        let found = found.map_err(|diagnostic| error::status(&diagnostic))?;
-        Ok(StatFileResponse { stat: Some(super::files::stat(&found)) })
     }
 
     pub(super) async fn resolve_image_config(
@@ -177,7 +186,7 @@ impl Bridge {
         let op = pb::SourceOp { identifier: format!("{scheme}://{}", request.r#ref), attrs };
         let options = options(request.platform.as_ref(), &request.resolve_mode, request.log_name);
         let found = self.build.resolve_source(op, &options).await;
-        let found = found.map_err(|diagnostic| error::status(&diagnostic))?;
+        let found = found.map_err(|diagnostic| self.status(&diagnostic))?;
         let image = found.image.ok_or_else(|| Status::unknown("the source is no image"))?;
         Ok(ResolveImageConfigResponse {
             digest: image.digest.to_string(),
@@ -193,7 +202,7 @@ impl Bridge {
         let source = request.source.ok_or_else(|| Status::invalid_argument("no source to resolve"))?;
         let options = options(request.platform.as_ref(), &request.resolve_mode, request.log_name);
         let found = self.build.resolve_source(recode(&source), &options).await;
-        let found = found.map_err(|diagnostic| error::status(&diagnostic))?;
+        let found = found.map_err(|diagnostic| self.status(&diagnostic))?;
         Ok(ResolveSourceMetaResponse {
             source: Some(recode(&found.op)),
             image: found.image.map(|image| ResolveSourceImageResponse {

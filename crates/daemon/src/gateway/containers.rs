@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use slipway_engine::runtime::{Stdio, Terminal};
-use slipway_engine::{ContainerMount, ContainerProcess, ContainerRequest, ProcessRequest};
+use slipway_engine::{Container, ContainerMount, ContainerProcess, ContainerRequest, ProcessRequest};
 use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -40,13 +40,15 @@ impl Bridge {
         }
         let mut mounts = Vec::with_capacity(request.mounts.len());
         for mount in &request.mounts {
-            let reference = self.find(&mount.result_id)?;
+            let reference = self.find_files(&mount.result_id)?;
             mounts.push(ContainerMount { mount: recode(mount), reference });
         }
-        // One that does not say its architecture is this machine's.
-        let stated = request.platform.as_ref().filter(|platform| !platform.architecture.is_empty());
-        let platform = stated.map(|platform| {
-            let platform: pb::Platform = recode(platform);
+        let platform = request.platform.as_ref().map(|platform| {
+            let mut platform: pb::Platform = recode(platform);
+            // One that does not say its architecture is this machine's.
+            if platform.architecture.is_empty() {
+                platform.architecture = Platform::host().architecture;
+            }
             Platform::from(&platform)
         });
         let container = self.build.container(ContainerRequest {
@@ -56,16 +58,25 @@ impl Bridge {
             hostname: request.hostname,
             extra_hosts: request.extra_hosts.iter().map(recode).collect(),
         });
-        let container = container.await.map_err(|diagnostic| error::status(&diagnostic))?;
+        let container = container.await.map_err(|diagnostic| self.status(&diagnostic))?;
         self.containers.lock().insert(request.container_id, Arc::new(container));
         Ok(())
     }
 
     pub(super) fn release_container(&self, id: &str) -> Result<(), Status> {
-        // Dropping it kills what runs in it.
         let released = self.containers.lock().remove(id);
-        released.map(drop).ok_or_else(|| Status::unknown(format!("container details for {id} not found")))
+        let container = released.ok_or_else(|| not_found(id))?;
+        container.release().map_err(|diagnostic| error::status(&diagnostic))
     }
+
+    /// Finds a container.
+    pub(super) fn container(&self, id: &str) -> Result<Arc<Container>, Status> {
+        self.containers.lock().get(id).cloned().ok_or_else(|| not_found(id))
+    }
+}
+
+fn not_found(id: &str) -> Status {
+    Status::unknown(format!("container details for {id} not found"))
 }
 
 /// Runs the processes of one stream; its messages are the result.

@@ -16,8 +16,10 @@ use tonic::{Request, Response, Status, Streaming};
 pub(crate) use bridge::Bridge;
 
 use crate::builds::Builds;
+use crate::server::WholeSolve;
+use crate::session::MAX_MESSAGE;
 use crate::wire::extra::GatewaySolveRequest;
-use crate::wire::gateway::llb_bridge_server::LlbBridge;
+use crate::wire::gateway::llb_bridge_server::{LlbBridge, LlbBridgeServer};
 use crate::wire::gateway::{
     EvaluateRequest, EvaluateResponse, ExecMessage, InputsRequest, InputsResponse, NewContainerRequest,
     NewContainerResponse, PingRequest, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest,
@@ -53,9 +55,12 @@ impl Gateway {
         }
     }
 
-    /// Makes the call that takes definitions as they came.
-    pub(crate) fn solve_call(&self) -> SolveCall {
-        SolveCall(self.clone())
+    /// Makes the service, which takes definitions as they came.
+    pub(crate) fn service(&self) -> WholeSolve<LlbBridgeServer<Self>> {
+        let server = LlbBridgeServer::new(self.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(usize::MAX);
+        WholeSolve::new::<GatewaySolveRequest, _, _>(server, SolveCall(self.clone()))
     }
 }
 
@@ -145,18 +150,18 @@ impl LlbBridge for Gateway {
     }
 
     async fn read_file_container(&self, request: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
-        self.bridge(&request).await?;
-        Err(no_container_files())
+        let bridge = self.bridge(&request).await?;
+        bridge.read_file_container(request.into_inner()).await.map(Response::new)
     }
 
     async fn read_dir_container(&self, request: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
-        self.bridge(&request).await?;
-        Err(no_container_files())
+        let bridge = self.bridge(&request).await?;
+        bridge.read_dir_container(request.into_inner()).await.map(Response::new)
     }
 
     async fn stat_file_container(&self, request: Request<StatFileRequest>) -> Answer<StatFileResponse> {
-        self.bridge(&request).await?;
-        Err(no_container_files())
+        let bridge = self.bridge(&request).await?;
+        bridge.stat_file_container(request.into_inner()).await.map(Response::new)
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Answer<WarnResponse> {
@@ -166,13 +171,9 @@ impl LlbBridge for Gateway {
     }
 }
 
-fn no_container_files() -> Status {
-    crate::wire::error::unsupported("gateway.exec.filesystem", "files of containers cannot be read yet")
-}
-
 /// Answers `LLBBridge.Solve` with all fields of the request.
 #[derive(Clone)]
-pub(crate) struct SolveCall(Gateway);
+struct SolveCall(Gateway);
 
 impl tonic::server::UnaryService<GatewaySolveRequest> for SolveCall {
     type Response = SolveResponse;

@@ -2,39 +2,31 @@
 
 mod config;
 mod listen;
+mod whole_solve;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use slipway_engine::Engine;
 use slipway_model::solve::Entitlement;
 use slipway_model::{Diagnostic, ErrorKind};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::codegen::http;
-use tonic::server::{Grpc, NamedService};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
-use tonic_prost::ProstCodec;
-use tower::Service;
 
 pub use config::DaemonConfig;
 pub use listen::Address;
+pub(crate) use whole_solve::WholeSolve;
 
 use crate::builds::Builds;
 use crate::control::{ControlService, Daemon, SolveCall};
 use crate::gateway::Gateway;
 use crate::history::History;
 use crate::session::{MAX_MESSAGE, Sessions};
-use crate::wire::control::SolveResponse;
 use crate::wire::control::control_server::ControlServer;
-use crate::wire::extra::{ControlSolveRequest, GatewaySolveRequest};
-use crate::wire::gateway::llb_bridge_server::LlbBridgeServer;
+use crate::wire::extra::ControlSolveRequest;
 use crate::wire::health::health_check_response::ServingStatus;
 use crate::wire::health::health_server::{Health, HealthServer};
 use crate::wire::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
@@ -129,10 +121,6 @@ fn services(
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let gateway = Gateway::Named(daemon.builds.clone());
-    let solve = gateway.solve_call();
-    let bridge = LlbBridgeServer::new(gateway)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(usize::MAX);
     Ok(server
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
@@ -140,8 +128,8 @@ fn services(
         .http2_keepalive_timeout(Some(Duration::from_secs(60)))
         .add_service(HealthServer::new(Healthy))
         .add_service(crate::content::Content(daemon.clone()))
-        .add_service(WholeSolve { inner: control, call: SolveCall(daemon.clone()) })
-        .add_service(WholeSolve { inner: bridge, call: solve }))
+        .add_service(WholeSolve::new::<ControlSolveRequest, _, _>(control, SolveCall(daemon.clone())))
+        .add_service(gateway.service()))
 }
 
 fn tls(files: &TlsFiles) -> Result<ServerTlsConfig, Diagnostic> {
@@ -184,82 +172,5 @@ impl Health for Healthy {
         let forever =
             futures_util::stream::once(async { Ok(serving()) }).chain(futures_util::stream::pending());
         Ok(Response::new(forever.boxed()))
-    }
-}
-
-/// A service whose `Solve` is answered with messages of our own, that keep what the generated ones drop.
-#[derive(Clone)]
-struct WholeSolve<S, C> {
-    inner: S,
-    call: C,
-}
-
-impl<S: NamedService, C> NamedService for WholeSolve<S, C> {
-    const NAME: &'static str = S::NAME;
-}
-
-type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
-
-/// Runs one unary call.
-fn unary<M, R, C>(call: C, request: http::Request<Body>) -> Answer
-where
-    M: prost::Message + Default + 'static,
-    R: prost::Message + Default + 'static,
-    C: tonic::server::UnaryService<M, Response = R> + Send + 'static,
-    C::Future: Send,
-{
-    Box::pin(async move {
-        let codec: ProstCodec<R, M> = ProstCodec::default();
-        let mut grpc =
-            Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(usize::MAX);
-        Ok(grpc.unary(call, request).await)
-    })
-}
-
-impl<S> Service<http::Request<Body>> for WholeSolve<S, SolveCall>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
-        match request.uri().path() {
-            "/moby.buildkit.v1.Control/Solve" => {
-                unary::<ControlSolveRequest, SolveResponse, _>(self.call.clone(), request)
-            }
-            _ => Box::pin(self.inner.call(request)),
-        }
-    }
-}
-
-impl<S> Service<http::Request<Body>> for WholeSolve<S, crate::gateway::SolveCall>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
-        match request.uri().path() {
-            "/moby.buildkit.v1.frontend.LLBBridge/Solve" => unary::<
-                GatewaySolveRequest,
-                crate::wire::gateway::SolveResponse,
-                _,
-            >(self.call.clone(), request),
-            _ => Box::pin(self.inner.call(request)),
-        }
     }
 }

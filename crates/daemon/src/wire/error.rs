@@ -2,65 +2,131 @@
 //!
 //! A detail is an `Any` whose value is JSON, named by a type URL below `github.com/moby/buildkit`.
 
+use std::sync::Arc;
+
 use bollard_buildkit_proto::google::protobuf::Any;
 use prost::Message as _;
 use serde_json::{Value, json};
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_engine::{FailedPart, FailedStep};
+use slipway_model::{Diagnostic, ErrorDetail, ErrorKind, ForeignError};
 use tonic::{Code, Status};
 
 use super::{RpcStatus, json};
 
 /// The prefix of type URLs.
 const TYPES: &str = "github.com/moby/buildkit/";
+const EXIT: &str = "gatewayapi.ExitMessage";
+const VERTEX: &str = "errdefs.Vertex";
+const SOURCE: &str = "errdefs.Source";
 
 /// Makes the status that tells a client of `diagnostic`.
 pub(crate) fn status(diagnostic: &Diagnostic) -> Status {
     into_status(rpc_status(diagnostic))
 }
 
-/// Makes the status of several independent failures: the first one with the names of the others.
+/// Makes the status of several independent failures.
 pub(crate) fn status_of_all(diagnostics: &[Diagnostic]) -> Status {
-    match diagnostics {
-        [] => Status::unknown("the build failed"),
-        [one] => status(one),
-        [first, rest @ ..] => {
-            let mut whole = rpc_status(first);
-            for more in rest {
-                whole.message.push('\n');
-                whole.message.push_str(&text(more));
-            }
-            into_status(whole)
-        }
+    into_status(rpc_status_of_all(diagnostics))
+}
+
+/// Makes the message form of several independent failures: the first one with the names of the others.
+pub(crate) fn rpc_status_of_all(diagnostics: &[Diagnostic]) -> RpcStatus {
+    let Some((first, rest)) = diagnostics.split_first() else {
+        let message = "the build failed".to_owned();
+        return RpcStatus { code: Code::Unknown as i32, message, details: Vec::new() };
+    };
+    let mut whole = rpc_status(first);
+    for more in rest {
+        whole.message.push('\n');
+        whole.message.push_str(&text(more));
     }
+    whole
 }
 
 /// Makes the message form of an error, as it is kept and as frontends return it.
 pub(crate) fn rpc_status(diagnostic: &Diagnostic) -> RpcStatus {
     let mut details = Vec::new();
+    let mut add = |name: &str, value: Value| details.push(detail(name, &value));
     if let Some(code) = diagnostic.exit_code {
-        details.push(detail("gatewayapi.ExitMessage", &json!({ "Code": code })));
+        add(EXIT, json!({ "Code": code }));
     }
     if let Some(vertex) = &diagnostic.vertex {
-        details.push(detail("errdefs.Vertex", &json!({ "digest": vertex.to_string() })));
+        add(VERTEX, json!({ "digest": vertex.to_string() }));
     }
-    if let Some(span) = &diagnostic.span {
-        details.push(detail("errdefs.Source", &json::source(&span.source, &span.ranges)));
+    for span in diagnostic.span.iter().chain(&diagnostic.also) {
+        add(SOURCE, json::source(&span.source, &span.ranges));
     }
-    let code = match diagnostic.kind {
-        _ if diagnostic.message == "canceled" => Code::Cancelled,
+    let mut code = match diagnostic.kind {
+        _ if is_canceled(diagnostic) => Code::Cancelled,
         ErrorKind::Internal => Code::Internal,
         _ => Code::Unknown,
-    };
-    RpcStatus { code: code as i32, message: text(diagnostic), details }
+    } as i32;
+    if let Some(foreign) = &diagnostic.foreign {
+        code = foreign.code;
+        // What the other one said is not said twice.
+        details.retain(|ours| foreign.details.iter().all(|theirs| theirs.type_url != ours.type_url));
+        details.extend(
+            foreign.details.iter().map(|d| Any { type_url: d.type_url.clone(), value: d.value.clone() }),
+        );
+    }
+    RpcStatus { code, message: text(diagnostic), details }
 }
 
-/// Makes a status for a capability that is not there.
-pub(crate) fn unsupported(name: &str, text: impl Into<String>) -> Status {
-    into_status(RpcStatus {
-        code: Code::Unimplemented as i32,
-        message: text.into(),
-        details: vec![detail("errdefs.FrontendCap", &json!({ "name": name }))],
-    })
+/// Reads an error of another program: what people are shown of it, and all of it for other clients.
+pub(crate) fn from_rpc(status: RpcStatus) -> Diagnostic {
+    let kind = match Code::from_i32(status.code) {
+        Code::Internal => ErrorKind::Internal,
+        Code::Unavailable => ErrorKind::Environment,
+        _ => ErrorKind::User,
+    };
+    let mut diagnostic = Diagnostic::new(kind, status.message);
+    for found in &status.details {
+        let Some(name) = found.type_url.strip_prefix(TYPES).and_then(|name| name.strip_suffix("+json"))
+        else {
+            continue;
+        };
+        let Ok(value) = serde_json::from_slice::<Value>(&found.value) else { continue };
+        match name {
+            EXIT => {
+                let code = value["Code"].as_i64().or_else(|| value["code"].as_i64());
+                diagnostic.exit_code = code.and_then(|code| i32::try_from(code).ok());
+            }
+            VERTEX => diagnostic.vertex = value["digest"].as_str().and_then(|digest| digest.parse().ok()),
+            SOURCE => {
+                let span = json::span(&value);
+                match &diagnostic.span {
+                    None => diagnostic.span = Some(span),
+                    Some(_) => diagnostic.also.push(span),
+                }
+            }
+            _ => {}
+        }
+    }
+    let details = status.details.into_iter();
+    let details = details.map(|d| ErrorDetail { type_url: d.type_url, value: d.value }).collect();
+    diagnostic.foreign = Some(Arc::new(ForeignError { code: status.code, details }));
+    diagnostic
+}
+
+/// Says what failed, and by which ids the files it had and left are known; an empty one is the empty file system.
+pub(crate) fn solve_detail(step: &FailedStep, inputs: &[String], mounts: &[String]) -> Any {
+    let mut value = json!({
+        "inputIDs": inputs,
+        "mountIDs": mounts,
+        "op": json::op(&step.op),
+        "description": step.description,
+    });
+    match step.part {
+        FailedPart::Process => {}
+        FailedPart::FileAction(index) => value["file"] = json!({ "index": index }),
+        FailedPart::CacheKey(index) => value["cache"] = json!({ "index": index }),
+    }
+    detail("errdefs.Solve", &value)
+}
+
+/// Tells whether an error only says that somebody did not want to wait any more.
+fn is_canceled(diagnostic: &Diagnostic) -> bool {
+    diagnostic.message == "canceled"
 }
 
 /// Turns the message form into a status with its details in the trailer.
@@ -74,6 +140,9 @@ pub(crate) fn into_status(status: RpcStatus) -> Status {
 
 /// Words the message as clients know it: a checksum is of a reference.
 fn text(diagnostic: &Diagnostic) -> String {
+    if is_canceled(diagnostic) {
+        return "context canceled".to_owned();
+    }
     let text = diagnostic.to_string();
     let Some(vertex) = &diagnostic.vertex else { return text };
     let short = &vertex.hex()[..25];
@@ -85,4 +154,65 @@ fn text(diagnostic: &Diagnostic) -> String {
 
 fn detail(name: &str, value: &Value) -> Any {
     Any { type_url: format!("{TYPES}{name}+json"), value: value.to_string().into_bytes() }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_model::llb::pb;
+    use slipway_model::{Digest, SourceSpan};
+
+    use super::*;
+
+    fn failure() -> Diagnostic {
+        let source = |name: &str| pb::SourceInfo {
+            filename: name.into(),
+            data: b"FROM scratch\nRUN false\n".to_vec(),
+            ..pb::SourceInfo::default()
+        };
+        let at = |line| Some(pb::Position { line, character: 0 });
+        let range = pb::Range { start: at(2), end: at(2) };
+        let span = |name| SourceSpan { source: Arc::new(source(name)), ranges: vec![range] };
+        let mut failure = Diagnostic::new(ErrorKind::User, "a step failed")
+            .at_all(&[span("near"), span("far")])
+            .of_vertex(Digest::of("v"));
+        failure.exit_code = Some(3);
+        failure
+    }
+
+    #[test]
+    fn what_is_told_is_what_is_heard_and_handed_on_whole() {
+        let mut told = rpc_status(&failure());
+        told.details.push(detail("errdefs.Subrequest", &json!({ "name": "unknown" })));
+        let heard = from_rpc(told.clone());
+        let expected = Diagnostic { foreign: heard.foreign.clone(), ..failure() };
+        assert_eq!(format!("{heard:?}"), format!("{expected:?}"));
+        assert_eq!(rpc_status(&heard), told);
+    }
+
+    #[test]
+    fn a_failed_step_names_the_ids_of_its_files() {
+        let mkdir = pb::FileActionMkDir { path: "/a".into(), ..Default::default() };
+        let action = Some(pb::file_action::Action::Mkdir(mkdir));
+        let actions = vec![pb::FileAction { action, input: -1, secondary_input: -1, output: 0 }];
+        let step = FailedStep {
+            op: pb::Op { op: Some(pb::op::Op::File(pb::FileOp { actions })), ..Default::default() },
+            description: Default::default(),
+            part: FailedPart::FileAction(0),
+            inputs: Vec::new(),
+            mounts: vec![None],
+        };
+        let detail = solve_detail(&step, &[], &[String::new()]);
+        assert_eq!(detail.type_url, "github.com/moby/buildkit/errdefs.Solve+json");
+        let value: Value = serde_json::from_slice(&detail.value).unwrap();
+        assert_eq!(value["file"]["index"], 0);
+        assert_eq!(value["mountIDs"], json!([""]));
+        assert_eq!(value["op"]["file"]["actions"][0]["mkdir"]["path"], "/a");
+        assert_eq!(value["op"]["file"]["actions"][0]["secondaryInput"], -1);
+    }
+
+    #[test]
+    fn who_cancels_hears_what_clients_look_for() {
+        let status = rpc_status(&Diagnostic::new(ErrorKind::User, "canceled"));
+        assert_eq!((status.code, status.message.as_str()), (1, "context canceled"));
+    }
 }

@@ -1,24 +1,31 @@
 //! Containers that a client or a frontend starts and talks to, beside the steps of a definition.
 //!
 //! A container is a set of mounts; each process that is started in it gets a sandbox of its own over the same
-//! files. What the processes write is seen by each other and is thrown away with the container.
+//! files. What the processes write is seen by each other and is thrown away with the container. The first process
+//! is the container: when it ends, the others are killed and none is started any more.
 
+use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use slipway_files::{FileTree, Root};
 use slipway_model::llb::pb;
 use slipway_model::solve::Entitlement;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform};
 use slipway_runtime::{FileContent, Mount, MountSource, Network, Process, ProcessSpec, Security, Stdio};
 use slipway_store::{ActiveSnapshot, CacheMount, MountedTree, Sharing, SnapshotId};
 
-use super::{Build, Ref};
+use super::files::{self, FileInfo};
+use super::{Build, Canceled, Ref};
 use crate::error::{Context as _, Explain as _, blocking, internal};
 use crate::job::{Job, Running};
-use crate::ops::process_settings;
+use crate::ops::{absolute, process_settings};
 use crate::sandbox::Sandbox;
 use crate::ssh::AgentSocket;
+
+/// What programs of Windows see as their search path when nobody says.
+const WINDOWS_PATH: &str = r"PATH=c:\Windows\System32;c:\Windows;C:\Windows\System32\WindowsPowerShell\v1.0";
 
 /// What a container is made of.
 #[derive(Clone, Debug, Default)]
@@ -57,8 +64,63 @@ pub struct Container {
     job: Arc<Job>,
     sandbox: Sandbox,
     request: ContainerRequest,
-    mounts: Vec<(pb::Mount, Held)>,
-    processes: Mutex<Vec<Weak<Process>>>,
+    /// In the order of the request; without what is optional and not there.
+    mounts: Vec<(pb::Mount, Option<Held>)>,
+    processes: Arc<Processes>,
+}
+
+/// The processes of a container.
+#[derive(Default)]
+struct Processes {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    started: bool,
+    /// Why no process is started any more.
+    over: Option<Over>,
+    running: Vec<Weak<Process>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Over {
+    FirstEnded,
+    Released,
+}
+
+impl Processes {
+    /// Kills what runs; says whether anything did.
+    fn end(&self, over: Over) -> bool {
+        let mut state = self.state.lock();
+        state.over.get_or_insert(over);
+        let running = std::mem::take(&mut state.running);
+        let mut any = false;
+        for process in running.iter().filter_map(Weak::upgrade) {
+            process.kill();
+            any = true;
+        }
+        any
+    }
+
+    /// Enters a process; says whether it is the first.
+    fn add(&self, process: &Arc<Process>) -> bool {
+        let mut state = self.state.lock();
+        if state.over.is_some() {
+            process.kill();
+        }
+        state.running.push(Arc::downgrade(process));
+        !std::mem::replace(&mut state.started, true)
+    }
+
+    fn remove(&self, process: &Arc<Process>) {
+        let gone = Arc::downgrade(process);
+        self.state.lock().running.retain(|other| !other.ptr_eq(&gone));
+    }
+
+    fn is_released(&self) -> bool {
+        self.state.lock().over == Some(Over::Released)
+    }
 }
 
 /// What a mount needs for as long as the container lives.
@@ -72,9 +134,7 @@ enum Held {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        for process in self.processes.lock().iter().filter_map(Weak::upgrade) {
-            process.kill();
-        }
+        self.processes.end(Over::Released);
     }
 }
 
@@ -100,16 +160,79 @@ impl Container {
         if !request.mounts.iter().any(|mount| mount.mount.dest == "/") {
             return Err(Diagnostic::new(ErrorKind::User, "the container has no root file system"));
         }
-        let platform = request.platform.clone().unwrap_or_else(Platform::host);
+        // A program of another system cannot run, but one may look at its files.
+        let platform = request.platform.clone().filter(|platform| platform.os == "linux");
+        let platform = platform.unwrap_or_else(Platform::host);
         job.sandboxes.decide(|| job.engine.facts(), [platform.clone()]).map_err(super::first)?;
         let sandbox = job.sandboxes.for_platform(Some(&platform)).await?;
         let mut mounts = Vec::with_capacity(request.mounts.len());
         for wanted in &request.mounts {
-            if let Some(held) = hold(job, wanted).await? {
-                mounts.push((wanted.mount.clone(), held));
-            }
+            let mount = pb::Mount { dest: absolute(&wanted.mount.dest, "/"), ..wanted.mount.clone() };
+            mounts.push((mount, hold(job, wanted).await?));
         }
-        Ok(Self { job: job.clone(), sandbox, request, mounts, processes: Mutex::default() })
+        Ok(Self { job: job.clone(), sandbox, request, mounts, processes: Arc::default() })
+    }
+
+    /// Kills what still runs, and starts nothing any more.
+    ///
+    /// # Errors
+    /// If something still ran.
+    pub fn release(&self) -> Result<(), Diagnostic> {
+        match self.processes.end(Over::Released) {
+            true => Err(Canceled.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads a file, or the part of it that `range` names, of the mount at that position of the request.
+    pub async fn read_file(
+        &self,
+        mount: usize,
+        path: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Vec<u8>, Diagnostic> {
+        self.look(mount, path, move |tree, path| files::read_file(tree, path, range)).await
+    }
+
+    /// Lists a directory of a mount, with `pattern` only the names that match it.
+    pub async fn read_dir(
+        &self,
+        mount: usize,
+        path: &str,
+        pattern: Option<&str>,
+    ) -> Result<Vec<FileInfo>, Diagnostic> {
+        let pattern = pattern.map(str::to_owned);
+        self.look(mount, path, move |tree, path| files::read_dir(tree, path, pattern.as_deref())).await
+    }
+
+    /// Returns the attributes of a file of a mount; a symbolic link's are its own.
+    pub async fn stat_file(&self, mount: usize, path: &str) -> Result<FileInfo, Diagnostic> {
+        self.look(mount, path, files::stat_file).await
+    }
+
+    /// Does something with the files of a mount.
+    async fn look<T: Send + 'static>(
+        &self,
+        position: usize,
+        path: &str,
+        work: impl FnOnce(&dyn FileTree, &str) -> Result<T, Diagnostic> + Send + 'static,
+    ) -> Result<T, Diagnostic> {
+        let no_files = |why: &str| {
+            Diagnostic::new(ErrorKind::User, format!("cannot look into mount {position} of the container"))
+                .cause(why)
+        };
+        let Some((mount, held)) = self.mounts.get(position) else {
+            return Err(no_files("there is no such mount"));
+        };
+        let root = match held.as_ref().filter(|held| !matches!(held, Held::Tmpfs { .. })) {
+            Some(held) => match held.source()? {
+                MountSource::Detached(directory) => Root::from(directory),
+                _ => return Err(no_files("it is no directory")),
+            },
+            None => return Err(no_files("it has files only while a process sees them")),
+        };
+        let path = format!("{}/{path}", mount.selector);
+        blocking(move || work(&root, &path)).await
     }
 
     /// Starts a process.
@@ -125,13 +248,21 @@ impl Container {
                 secrets.push(format!("{}={}", secret.name, String::from_utf8_lossy(value.expose())));
             }
         }
+        if self.processes.state.lock().over.is_some() {
+            return Err(Diagnostic::new(ErrorKind::User, "the container has stopped")
+                .hint("its first process has ended: make another container"));
+        }
         let (root, mounts) = self.mounts(&request.meta)?;
         let terminal = matches!(request.stdio, Stdio::Terminal(_));
-        let mut settings = process_settings(&request.meta, root.as_fd(), secrets)?;
+        let mut meta = request.meta;
+        if self.is_windows() && !meta.env.iter().any(|entry| entry.starts_with("PATH=")) {
+            meta.env.push(WINDOWS_PATH.to_owned());
+        }
+        let mut settings = process_settings(&meta, root.as_fd(), secrets)?;
         if terminal && !settings.env.iter().any(|entry| entry.starts_with("TERM=")) {
             settings.env.push("TERM=xterm".to_owned());
         }
-        if request.meta.hostname.is_empty() && !self.request.hostname.is_empty() {
+        if meta.hostname.is_empty() && !self.request.hostname.is_empty() {
             settings.hostname.clone_from(&self.request.hostname);
         }
         settings.network = match pb::NetMode::try_from(self.request.network) {
@@ -143,9 +274,13 @@ impl Container {
         self.sandbox.adjust(&mut settings);
         let spec = ProcessSpec { root, mounts, stdio: request.stdio, settings };
         let process = Arc::new(self.sandbox.server().spawn(spec).map_err(|error| error.explain())?);
-        self.processes.lock().push(Arc::downgrade(&process));
+        let is_first = self.processes.add(&process);
         let running = job.track(process.clone());
-        Ok(ContainerProcess { process, _running: running })
+        Ok(ContainerProcess { process, is_first, siblings: self.processes.clone(), _running: running })
+    }
+
+    fn is_windows(&self) -> bool {
+        self.request.platform.as_ref().is_some_and(|platform| platform.os == "windows")
     }
 
     /// Makes the mounts of one process.
@@ -153,6 +288,7 @@ impl Container {
         let mut root = None;
         let mut mounts = Vec::with_capacity(self.mounts.len() + 2);
         for (mount, held) in &self.mounts {
+            let Some(held) = held else { continue };
             let source = held.source()?;
             match source {
                 MountSource::Detached(fd) if mount.dest == "/" => root = Some(fd),
@@ -263,6 +399,8 @@ async fn files(job: &Arc<Job>, wanted: &ContainerMount) -> Result<Held, Diagnost
 /// A process of a container; dropping it kills the process and all its children.
 pub struct ContainerProcess {
     process: Arc<Process>,
+    is_first: bool,
+    siblings: Arc<Processes>,
     _running: Running,
 }
 
@@ -273,10 +411,18 @@ impl Drop for ContainerProcess {
 }
 
 impl ContainerProcess {
-    /// Waits for the end and returns the exit code.
+    /// Waits for the end and returns the exit code; it is an error if the container was released before.
     pub async fn wait(&self) -> Result<i32, Diagnostic> {
         let process = self.process.clone();
-        blocking(move || process.wait().diagnose().map(|exit| exit.status.code())).await
+        let code = blocking(move || process.wait().diagnose().map(|exit| exit.status.code())).await;
+        self.siblings.remove(&self.process);
+        if self.siblings.is_released() {
+            return Err(Canceled.into());
+        }
+        if self.is_first {
+            self.siblings.end(Over::FirstEnded);
+        }
+        code
     }
 
     /// Sends a signal to the process.

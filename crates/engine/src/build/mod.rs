@@ -25,10 +25,11 @@ use std::sync::Arc;
 use slipway_model::llb::pb;
 use slipway_model::progress::{self, EventSink};
 use slipway_model::solve::{CacheOptions, Entitlement};
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_model::{Diagnostic, Digest, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
+use crate::failed::FailedStep;
 use crate::job::Job;
 use crate::session::{EmbeddedSession, Session};
 
@@ -131,6 +132,16 @@ impl Build {
     /// Builds what several references stand for, at once.
     pub async fn evaluate_all(&self, references: &[Ref]) -> Result<(), Vec<Diagnostic>> {
         self.until_cancelled(Ref::evaluate_all(references, &self.job)).await
+    }
+
+    /// Keeps the files of steps that fail from now on, until the build ends.
+    pub fn keep_failed_steps(&self) {
+        self.job.notes.failed.want();
+    }
+
+    /// Finds what a failed step left, if it was kept; an error names its vertex.
+    pub fn failed_step(&self, vertex: &Digest) -> Option<Arc<FailedStep>> {
+        self.job.notes.failed.get(vertex)
     }
 
     /// Passes a warning of a frontend on to whoever follows the build.

@@ -44,6 +44,16 @@ impl Ref {
         Ok(Some(Self(Arc::new(Inner { wire, definition, outcome: OnceCell::new() }))))
     }
 
+    /// Stands for files that are there already, whatever made them; `None` for the empty file system.
+    pub(crate) fn of_tree(tree: Tree) -> Option<Self> {
+        if matches!(tree, Tree::Empty) {
+            return None;
+        }
+        let outcome = OnceCell::new_with(Some(Outcome { tree, _operations: Vec::new() }));
+        let (wire, definition) = Default::default();
+        Some(Self(Arc::new(Inner { wire, definition, outcome })))
+    }
+
     /// Returns the definition, as it was given.
     pub fn definition(&self) -> &pb::Definition {
         &self.0.wire

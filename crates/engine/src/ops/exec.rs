@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use slipway_model::llb::pb;
@@ -19,6 +20,7 @@ use super::VertexOperation;
 use super::keys::Selection;
 use super::process::{Ending, Outcome, StepProcess};
 use crate::error::{Context as _, blocking, internal};
+use crate::failed::{FailedPart, Leftovers};
 use crate::job::Job;
 use crate::ssh::AgentSocket;
 use crate::tree::Tree;
@@ -45,6 +47,7 @@ pub(super) async fn execute(
 ) -> Result<Vec<Tree>, Diagnostic> {
     let job = &operation.job;
     let mut planned = Vec::with_capacity(exec.mounts.len());
+    let cwd = exec.meta.as_ref().map(|meta| meta.cwd.as_str()).unwrap_or_default();
     for mount in &exec.mounts {
         let tree = usize::try_from(mount.input).ok().and_then(|input| inputs.get(input));
         let snapshot = match tree {
@@ -58,7 +61,8 @@ pub(super) async fn execute(
             }
             _ => None,
         };
-        planned.push(Planned { mount: mount.clone(), snapshot, seed });
+        let mount = pb::Mount { dest: absolute(&mount.dest, cwd), ..mount.clone() };
+        planned.push(Planned { mount, snapshot, seed });
     }
     let offered = Offered::gather(job, exec).await?;
     let _permit = job.engine.permits.acquire().await.map_err(|_| internal("the step permits are closed"))?;
@@ -66,20 +70,26 @@ pub(super) async fn execute(
         return Err(Diagnostic::new(ErrorKind::User, "canceled"));
     }
     let sandbox = job.sandboxes.for_platform(operation.vertex.platform().as_ref()).await?;
-    let (exec, job, digest, name) = (exec.clone(), job.clone(), operation.digest(), operation.name.clone());
-    let metadata = operation.vertex.metadata.clone();
+    let (exec, job, vertex, name) =
+        (exec.clone(), job.clone(), operation.vertex.clone(), operation.name.clone());
     let ending = Ending::default();
     let _guard = ending.guard();
     blocking(move || {
-        let mut step = Prepared::new(&job, name, &exec, planned, &offered)?;
-        let mut settings = step.settings(&exec, &offered, &metadata)?;
+        let mut step = Prepared::new(&job, name, &exec, &planned, &offered)?;
+        let mut settings = step.settings(&exec, &offered, &vertex.metadata)?;
         sandbox.adjust(&mut settings);
         let mounts = std::mem::take(&mut step.mounts);
         let root = step.root.try_clone().diagnose()?;
-        let outcome = StepProcess { job: &job, vertex: digest, sandbox: &sandbox, ending: &ending }
-            .run(root, mounts, settings)?;
-        check(&exec, &sandbox, outcome).map_err(|error| step.full_disk(error))?;
-        step.commit()
+        let process = StepProcess { job: &job, vertex: vertex.digest, sandbox: &sandbox, ending: &ending };
+        let outcome = process.run(root, mounts, settings);
+        match outcome.and_then(|outcome| check(&exec, &sandbox, outcome)) {
+            Ok(()) => step.commit(),
+            Err(error) => {
+                let error = step.full_disk(error);
+                job.notes.failed.keep(&vertex, FailedPart::Process, || step.leftovers(&planned));
+                Err(error)
+            }
+        }
     })
     .await
 }
@@ -133,10 +143,18 @@ struct Prepared<'a> {
     mounts: Vec<Mount>,
     env: Vec<String>,
     readonly_root: bool,
-    /// By output index; a negative one is nobody's, and kept until the step has ended.
-    outputs: Vec<(i64, Output)>,
+    outputs: Vec<MountOutput>,
     /// Locks of cache mounts, held while the step runs.
     _caches: Vec<CacheMount>,
+}
+
+/// What becomes of a mount.
+struct MountOutput {
+    /// The position of the mount.
+    mount: usize,
+    /// Which result of the step it is; a negative one is nobody's, and kept until the step has ended.
+    index: i64,
+    output: Output,
 }
 
 enum Output {
@@ -144,7 +162,7 @@ enum Output {
     New(ActiveSnapshot),
     /// What the step writes is thrown away; the result, if anyone asks, is what it started from.
     Scratch {
-        _active: ActiveSnapshot,
+        active: ActiveSnapshot,
         original: Option<SnapshotId>,
     },
     Unchanged(Option<SnapshotId>),
@@ -169,14 +187,14 @@ impl<'a> Prepared<'a> {
         job: &'a Arc<Job>,
         name: String,
         exec: &pb::ExecOp,
-        planned: Vec<Planned>,
+        planned: &[Planned],
         offered: &Offered,
     ) -> Result<Self, Diagnostic> {
         let mut root = None;
         let mut this = PreparedMounts::new(job, offered);
         for (position, plan) in planned.iter().enumerate() {
             if plan.mount.dest == "/" {
-                root = Some(this.root(plan)?);
+                root = Some(this.root(position, plan)?);
             } else {
                 this.add(position, plan)?;
             }
@@ -227,11 +245,11 @@ impl<'a> Prepared<'a> {
     fn commit(self) -> Result<Vec<Tree>, Diagnostic> {
         drop(self.root);
         let mut outputs = self.outputs;
-        outputs.retain(|(index, _)| *index >= 0);
-        outputs.sort_by_key(|(index, _)| *index);
+        outputs.retain(|output| output.index >= 0);
+        outputs.sort_by_key(|output| output.index);
         outputs
             .into_iter()
-            .map(|(_, output)| match output {
+            .map(|output| match output.output {
                 Output::New(active) => self.job.commit(active, &self.name).map(Tree::Snapshot),
                 Output::Scratch { original, .. } | Output::Unchanged(original) => {
                     Ok(original.map_or(Tree::Empty, Tree::Snapshot))
@@ -241,13 +259,34 @@ impl<'a> Prepared<'a> {
     }
 }
 
+impl Prepared<'_> {
+    /// Keeps what the step had and what it wrote, when it has failed.
+    fn leftovers(self, planned: &[Planned]) -> Leftovers {
+        drop(self.root);
+        let inputs: Vec<Option<Tree>> =
+            planned.iter().map(|plan| plan.snapshot.map(Tree::Snapshot)).collect();
+        let mut mounts = inputs.clone();
+        for MountOutput { mount, output, .. } in self.outputs {
+            let (Output::New(active) | Output::Scratch { active, .. }) = output else { continue };
+            if planned[mount].mount.readonly {
+                continue;
+            }
+            match self.job.commit(active, &self.name) {
+                Ok(snapshot) => mounts[mount] = Some(Tree::Snapshot(snapshot)),
+                Err(error) => tracing::warn!(%error, "what a failed step wrote is lost"),
+            }
+        }
+        Leftovers { inputs, mounts }
+    }
+}
+
 struct PreparedMounts<'a> {
     job: &'a Arc<Job>,
     offered: &'a Offered,
     mounts: Vec<Mount>,
     env: Vec<String>,
     readonly_root: bool,
-    outputs: Vec<(i64, Output)>,
+    outputs: Vec<MountOutput>,
     caches: Vec<CacheMount>,
 }
 
@@ -264,13 +303,14 @@ impl<'a> PreparedMounts<'a> {
         }
     }
 
-    fn root(&mut self, plan: &Planned) -> Result<OwnedFd, Diagnostic> {
+    fn root(&mut self, position: usize, plan: &Planned) -> Result<OwnedFd, Diagnostic> {
         self.readonly_root = plan.mount.readonly;
-        self.files(plan)
+        self.files(position, plan)
     }
 
     /// Mounts the snapshot of a bind mount: a writable one of its own, unless it is only read.
-    fn files(&mut self, plan: &Planned) -> Result<OwnedFd, Diagnostic> {
+    fn files(&mut self, position: usize, plan: &Planned) -> Result<OwnedFd, Diagnostic> {
+        let (mount, index) = (position, plan.mount.output);
         let snapshots = self.job.engine.store.snapshots();
         // A read-only root still needs mount points made in it, so it is a snapshot that is thrown away.
         if plan.mount.readonly && plan.mount.dest != "/" {
@@ -279,17 +319,18 @@ impl<'a> PreparedMounts<'a> {
                 None => self.job.empty_directory()?,
             };
             if plan.mount.output >= 0 {
-                self.outputs.push((plan.mount.output, Output::Unchanged(plan.snapshot)));
+                let output = Output::Unchanged(plan.snapshot);
+                self.outputs.push(MountOutput { mount, index, output });
             }
             return Ok(tree);
         }
         let active = snapshots.prepare(plan.snapshot, &self.job.lease).diagnose()?;
         let tree = active.mount().diagnose()?;
         let output = match plan.mount.readonly || plan.mount.output < 0 {
-            true => Output::Scratch { _active: active, original: plan.snapshot },
+            true => Output::Scratch { active, original: plan.snapshot },
             false => Output::New(active),
         };
-        self.outputs.push((plan.mount.output, output));
+        self.outputs.push(MountOutput { mount, index, output });
         Ok(tree.into_fd())
     }
 
@@ -298,7 +339,7 @@ impl<'a> PreparedMounts<'a> {
         let kind = pb::MountType::try_from(mount.mount_type).unwrap_or(pb::MountType::Bind);
         let (source, readonly) = match kind {
             pb::MountType::Bind => {
-                let files = self.files(plan)?;
+                let files = self.files(position, plan)?;
                 (part(files, &mount.selector), mount.readonly)
             }
             pb::MountType::Tmpfs => {
@@ -429,6 +470,20 @@ pub(crate) fn system_files<'h>(
     let files = [("/etc/hosts", text), ("/etc/resolv.conf", resolv_conf.to_owned())];
     let free = files.into_iter().filter(|(path, _)| mounts.iter().all(|mount| mount.destination != *path));
     free.map(|(path, text)| Mount::public_file(path, text)).collect()
+}
+
+/// Returns where a mount is: one that is relative is below the working directory.
+pub(crate) fn absolute(destination: &str, cwd: &str) -> String {
+    let path = Path::new("/").join(cwd).join(destination);
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    clean.to_string_lossy().into_owned()
 }
 
 /// Returns the part of a mount that is asked for.

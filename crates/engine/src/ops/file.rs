@@ -17,6 +17,7 @@ use slipway_store::{ActiveSnapshot, SnapshotId};
 
 use super::VertexOperation;
 use crate::error::{Context as _, Explain as _, blocking, internal};
+use crate::failed::{FailedPart, Leftovers};
 use crate::job::Job;
 use crate::tree::Tree;
 
@@ -43,9 +44,22 @@ pub(super) async fn execute(
             other => Input::Tree(job.materialize(other, operation.digest()).await?),
         });
     }
-    let (file, name, vertex) = (file.clone(), operation.name.clone(), operation.digest());
+    let (file, name, vertex) = (file.clone(), operation.name.clone(), operation.vertex.clone());
     blocking(move || {
-        Work { job: &job, name: &name, vertex, inputs: ready, states: BTreeMap::new() }.run(&file)
+        let mut work = Work {
+            job: &job,
+            name: &name,
+            vertex: vertex.digest,
+            inputs: ready,
+            states: BTreeMap::new(),
+            failed: None,
+        };
+        let result = work.run(&file);
+        if let (Err(_), Some((position, active))) = (&result, work.failed.take()) {
+            let leftovers = || work.leftovers(&file, position, active);
+            job.notes.failed.keep(&vertex, FailedPart::FileAction(position), leftovers);
+        }
+        result
     })
     .await
 }
@@ -63,10 +77,12 @@ struct Work<'a> {
     inputs: Vec<Input>,
     /// By index: the operation's inputs come first, then one for each action.
     states: BTreeMap<i64, State>,
+    /// The action that failed, and what it worked on.
+    failed: Option<(usize, ActiveSnapshot)>,
 }
 
 impl Work<'_> {
-    fn run(mut self, file: &pb::FileOp) -> Result<Vec<Tree>, Diagnostic> {
+    fn run(&mut self, file: &pb::FileOp) -> Result<Vec<Tree>, Diagnostic> {
         let first = self.inputs.len() as i64;
         let mut outputs = BTreeMap::new();
         for (position, action) in file.actions.iter().enumerate() {
@@ -76,13 +92,33 @@ impl Work<'_> {
             // A result of the whole operation stays as it is now.
             let wanted = outputs.values().any(|index| *index == action.input);
             let active = self.base(action.input, wanted || later.iter().any(again))?;
-            self.perform(action, &active)?;
+            if let Err(error) = self.perform(action, &active) {
+                self.failed = Some((position, active));
+                return Err(error);
+            }
             self.states.insert(index, State::Active(active));
             if action.output >= 0 {
                 outputs.insert(action.output, index);
             }
         }
         outputs.into_values().map(|index| self.commit(index).map(Tree::Snapshot)).collect()
+    }
+
+    /// Keeps what the actions had, and what they made until one failed.
+    fn leftovers(&mut self, file: &pb::FileOp, failed: usize, active: ActiveSnapshot) -> Leftovers {
+        let inputs = self.inputs.iter().map(|input| match input {
+            Input::Tree(snapshot) => snapshot.map(Tree::Snapshot),
+            Input::Local(context) => Some(Tree::Local(context.clone())),
+        });
+        let inputs: Vec<Option<Tree>> = inputs.collect();
+        let mut mounts = vec![None; file.actions.len()];
+        mounts[failed] = self.job.commit(active, self.name).ok().map(Tree::Snapshot);
+        let secondary = file.actions[failed].secondary_input - inputs.len() as i64;
+        if let Some(mount) = usize::try_from(secondary).ok().and_then(|position| mounts.get_mut(position)) {
+            let index = file.actions[failed].secondary_input;
+            *mount = self.commit(index).ok().map(Tree::Snapshot);
+        }
+        Leftovers { inputs, mounts }
     }
 
     /// Returns the snapshot an action works on: the one of the action before, or a new one.

@@ -10,7 +10,7 @@ pub(crate) mod keys;
 mod nested;
 mod process;
 
-pub(crate) use exec::{HOSTNAME, process_settings, system_files};
+pub(crate) use exec::{HOSTNAME, absolute, process_settings, system_files};
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use slipway_model::{Diagnostic, Digest, ErrorKind, SourceSpan};
 use slipway_solver::{CacheMap, Operation};
 use tokio::sync::OnceCell;
 
+use crate::failed::{FailedPart, Leftovers};
 use crate::graph::name_of;
 use crate::job::Job;
 use crate::tree::Tree;
@@ -29,7 +30,8 @@ use keys::Selection;
 /// A vertex that can run.
 pub(crate) struct VertexOperation {
     pub(crate) vertex: Arc<Vertex>,
-    pub(crate) span: Option<SourceSpan>,
+    /// Where it comes from, the nearest first.
+    pub(crate) spans: Vec<SourceSpan>,
     pub(crate) name: String,
     pub(crate) job: Arc<Job>,
     started: std::sync::OnceLock<std::time::SystemTime>,
@@ -39,11 +41,11 @@ pub(crate) struct VertexOperation {
 }
 
 impl VertexOperation {
-    pub(crate) fn new(vertex: Arc<Vertex>, span: Option<SourceSpan>, job: Arc<Job>) -> Self {
+    pub(crate) fn new(vertex: Arc<Vertex>, spans: Vec<SourceSpan>, job: Arc<Job>) -> Self {
         let name = job.display_name(&vertex, name_of(&vertex));
         Self {
             vertex,
-            span,
+            spans,
             name,
             job,
             started: std::sync::OnceLock::new(),
@@ -67,7 +69,7 @@ impl VertexOperation {
     }
 
     fn place(&self, diagnostic: Diagnostic) -> Diagnostic {
-        diagnostic.at(self.span.clone()).on(self.vertex.platform()).of_vertex(self.digest())
+        diagnostic.at_all(&self.spans).on(self.vertex.platform()).of_vertex(self.digest())
     }
 
     /// Unique to this solve where the vertex must not be taken from the cache.
@@ -96,10 +98,15 @@ impl VertexOperation {
             pb::op::Op::File(file) => keys::file_selection(file, input),
             _ => None,
         };
-        match selections {
-            Some(selections) => self.job.content_digest(output, selections).await.map(Some),
-            None => Ok(None),
+        let Some(selections) = selections else { return Ok(None) };
+        let digest = self.job.content_digest(output, selections).await;
+        if digest.is_err() {
+            self.job.notes.failed.keep(&self.vertex, FailedPart::CacheKey(input), || Leftovers {
+                inputs: vec![Some(output.clone())],
+                mounts: Vec::new(),
+            });
         }
+        digest.map(Some)
     }
 
     async fn run(&self, inputs: Vec<Tree>) -> Result<Vec<Tree>, Diagnostic> {

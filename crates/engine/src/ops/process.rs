@@ -11,7 +11,7 @@ use slipway_model::progress::Stream;
 use slipway_model::{Diagnostic, Digest, ErrorKind};
 use slipway_runtime::{Exit, Mount, Process, ProcessSettings, ProcessSpec, Stdio};
 
-use crate::error::{Context as _, Explain as _};
+use crate::error::Context as _;
 use crate::job::Job;
 use crate::sandbox::Sandbox;
 
@@ -90,22 +90,14 @@ impl StepProcess<'_> {
         let null = std::fs::File::open("/dev/null").diagnose()?;
         let stdio = Stdio::Streams { stdin: null.into(), stdout: child_out, stderr: child_err };
         let args = settings.args.join(" ");
-        let process =
-            self.sandbox.server().spawn(ProcessSpec { root, mounts, stdio, settings }).map_err(|error| {
-                let mut diagnostic = error.explain();
-                let cause = std::mem::replace(
-                    &mut diagnostic.message,
-                    format!("process {args:?} did not complete successfully"),
-                );
-                diagnostic.causes.insert(0, cause);
-                diagnostic
-            })?;
-        let process = Arc::new(process);
+        let did_not_complete = || format!("process {args:?} did not complete successfully");
+        let spec = ProcessSpec { root, mounts, stdio, settings };
+        let process = Arc::new(self.sandbox.server().spawn(spec).context(did_not_complete)?);
         let running = self.job.track(process.clone());
         self.ending.watch(&process);
         let mut tail = Tail::default();
         self.forward(&[(out, Stream::Stdout), (err, Stream::Stderr)], &mut tail).diagnose()?;
-        let exit = process.wait().diagnose()?;
+        let exit = process.wait().context(did_not_complete)?;
         drop(running);
         if self.job.cancel.is_cancelled() || self.ending.is_over() {
             return Err(Diagnostic::new(ErrorKind::User, "canceled"));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use slipway_engine::runtime::Stdio;
 use slipway_engine::{
-    Build, BuildResult, ContainerMount, ContainerRequest, ExportOptions, ProcessRequest, Ref, Refs,
+    Build, BuildResult, ContainerMount, ContainerRequest, ExportOptions, FailedPart, ProcessRequest, Ref, Refs,
 };
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
 use slipway_model::solve::{CacheOptions, CacheSpec};
@@ -201,9 +201,9 @@ async fn processes_of_a_container_share_its_files() {
         };
         (container.start(request).await.unwrap(), std::fs::File::from(input), out)
     };
-    let (first, mut input, _out) = start("read line; echo $line > /shared").await;
+    let (first, mut input, mut out) = start("read line; echo $line > /shared; echo done; read end; exit 3").await;
     input.write_all(b"said\n").unwrap();
-    assert_eq!(first.wait().await.unwrap(), 0);
+    out.read_exact(&mut [0; 5]).unwrap();
     let (second, _input, mut out) = start("read line < /shared; echo $line; exit 4").await;
     assert_eq!(second.wait().await.unwrap(), 4);
     let mut text = String::new();
@@ -211,8 +211,84 @@ async fn processes_of_a_container_share_its_files() {
     assert_eq!(text, "said\n");
     // What they wrote is not in the reference.
     assert!(build.read_file(Some(&reference), "/shared", None).await.is_err());
-    // A process that would run for ever ends with the container.
+    // What they wrote is in the container.
+    assert_eq!(container.read_file(0, "/shared", None).await.unwrap(), b"said\n");
+    assert!(container.read_file(1, "/shared", None).await.is_err());
+    // A process that would run for ever ends with the first, and none is started after it.
     let (third, _input, _out) = start("while :; do :; done").await;
-    drop(container);
-    assert_ne!(third.wait().await.unwrap_or(137), 0);
+    drop(input);
+    assert_eq!(first.wait().await.unwrap(), 3);
+    assert_eq!(third.wait().await.unwrap(), 137);
+    let request = ProcessRequest {
+        meta: pb::Meta { args: vec!["/bin/sh".to_owned()], ..Default::default() },
+        security: 0,
+        secret_env: Vec::new(),
+        stdio: Stdio::Streams { stdin: pipe().0.into(), stdout: pipe().1, stderr: pipe().1 },
+    };
+    assert!(container.start(request).await.is_err());
+    assert!(container.release().is_ok());
+}
+
+/// Runs a script in a container and returns what it printed.
+async fn run_in(build: &Build, mounts: Vec<ContainerMount>, script: &str) -> String {
+    let container = build.container(ContainerRequest { mounts, ..Default::default() }).await.unwrap();
+    let (mut out, stdout) = pipe();
+    let request = ProcessRequest {
+        meta: pb::Meta { args: ["/bin/sh", "-c", script].map(str::to_owned).into(), ..Default::default() },
+        security: 0,
+        secret_env: Vec::new(),
+        stdio: Stdio::Streams { stdin: pipe().0.into(), stderr: stdout.try_clone().unwrap(), stdout },
+    };
+    container.start(request).await.unwrap().wait().await.unwrap();
+    let mut text = String::new();
+    out.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_step_had_and_wrote_can_be_looked_at() {
+    let fixture = Fixture::new();
+    let Some(client) = client(&fixture) else { return };
+    let build = fixture.start("one", &client);
+    let mut graph = GraphBuilder::new();
+    let base = root(&mut graph);
+    let mounts = vec![mount(0, "/", 0), mount(-1, "/out", -1), mount(-1, "beside", 1)];
+    let script = "echo root > /made; echo out > /out/made; echo beside > /beside/made; exit 3";
+    let failing = exec(&mut graph, &[base], script, mounts, &[]);
+    let error = solve(&build, &graph, failing).await.unwrap_err();
+    assert!(build.failed_step(&error.vertex.unwrap()).is_none(), "nobody asked for it");
+    build.keep_failed_steps();
+    let error = solve(&build, &graph, failing).await.unwrap_err();
+    let step = build.failed_step(&error.vertex.unwrap()).unwrap();
+    assert_eq!((step.part, step.inputs.len()), (FailedPart::Process, 3));
+    assert!(step.inputs[0].is_some() && step.inputs[1].is_none());
+    let at = |dest: &str, reference: &Option<Ref>| ContainerMount {
+        mount: mount(-1, dest, -1),
+        reference: reference.clone(),
+    };
+    let mounts = vec![at("/", &step.mounts[0]), at("/out", &step.mounts[1]), at("/beside", &step.mounts[2])];
+    let script = "read a < /made; read b < /out/made; read c < /beside/made; echo $a $b $c";
+    assert_eq!(run_in(&build, mounts, script).await, "root out beside\n");
+
+    // The second of three actions fails: what the first made is there.
+    let first = mkfile(&mut graph, None, "/there", "text");
+    let action = |position: i64, path: &str| pb::FileAction {
+        input: position,
+        secondary_input: -1,
+        output: if position == 2 { 0 } else { -1 },
+        action: Some(pb::file_action::Action::Mkfile(pb::FileActionMkFile {
+            path: path.to_owned(),
+            mode: 0o644,
+            timestamp: -1,
+            ..Default::default()
+        })),
+    };
+    let actions = vec![action(0, "/a"), action(1, "/no/b"), action(2, "/c")];
+    let op = pb::op::Op::File(pb::FileOp { actions });
+    let vertex = graph.add(&[first], op, None, VertexMeta::default());
+    let error = solve(&build, &graph, Edge { vertex, index: 0 }).await.unwrap_err();
+    let step = build.failed_step(&error.vertex.unwrap()).unwrap();
+    assert_eq!((step.part, step.mounts.len()), (FailedPart::FileAction(1), 3));
+    let left = step.mounts[1].as_ref();
+    assert!(build.stat_file(left, "/there").await.is_ok() && build.stat_file(left, "/a").await.is_ok());
 }
