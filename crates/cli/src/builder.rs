@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
+use slipway_daemon::Frontends;
 use slipway_engine::history::{History, Outcome, Recording, RequestRecord};
 use slipway_engine::store::{self, UsageItem, UsageKind};
 pub(crate) use slipway_engine::{
@@ -110,6 +111,7 @@ impl Builder {
             root: global.root.clone(),
             config: global.config.clone().or_else(|| selected.config.clone()),
             emulators: global.emulator.clone(),
+            frontends: Some(Arc::new(Frontends::default())),
             ..EngineOptions::default()
         };
         Ok(Self { engine: Engine::open(options)?, selected })

@@ -22,5 +22,6 @@ mod session;
 mod wire;
 mod worker;
 
+pub use gateway::Frontends;
 pub use server::{Address, DaemonConfig, DaemonOptions, TlsFiles, run as serve};
 pub use worker::{BUILDKIT_VERSION, PACKAGE};

@@ -13,6 +13,10 @@ use crate::wire::{recode, wire_pb};
 pub const BUILDKIT_VERSION: &str = "v0.32.2";
 /// What the daemon is.
 pub const PACKAGE: &str = "github.com/moby/buildkit";
+/// Which build of it.
+pub(crate) const REVISION: &str = concat!("slipway-v", env!("CARGO_PKG_VERSION"));
+/// Whose program a frontend is told to run in.
+pub(crate) const PRODUCT: &str = "buildkit";
 
 /// What a frontend or client can call, as far as it works here.
 const GATEWAY: &[&str] = &[
@@ -173,6 +177,20 @@ impl Worker {
         }
     }
 
+    /// Writes the record as frontends read it.
+    pub(crate) fn info(&self) -> serde_json::Value {
+        serde_json::json!({
+            "id": self.id,
+            "labels": self.labels,
+            "platforms": self.platforms,
+            "buildkitVersion": {
+                "package": PACKAGE,
+                "version": BUILDKIT_VERSION,
+                "revision": REVISION,
+            },
+        })
+    }
+
     /// Tells whether a filter of `ListWorkers` selects this worker.
     pub(crate) fn matches(&self, filters: &[String]) -> bool {
         let known: HashMap<String, &str> = self
@@ -200,7 +218,7 @@ pub(crate) fn version() -> BuildkitVersion {
     BuildkitVersion {
         package: PACKAGE.to_owned(),
         version: BUILDKIT_VERSION.to_owned(),
-        revision: concat!("slipway-v", env!("CARGO_PKG_VERSION")).to_owned(),
+        revision: REVISION.to_owned(),
     }
 }
 

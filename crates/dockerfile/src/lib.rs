@@ -48,4 +48,4 @@ pub use options::{
     ConvertOptions, FrontendChoice, Ignored, ImageOrigin, ImageResolver, MainContext, ResolveMode,
     ResolveRequest, ResolvedImage, frontend_for,
 };
-pub use parser::{Directive, Heredoc, Syntax, detect_syntax};
+pub use parser::{Directive, Heredoc, Syntax, detect_syntax, is_built_in};

@@ -6,17 +6,19 @@ use slipway_model::SourceSpan;
 use slipway_model::llb::pb;
 
 /// Holds a Dockerfile as it was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SourceFile {
     /// The name shown to people, as `Dockerfile`.
     pub name: String,
     pub data: Vec<u8>,
+    /// What gave the file, where a client may want to look at it again.
+    pub definition: Option<pb::Definition>,
 }
 
 impl SourceFile {
     /// Makes a source file from its name and bytes.
     pub fn new(name: impl Into<String>, data: impl Into<Vec<u8>>) -> Self {
-        Self { name: name.into(), data: data.into() }
+        Self { name: name.into(), data: data.into(), definition: None }
     }
 
     /// Returns the form that definitions, diagnostics and warnings refer to.
@@ -24,7 +26,7 @@ impl SourceFile {
         Arc::new(pb::SourceInfo {
             filename: self.name.clone(),
             data: self.data.clone(),
-            definition: None,
+            definition: self.definition.clone(),
             language: "Dockerfile".to_owned(),
         })
     }

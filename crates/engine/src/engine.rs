@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::WorkerConfig;
 use crate::error::Context as _;
+use crate::frontend::FrontendHost;
 use crate::history::History;
 use crate::in_flight::InFlight;
 
@@ -47,6 +48,8 @@ pub struct EngineOptions {
     pub emulators: Vec<PathBuf>,
     /// How many steps run at once; by default what the configuration says, or what suits the machine.
     pub parallelism: Option<usize>,
+    /// Speaks to frontends in images; without it there are only the built-in ones.
+    pub frontends: Option<Arc<dyn FrontendHost>>,
 }
 
 /// Builds images. Cloning is cheap.
@@ -62,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) permits: Semaphore,
     /// What is executing now, of all builds together.
     pub(crate) in_flight: InFlight,
+    pub(crate) frontends: Option<Arc<dyn FrontendHost>>,
     notes: Vec<String>,
     emulation: EmulationOptions,
     facts: OnceLock<HostFacts>,
@@ -100,6 +104,7 @@ impl Engine {
                 client,
                 permits: Semaphore::new(parallelism),
                 in_flight: InFlight::default(),
+                frontends: options.frontends,
                 notes: worker.notes,
                 emulation,
                 facts: OnceLock::new(),

@@ -115,8 +115,10 @@ impl Images {
         digest: Digest,
         platform: &Platform,
     ) -> Result<Pinned, Diagnostic> {
-        let source = BlobSource::Client(store.to_owned());
-        let root = self.blobs.describe(store, &digest);
+        // So do clients keep them apart from the stores of caches.
+        let place = format!("oci:{store}");
+        let root = self.blobs.describe(&place, &digest);
+        let source = BlobSource::Client(place.clone());
         self.pin(format!("client:{store}@{digest}"), platform, source, root).await
     }
 

@@ -50,7 +50,7 @@ pub use build::{
 };
 pub use engine::{Engine, EngineOptions, default_root};
 pub use failed::{FailedPart, FailedStep};
-pub use frontend::CallResult;
+pub use frontend::{CallResult, FrontendHost, FrontendReturn, FrontendStream};
 pub use imagetools::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,
     Wanted,

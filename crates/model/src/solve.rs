@@ -56,6 +56,8 @@ pub struct DockerfileRequest {
     pub no_cache_stages: NoCache,
     pub pull: bool,
     pub call: Call,
+    /// Which session has a directory of the client, where that is not the build's own, by the directory's name.
+    pub client_sessions: BTreeMap<String, String>,
 }
 
 /// Where the build context is.

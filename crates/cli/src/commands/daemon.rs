@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use slipway_daemon::{Address, BUILDKIT_VERSION, DaemonConfig, DaemonOptions, PACKAGE, TlsFiles};
+use slipway_daemon::{Address, BUILDKIT_VERSION, DaemonConfig, DaemonOptions, Frontends, PACKAGE, TlsFiles};
 use slipway_engine::{Engine, EngineOptions, runtime};
 use slipway_model::Diagnostic;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,7 @@ pub(crate) fn run(args: &DaemonArgs, context: &Context) -> Result<(), Failure> {
         config: named,
         emulators: context.global.emulator.clone(),
         parallelism: args.oci_max_parallelism.or(settings.config.max_parallelism).filter(|n| *n > 0),
+        frontends: Some(Arc::new(Frontends::new(settings.labels.clone()))),
     })?;
     let stop = CancellationToken::new();
     let runtime = interrupt::runtime()?;

@@ -130,6 +130,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
             CallFunction::Targets => Call::Targets,
             CallFunction::Describe => Call::Build,
         }),
+        ..DockerfileRequest::default()
     };
     let request = SolveRequest {
         id: new_id(),

@@ -17,8 +17,8 @@ use crate::builds::Running;
 use crate::gateway::Bridge;
 use crate::session::BuildSession;
 use crate::wire::control::{Exporter, SolveResponse};
+use crate::wire::error;
 use crate::wire::extra::ControlSolveRequest;
-use crate::wire::{RpcStatus, error};
 
 /// Builds; the build ends when the returned future is dropped, as it is when the client goes away.
 pub(crate) async fn solve(
@@ -72,7 +72,7 @@ async fn run(
         check::policy(policy).map_err(one)?;
     }
     let (sender, returned) = oneshot::channel();
-    let bridge = Bridge::new(daemon.clone(), build.clone(), request.frontend_inputs.clone(), sender);
+    let bridge = Bridge::new(daemon.worker.clone(), build.clone(), request.frontend_inputs.clone(), sender);
     let bridge = Arc::new(bridge);
     running.set_bridge(bridge.clone());
     let result = result(request, &build, returned).await?;
@@ -112,7 +112,7 @@ async fn run(
 async fn result(
     request: &ControlSolveRequest,
     build: &Arc<Build>,
-    returned: oneshot::Receiver<Result<BuildResult, RpcStatus>>,
+    returned: oneshot::Receiver<Result<BuildResult, Diagnostic>>,
 ) -> Result<BuildResult, Vec<Diagnostic>> {
     if !request.frontend.is_empty() {
         let inputs = request.frontend_inputs.clone();
@@ -124,8 +124,7 @@ async fn result(
         return Ok(BuildResult::new(Refs::Single(reference), BTreeMap::new()));
     }
     match returned.await {
-        Ok(Ok(result)) => Ok(result),
-        Ok(Err(status)) => Err(vec![error::from_rpc(status)]),
+        Ok(result) => result.map_err(|diagnostic| vec![diagnostic]),
         Err(_) => Err(vec![Diagnostic::new(ErrorKind::User, "the client ended the build without a result")]),
     }
 }

@@ -4,48 +4,44 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use slipway_engine::{Build, BuildResult, Container, Ref, ResolveOptions};
+use slipway_engine::{Build, BuildResult, Container, FrontendReturn, Ref, ResolveOptions};
 use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, ErrorKind, Platform, progress};
-use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::convert;
-use crate::control::{Daemon, check};
+use crate::control::check;
 use crate::wire::extra::GatewaySolveRequest;
 use crate::wire::gateway::{
     InputsResponse, PongResponse, ResolveImageConfigRequest, ResolveImageConfigResponse,
     ResolveSourceImageResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest,
     SolveResponse, WarnRequest,
 };
-use crate::wire::{RpcStatus, error, recode};
-use crate::worker;
-
-/// How a build's result arrives.
-pub(crate) type Returned = oneshot::Sender<Result<BuildResult, RpcStatus>>;
+use crate::wire::{error, recode};
+use crate::worker::{self, Worker};
 
 /// The gateway of one build.
 pub(crate) struct Bridge {
-    daemon: Arc<Daemon>,
+    worker: Worker,
     pub(super) build: Arc<Build>,
     pub(super) containers: Mutex<HashMap<String, Arc<Container>>>,
     inputs: BTreeMap<String, pb::Definition>,
     refs: Mutex<HashMap<String, Ref>>,
     /// Files of failed steps: they can be looked at, and are no results.
     failed: Mutex<HashMap<String, Ref>>,
-    returned: Mutex<Option<Returned>>,
+    returned: Mutex<Option<FrontendReturn>>,
 }
 
 impl Bridge {
     pub(crate) fn new(
-        daemon: Arc<Daemon>,
+        worker: Worker,
         build: Arc<Build>,
         inputs: BTreeMap<String, pb::Definition>,
-        returned: Returned,
+        returned: FrontendReturn,
     ) -> Self {
         build.keep_failed_steps();
         Self {
-            daemon,
+            worker,
             build,
             containers: Mutex::default(),
             inputs,
@@ -135,7 +131,7 @@ impl Bridge {
 
     pub(super) fn take_result(&self, request: ReturnRequest) -> Result<(), Status> {
         let result = match (request.error, request.result) {
-            (Some(status), _) => Err(status),
+            (Some(status), _) => Err(error::from_rpc(status)),
             (None, Some(result)) => Ok(convert::result_from_wire(self, result)?),
             (None, None) => return Err(Status::invalid_argument("neither a result nor an error")),
         };
@@ -158,7 +154,7 @@ impl Bridge {
         PongResponse {
             frontend_api_caps: worker::gateway_caps(),
             llb_caps: worker::llb_caps(),
-            workers: vec![self.daemon.worker.record()],
+            workers: vec![self.worker.record()],
         }
     }
 

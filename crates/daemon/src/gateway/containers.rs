@@ -41,7 +41,7 @@ impl Bridge {
         let mut mounts = Vec::with_capacity(request.mounts.len());
         for mount in &request.mounts {
             let reference = self.find_files(&mount.result_id)?;
-            mounts.push(ContainerMount { mount: recode(mount), reference });
+            mounts.push(ContainerMount { mount: recode(mount), reference, content: None });
         }
         let platform = request.platform.as_ref().map(|platform| {
             let mut platform: pb::Platform = recode(platform);

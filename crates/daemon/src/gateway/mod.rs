@@ -7,6 +7,7 @@ mod bridge;
 mod containers;
 mod convert;
 mod files;
+mod frontends;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) use bridge::Bridge;
+pub use frontends::Frontends;
 
 use crate::builds::Builds;
 use crate::server::WholeSolve;
@@ -39,7 +41,6 @@ pub(crate) enum Gateway {
     /// The one the header names.
     Named(Builds),
     /// Always this one.
-    #[expect(dead_code, reason = "frontends in containers are served by this")]
     Fixed(Arc<Bridge>),
 }
 

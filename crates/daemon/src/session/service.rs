@@ -51,6 +51,10 @@ impl BuildSession {
 
 #[async_trait]
 impl Session for BuildSession {
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+
     fn shared_key(&self) -> String {
         self.shared_key.clone()
     }

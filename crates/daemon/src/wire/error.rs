@@ -12,12 +12,14 @@ use slipway_model::{Diagnostic, ErrorDetail, ErrorKind, ForeignError};
 use tonic::{Code, Status};
 
 use super::{RpcStatus, json};
+use crate::worker::{BUILDKIT_VERSION, REVISION};
 
 /// The prefix of type URLs.
 const TYPES: &str = "github.com/moby/buildkit/";
 const EXIT: &str = "gatewayapi.ExitMessage";
 const VERTEX: &str = "errdefs.Vertex";
 const SOURCE: &str = "errdefs.Source";
+const STACK: &str = "stack.Stack";
 
 /// Makes the status that tells a client of `diagnostic`.
 pub(crate) fn status(diagnostic: &Diagnostic) -> Status {
@@ -45,7 +47,7 @@ pub(crate) fn rpc_status_of_all(diagnostics: &[Diagnostic]) -> RpcStatus {
 
 /// Makes the message form of an error, as it is kept and as frontends return it.
 pub(crate) fn rpc_status(diagnostic: &Diagnostic) -> RpcStatus {
-    let mut details = Vec::new();
+    let mut details = vec![origin()];
     let mut add = |name: &str, value: Value| details.push(detail(name, &value));
     if let Some(code) = diagnostic.exit_code {
         add(EXIT, json!({ "Code": code }));
@@ -70,6 +72,22 @@ pub(crate) fn rpc_status(diagnostic: &Diagnostic) -> RpcStatus {
         );
     }
     RpcStatus { code, message: text(diagnostic), details }
+}
+
+/// Says which program an error comes from, in the place where the reference shows its stack.
+fn origin() -> Any {
+    let cmdline: Vec<String> =
+        std::env::args_os().take(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    detail(
+        STACK,
+        &json!({
+            "frames": [],
+            "cmdline": cmdline,
+            "pid": std::process::id(),
+            "version": BUILDKIT_VERSION,
+            "revision": REVISION,
+        }),
+    )
 }
 
 /// Reads an error of another program: what people are shown of it, and all of it for other clients.
@@ -171,7 +189,7 @@ mod tests {
         };
         let at = |line| Some(pb::Position { line, character: 0 });
         let range = pb::Range { start: at(2), end: at(2) };
-        let span = |name| SourceSpan { source: Arc::new(source(name)), ranges: vec![range] };
+        let span = |name| SourceSpan { source: Arc::new(source(name)), ranges: vec![range.clone()] };
         let mut failure = Diagnostic::new(ErrorKind::User, "a step failed")
             .at_all(&[span("near"), span("far")])
             .of_vertex(Digest::of("v"));

@@ -28,14 +28,19 @@ pub struct Syntax {
 impl Syntax {
     /// Tells whether the built-in frontend answers for the image.
     pub fn is_built_in(&self) -> bool {
-        let name = self.reference.split('@').next().unwrap_or_default();
-        let name = match name.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => name,
-            _ => name,
-        };
-        let name = name.strip_prefix("docker.io/").or(name.strip_prefix("index.docker.io/")).unwrap_or(name);
-        matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0")
+        is_built_in(&self.reference)
     }
+}
+
+/// Tells whether the frontend of that name is this crate.
+pub fn is_built_in(reference: &str) -> bool {
+    let name = reference.split('@').next().unwrap_or_default();
+    let name = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => name,
+    };
+    let name = name.strip_prefix("docker.io/").or(name.strip_prefix("index.docker.io/")).unwrap_or(name);
+    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0")
 }
 
 /// Recognises directives line by line.

@@ -10,7 +10,7 @@ mod split;
 use crate::problem::Problem;
 use crate::{Lines, SourceFile};
 
-pub use directive::{Directive, Syntax, detect_syntax};
+pub use directive::{Directive, Syntax, detect_syntax, is_built_in};
 pub(crate) use directive::{directive_value, parse_directive_text};
 pub use heredoc::Heredoc;
 pub(crate) use heredoc::parse_word as parse_heredoc_word;

@@ -47,6 +47,8 @@ pub struct ContainerMount {
     pub mount: pb::Mount,
     /// The files of a bind mount; `None` is an empty directory.
     pub reference: Option<Ref>,
+    /// Makes the mount a file of its own, that can only be read.
+    pub content: Option<Vec<u8>>,
 }
 
 /// A process to start in a container.
@@ -128,7 +130,7 @@ enum Held {
     Files { tree: MountedTree, _active: Option<ActiveSnapshot> },
     Tmpfs { size: Option<u64> },
     Cache(CacheMount),
-    Secret(FileContent),
+    File(FileContent),
     Agent(AgentSocket),
 }
 
@@ -294,7 +296,7 @@ impl Container {
                 MountSource::Detached(fd) if mount.dest == "/" => root = Some(fd),
                 source => {
                     let source = part(source, &mount.selector);
-                    let readonly = mount.readonly || matches!(held, Held::Secret(_));
+                    let readonly = mount.readonly || matches!(held, Held::File(_));
                     mounts.push(Mount { destination: mount.dest.clone(), source, readonly });
                 }
             }
@@ -326,7 +328,7 @@ impl Held {
             Self::Files { tree, .. } => MountSource::Detached(tree.try_clone().diagnose()?.into_fd()),
             Self::Tmpfs { size } => MountSource::Tmpfs { size: *size, mode: 0o1777 },
             Self::Cache(cache) => host(cache.path())?,
-            Self::Secret(file) => MountSource::File(file.clone()),
+            Self::File(file) => MountSource::File(file.clone()),
             Self::Agent(agent) => host(agent.path())?,
         })
     }
@@ -335,6 +337,10 @@ impl Held {
 /// Gets what a mount needs; `None` if it is optional and there is nothing.
 async fn hold(job: &Arc<Job>, wanted: &ContainerMount) -> Result<Option<Held>, Diagnostic> {
     let mount = &wanted.mount;
+    if let Some(content) = &wanted.content {
+        let file = FileContent { content: content.clone(), mode: 0o400, uid: 0, gid: 0 };
+        return Ok(Some(Held::File(file)));
+    }
     match pb::MountType::try_from(mount.mount_type) {
         Ok(pb::MountType::Tmpfs) => {
             let size = mount.tmpfs_opt.as_ref().map(|options| options.size).filter(|size| *size > 0);
@@ -344,7 +350,7 @@ async fn hold(job: &Arc<Job>, wanted: &ContainerMount) -> Result<Option<Held>, D
             let options = mount.secret_opt.clone().unwrap_or_default();
             let value = job.secret(&options.id, !options.optional).await?;
             Ok(value.map(|value| {
-                Held::Secret(FileContent {
+                Held::File(FileContent {
                     content: value.expose().clone(),
                     mode: options.mode & 0o777,
                     uid: options.uid,

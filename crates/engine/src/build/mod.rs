@@ -59,14 +59,18 @@ impl BuildOptions {
     }
 }
 
-/// A build that is under way.
+/// A build that is under way, as the client or a frontend sees it.
 pub struct Build {
     pub(crate) job: Arc<Job>,
+    _owner: Option<Owner>,
 }
 
-impl Drop for Build {
+/// The client's own handle; the build ends with it.
+struct Owner(Arc<Job>);
+
+impl Drop for Owner {
     fn drop(&mut self) {
-        self.job.abort();
+        self.0.abort();
     }
 }
 
@@ -79,8 +83,8 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<Build, Diagnostic> {
         // Work in threads sees the end of the build, whichever way it comes, as cancellation.
-        let job = Job::start(&self.inner, options, events, cancel.child_token())?;
-        Ok(Build { job: Arc::new(job) })
+        let job = Arc::new(Job::start(&self.inner, options, events, cancel.child_token())?);
+        Ok(Build { _owner: Some(Owner(job.clone())), job })
     }
 }
 
@@ -132,6 +136,16 @@ impl Build {
     /// Builds what several references stand for, at once.
     pub async fn evaluate_all(&self, references: &[Ref]) -> Result<(), Vec<Diagnostic>> {
         self.until_cancelled(Ref::evaluate_all(references, &self.job)).await
+    }
+
+    /// Makes a handle for a frontend; it does not keep the build alive.
+    pub fn share(&self) -> Self {
+        Self { job: self.job.clone(), _owner: None }
+    }
+
+    /// Returns the engine that builds.
+    pub fn engine(&self) -> Engine {
+        Engine { inner: self.job.engine.clone() }
     }
 
     /// Keeps the files of steps that fail from now on, until the build ends.

@@ -1,8 +1,8 @@
 //! Directories of a client elsewhere: the Dockerfile and the ignore files are fetched alone, and of a context
 //! only what the Dockerfile can read.
 //!
-//! What a definition says of such a directory (its filters, the session it is in) is in the definition, so that it
-//! means the same in another build. What is needed of it is known when the Dockerfile is converted; so it is
+//! What a definition says of such a directory (its filters, a session other than the build's own) is in the
+//! definition, so that it means the same in another build. What is needed of it is known when the Dockerfile is converted; so it is
 //! converted twice, the second time with the filters.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use slipway_dockerfile::{ContextPaths, ContextUse, Ignored};
 use slipway_files::Root;
 use slipway_files::patterns::parse_ignore_file;
-use slipway_model::llb::pb;
+use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
 use slipway_model::{Diagnostic, ErrorKind};
 
 use crate::build::read_file;
@@ -23,11 +23,36 @@ use crate::sources::local::IgnoreFile;
 /// The name of an ignore file.
 pub(super) const IGNORE: &str = ".dockerignore";
 
+/// A directory as the client calls it, and the session that has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) name: String,
+    /// Not the build's own, if it is not empty.
+    pub(super) session: String,
+}
+
+impl Place {
+    /// Returns the operation that gives a part of the directory.
+    fn source(&self, hint: &str, paths: Option<&[String]>, excludes: &[String]) -> pb::SourceOp {
+        let list = |list: &[String]| serde_json::to_string(list).unwrap_or_default();
+        let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_owned(), hint.to_owned())]);
+        if !self.session.is_empty() {
+            attrs.insert("local.session".to_owned(), self.session.clone());
+        }
+        if let Some(paths) = paths {
+            attrs.insert("local.followpaths".to_owned(), list(paths));
+        }
+        if !excludes.is_empty() {
+            attrs.insert("local.excludepatterns".to_owned(), list(excludes));
+        }
+        pb::SourceOp { identifier: format!("local://{}", self.name), attrs }
+    }
+}
+
 /// A directory of a client, and what keeps files out of it.
 #[derive(Clone, Debug)]
 pub(super) struct ClientDirectory {
-    /// As the client calls it.
-    pub(super) name: String,
+    pub(super) place: Place,
     /// Which earlier transfers are likely of the same files.
     pub(super) hint: String,
     pub(super) ignore: Arc<IgnoreFile>,
@@ -36,16 +61,16 @@ pub(super) struct ClientDirectory {
 /// Fetches single files of a client's directory; those that do not exist are not in the answer.
 async fn fetch(
     job: &Job,
-    directory: &str,
+    from: &Place,
     hint: String,
     paths: Vec<String>,
 ) -> Result<BTreeMap<String, Vec<u8>>, Diagnostic> {
     let request = LocalRequest {
         follow_paths: paths.clone(),
         shared_key_hint: hint,
-        session: job.session.id(),
+        session: from.session.clone(),
         always_send: true,
-        ..LocalRequest::named(directory)
+        ..LocalRequest::named(&from.name)
     };
     let fetched = job.contexts.directory(&request).await?;
     blocking(move || {
@@ -62,19 +87,22 @@ async fn fetch(
 pub(super) struct ClientDockerfile {
     pub(super) text: Vec<u8>,
     pub(super) ignore: Option<IgnoreFile>,
+    /// What gives the file to who wants to see it again.
+    pub(super) definition: pb::Definition,
 }
 
 impl ClientDockerfile {
     /// Fetches a Dockerfile, also by the name `dockerfile`.
-    pub(super) async fn fetch(job: &Job, directory: &str, path: &str) -> Result<Self, Diagnostic> {
+    pub(super) async fn fetch(job: &Job, from: &Place, path: &str) -> Result<Self, Diagnostic> {
         let path = path.trim_start_matches("./").trim_start_matches('/');
         let special = format!("{path}{IGNORE}");
         let mut names = vec![path.to_owned()];
         if let Some(parent) = path.strip_suffix("Dockerfile").filter(|p| p.is_empty() || p.ends_with('/')) {
             names.push(format!("{parent}dockerfile"));
         }
-        let wanted = names.iter().cloned().chain([special.clone()]).collect();
-        let mut files = fetch(job, directory, directory.to_owned(), wanted).await?;
+        let wanted: Vec<String> = names.iter().cloned().chain([special.clone()]).collect();
+        let source = pb::op::Op::Source(from.source(&from.name, Some(&wanted), &[]));
+        let mut files = fetch(job, from, from.name.clone(), wanted).await?;
         let text = names.iter().find_map(|name| files.remove(name)).ok_or_else(|| {
             let what = format!("failed to read dockerfile: open {path}: no such file or directory");
             Diagnostic::new(ErrorKind::User, what).hint("name the file with `--file PATH`")
@@ -82,7 +110,9 @@ impl ClientDockerfile {
         let ignore = files
             .remove(&special)
             .map(|text| IgnoreFile { name: special, patterns: parse_ignore_file(&text) });
-        Ok(Self { text, ignore })
+        let mut graph = GraphBuilder::new();
+        let vertex = graph.add(&[], source, None, VertexMeta::default());
+        Ok(Self { text, ignore, definition: graph.finish(Some(Edge { vertex, index: 0 })) })
     }
 }
 
@@ -90,39 +120,31 @@ impl ClientDirectory {
     /// Finds out what keeps files out of a directory: `ignore`, or its own ignore file.
     pub(super) async fn open(
         job: &Job,
-        name: &str,
+        place: &Place,
         hint: &str,
         ignore: Option<IgnoreFile>,
     ) -> Result<Self, Diagnostic> {
         let ignore = match ignore {
             Some(ignore) => ignore,
             None => {
-                let files = fetch(job, name, format!("{hint}-{IGNORE}"), vec![IGNORE.to_owned()]).await?;
+                let files = fetch(job, place, format!("{hint}-{IGNORE}"), vec![IGNORE.to_owned()]).await?;
                 match files.get(IGNORE) {
                     Some(text) => IgnoreFile { name: IGNORE.to_owned(), patterns: parse_ignore_file(text) },
                     None => IgnoreFile::default(),
                 }
             }
         };
-        Ok(Self { name: name.to_owned(), hint: hint.to_owned(), ignore: Arc::new(ignore) })
+        Ok(Self { place: place.clone(), hint: hint.to_owned(), ignore: Arc::new(ignore) })
     }
 
     /// Returns the operation that gives the directory, or the part of it that is needed.
-    pub(super) fn source(&self, job: &Job, paths: &ContextPaths) -> pb::SourceOp {
-        let list = |list: &[String]| serde_json::to_string(list).unwrap_or_default();
-        let mut attrs = BTreeMap::from([("local.sharedkeyhint".to_owned(), self.hint.clone())]);
-        let session = job.session.id();
-        if !session.is_empty() {
-            attrs.insert("local.session".to_owned(), session);
-        }
-        if let ContextPaths::Some(paths) = paths {
-            attrs.insert("local.followpaths".to_owned(), list(paths));
-        }
+    pub(super) fn source(&self, paths: &ContextPaths) -> pb::SourceOp {
+        let paths = match paths {
+            ContextPaths::Some(paths) => Some(paths.as_slice()),
+            ContextPaths::All => None,
+        };
         let excludes: Vec<String> = self.ignore.patterns.iter().map(|p| p.text.clone()).collect();
-        if !excludes.is_empty() {
-            attrs.insert("local.excludepatterns".to_owned(), list(&excludes));
-        }
-        pb::SourceOp { identifier: format!("local://{}", self.name), attrs }
+        self.place.source(&self.hint, paths, &excludes)
     }
 
     /// Returns the question whether the ignore file keeps a path out, if there is such a file.

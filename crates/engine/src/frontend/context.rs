@@ -14,7 +14,7 @@ use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
 use slipway_model::solve::DockerfileSource;
 use slipway_model::{Diagnostic, ErrorKind};
 
-use super::client::{ClientDirectory, ClientDockerfile};
+use super::client::ClientDirectory;
 use crate::build::{Build, Ref};
 use crate::sources::local::LocalContext;
 
@@ -32,6 +32,8 @@ pub(super) enum BuildContext {
     Local(Arc<LocalContext>),
     /// A directory of a client elsewhere, of which nothing is here yet.
     Client(ClientDirectory),
+    /// A directory that the client does not give; maybe nobody needs it.
+    Missing(Box<Diagnostic>),
     Remote {
         main: MainContext,
         reference: Ref,
@@ -71,7 +73,7 @@ impl BuildContext {
             Some(reference) => {
                 Ok(Self::Remote { main: MainContext::Definition(Box::new(definition.clone())), reference })
             }
-            None => Err(Diagnostic::new(ErrorKind::User, "the definition of the build context is empty")),
+            None => Err(empty_definition()),
         }
     }
 
@@ -79,7 +81,9 @@ impl BuildContext {
     pub(super) fn main(&self) -> MainContext {
         match self {
             Self::Remote { main, .. } => main.clone(),
-            Self::Nothing | Self::Empty(_) | Self::Local(_) | Self::Client(_) => MainContext::Local,
+            Self::Nothing | Self::Empty(_) | Self::Local(_) | Self::Client(_) | Self::Missing(_) => {
+                MainContext::Local
+            }
         }
     }
 
@@ -92,7 +96,7 @@ impl BuildContext {
         match self {
             Self::Local(context) | Self::Empty(context) => context.ignored(),
             Self::Client(directory) => directory.ignored(),
-            Self::Nothing | Self::Remote { .. } => None,
+            Self::Nothing | Self::Missing(_) | Self::Remote { .. } => None,
         }
     }
 
@@ -101,7 +105,7 @@ impl BuildContext {
         match self {
             Self::Local(context) | Self::Empty(context) => context.newest().await,
             Self::Remote { reference, .. } => build.newest(reference).await,
-            Self::Nothing | Self::Client(_) => Ok(None),
+            Self::Nothing | Self::Client(_) | Self::Missing(_) => Ok(None),
         }
     }
 
@@ -136,12 +140,10 @@ impl BuildContext {
         let text = match (source, self) {
             (DockerfileSource::Inline(text), _) => text.clone(),
             (DockerfileSource::Url(url), _) => download(build, url).await?,
-            (DockerfileSource::Client { directory, path }, _) => {
-                ClientDockerfile::fetch(&build.job, directory, path).await?.text
-            }
+            (DockerfileSource::Client { path, .. }, _) => return Err(unreadable(Path::new(path))),
             (DockerfileSource::Definition { definition, path }, _) => {
                 let reference = Ref::new((**definition).clone())?;
-                let reference = reference.ok_or_else(|| unreadable(Path::new(path)))?;
+                let reference = reference.ok_or_else(empty_definition)?;
                 read_remote(build, &reference, Path::new(path)).await?
             }
             (DockerfileSource::Path(path), Self::Remote { main, reference }) if !path.is_absolute() => {
@@ -165,7 +167,11 @@ impl BuildContext {
                 })?
             }
         };
-        Ok(SourceFile::new(name, text))
+        let definition = match source {
+            DockerfileSource::Definition { definition, .. } => Some((**definition).clone()),
+            _ => None,
+        };
+        Ok(SourceFile { definition, ..SourceFile::new(name, text) })
     }
 }
 
@@ -204,6 +210,11 @@ async fn download(build: &Build, url: &str) -> Result<Vec<u8>, Diagnostic> {
     let vertex = graph.add(&[], source, None, VertexMeta { name, ..VertexMeta::default() });
     let made = Ref::new(graph.finish(Some(Edge { vertex, index: 0 })))?;
     build.read_file(made.as_ref(), FILE, None).await
+}
+
+/// Says it as the reference does; clients look for that.
+fn empty_definition() -> Diagnostic {
+    Diagnostic::new(ErrorKind::User, "invalid nil input definition to definition op")
 }
 
 fn unreadable(path: &Path) -> Diagnostic {

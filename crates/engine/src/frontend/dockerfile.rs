@@ -17,10 +17,11 @@ use slipway_model::solve::{
     Call, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContextSource, SolveRequest,
     SourceDateEpoch,
 };
-use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, SourceSpan, progress};
+use slipway_model::{Diagnostic, Digest, Platform, SourceSpan, progress};
 
-use super::client::{self, ClientDirectory, ClientDockerfile, IGNORE};
+use super::client::{self, ClientDirectory, ClientDockerfile, IGNORE, Place};
 use super::context::BuildContext;
+use super::image;
 use crate::build::{Build, BuildResult, Details, Ref, Refs, key_of, keys};
 use crate::images::Images;
 use crate::job::Job;
@@ -40,6 +41,19 @@ pub struct CallResult {
 }
 
 impl CallResult {
+    /// Takes the answer of a frontend.
+    fn of_result(result: &BuildResult) -> Self {
+        let text = |key: &str| {
+            result
+                .metadata
+                .get(key)
+                .map(|text| String::from_utf8_lossy(text).into_owned())
+                .unwrap_or_default()
+        };
+        let failed = !matches!(text("result.statuscode").as_str(), "" | "0");
+        Self { text: text("result.txt"), json: text("result.json"), failed }
+    }
+
     /// Returns the answer as a frontend gives it.
     pub(super) fn into_result(self) -> BuildResult {
         let mut metadata = BTreeMap::new();
@@ -65,6 +79,15 @@ pub(crate) struct DockerfileFrontend<'a> {
     request: &'a SolveRequest,
     dockerfile: &'a DockerfileRequest,
     platforms: Vec<Platform>,
+    /// What the client wrote, for a frontend in an image that the file names.
+    asked: Option<Asked<'a>>,
+}
+
+/// A request as clients of BuildKit write it.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) options: &'a BTreeMap<String, String>,
+    pub(super) inputs: &'a BTreeMap<String, pb::Definition>,
 }
 
 impl<'a> DockerfileFrontend<'a> {
@@ -77,13 +100,23 @@ impl<'a> DockerfileFrontend<'a> {
             true => vec![Platform::host()],
             false => request.platforms.clone(),
         };
-        Ok(Self { build, job: &build.job, request, dockerfile, platforms })
+        Ok(Self { build, job: &build.job, request, dockerfile, platforms, asked: None })
+    }
+
+    /// Says how the client wrote the request.
+    pub(super) fn asked(self, asked: Asked<'a>) -> Self {
+        Self { asked: Some(asked), ..self }
     }
 
     /// Reads, resolves and converts.
     pub(crate) async fn run(&self) -> Result<Answer, Vec<Diagnostic>> {
         let (context, source) = self.load().await.map_err(|e| vec![e])?;
-        self.check_frontend(&source).map_err(|e| vec![e])?;
+        if let Some(forwarded) = self.forward(&source).await {
+            return forwarded;
+        }
+        if let Some(asked) = &self.asked {
+            super::options::check_capabilities(asked.options, true).map_err(|e| vec![e])?;
+        }
         self.add_layouts();
         let images = &self.job.images;
         let mut options: Vec<ConvertOptions> =
@@ -107,9 +140,10 @@ impl<'a> DockerfileFrontend<'a> {
     async fn load(&self) -> Result<(BuildContext, SourceFile), Diagnostic> {
         if let DockerfileSource::Client { directory, path } = &self.dockerfile.dockerfile {
             let step = self.progress().step(format!("[internal] load build definition from {path}"));
-            let file = step.end(ClientDockerfile::fetch(self.job, directory, path).await)?;
+            let file = step.end(ClientDockerfile::fetch(self.job, &self.place(directory), path).await)?;
             let context = self.context(file.ignore).await?;
-            return Ok((context, SourceFile::new(path.clone(), file.text)));
+            let source = SourceFile::new(path.clone(), file.text);
+            return Ok((context, SourceFile { definition: Some(file.definition), ..source }));
         }
         let context = self.context(None).await?;
         let source = self.load_dockerfile(&context).await;
@@ -133,8 +167,9 @@ impl<'a> DockerfileFrontend<'a> {
             ContextSource::Definition(definition) => BuildContext::of_definition(definition),
             ContextSource::Client(name) => {
                 let step = self.progress().step(format!("[internal] load {IGNORE}"));
-                let opened = ClientDirectory::open(self.job, name, name, special).await;
-                step.end(opened).map(BuildContext::Client)
+                let opened = ClientDirectory::open(self.job, &self.place(name), name, special).await;
+                step.done();
+                Ok(opened.map_or_else(|why| BuildContext::Missing(Box::new(why)), BuildContext::Client))
             }
             ContextSource::Empty | ContextSource::Archive(_) | ContextSource::Directory(_) => {
                 self.local_context().await
@@ -193,18 +228,73 @@ impl<'a> DockerfileFrontend<'a> {
         }
     }
 
-    fn check_frontend(&self, source: &SourceFile) -> Result<(), Diagnostic> {
-        match slipway_dockerfile::frontend_for(source, &self.dockerfile.build_args) {
-            slipway_dockerfile::FrontendChoice::BuiltIn => Ok(()),
-            slipway_dockerfile::FrontendChoice::Image { reference, lines, .. } => Err(Diagnostic::new(
-                ErrorKind::User,
-                format!("the frontend image `{reference}` cannot be run yet"),
-            )
-            .hint(match lines {
-                Some(_) => "remove the `# syntax=` line if the file is an ordinary Dockerfile",
-                None => "leave out `--build-arg BUILDKIT_SYNTAX` if the file is an ordinary Dockerfile",
-            })),
+    /// Names a directory of the client.
+    fn place(&self, name: &str) -> Place {
+        let session = self.dockerfile.client_sessions.get(name).cloned().unwrap_or_default();
+        Place { name: name.to_owned(), session }
+    }
+
+    /// Hands the request on to a frontend in an image, if the file or a build argument names one.
+    async fn forward(&self, source: &SourceFile) -> Option<Result<Answer, Vec<Diagnostic>>> {
+        use slipway_dockerfile::FrontendChoice::{BuiltIn, Image};
+        // Who has named the frontend already means this one.
+        if self.asked.is_some_and(|asked| asked.options.contains_key(image::COMMAND_LINE)) {
+            return None;
         }
+        let (reference, command_line, lines) =
+            match slipway_dockerfile::frontend_for(source, &self.dockerfile.build_args) {
+                BuiltIn => return None,
+                Image { reference, command_line, lines } => (reference, command_line, lines),
+            };
+        let answered = self.run_image(&reference, &command_line).await;
+        Some(answered.map_err(|failures| match lines {
+            Some(lines) => {
+                let span = SourceSpan { source: source.info(), ranges: lines.ranges() };
+                failures.into_iter().map(|failure| failure.at(Some(span.clone()))).collect()
+            }
+            None => {
+                let failed = format!("failed with build-arg:BUILDKIT_SYNTAX = {command_line}");
+                let add = |mut failure: Diagnostic| {
+                    if failure.span.is_none() {
+                        let message = std::mem::replace(&mut failure.message, failed.clone());
+                        failure.causes.insert(0, message);
+                    }
+                    failure
+                };
+                failures.into_iter().map(add).collect()
+            }
+        }))
+    }
+
+    async fn run_image(&self, reference: &str, command_line: &str) -> Result<Answer, Vec<Diagnostic>> {
+        let (mut options, inputs) = match self.asked {
+            Some(Asked { options, inputs }) => (options.clone(), inputs.clone()),
+            None => (BTreeMap::new(), BTreeMap::new()),
+        };
+        options.insert(image::SOURCE.to_owned(), reference.to_owned());
+        options.insert(image::COMMAND_LINE.to_owned(), command_line.to_owned());
+        let result = super::run(self.build, "gateway.v0", &options, inputs).await?;
+        match self.dockerfile.call {
+            Call::Build => Ok(Answer::Built(result)),
+            _ => Ok(Answer::Called(CallResult::of_result(&result))),
+        }
+    }
+
+    /// Resolves an image by name as `FROM` would, for the build's own platform.
+    pub(super) async fn base_image(
+        &self,
+        name: &str,
+    ) -> Result<(Option<Ref>, slipway_model::ImageConfig), Vec<Diagnostic>> {
+        self.add_layouts();
+        let source = SourceFile::new(name, format!("FROM {name}\n"));
+        let images = &self.job.images;
+        let options = [self.convert_options(&Platform::host(), &BuildContext::Nothing)];
+        self.preflight(&source, &options, images).await?;
+        let converted = self.convert(&source, &options, images).await?;
+        let converted = self.narrow(&source, options.into(), converted, &BuildContext::Nothing).await?;
+        let one = converted.into_iter().next();
+        let one = one.ok_or_else(|| vec![crate::error::internal("an image became nothing")])?;
+        Ok((Ref::new(one.definition).map_err(|e| vec![e])?, one.image))
     }
 
     fn convert_options(&self, platform: &Platform, context: &BuildContext) -> ConvertOptions {
@@ -240,7 +330,9 @@ impl<'a> DockerfileFrontend<'a> {
     ) -> Result<(), Vec<Diagnostic>> {
         let mut wanted = Vec::new();
         for options in options {
-            wanted.extend(slipway_dockerfile::bases(source, options)?);
+            // What is wrong with the file is told by its conversion, with what else the checks found.
+            let Ok(bases) = slipway_dockerfile::bases(source, options) else { return Ok(()) };
+            wanted.extend(bases);
         }
         let mut seen = BTreeSet::new();
         wanted.retain(|base| seen.insert(format!("{} {} {:?}", base.reference, base.platform, base.origin)));
@@ -298,16 +390,20 @@ impl<'a> DockerfileFrontend<'a> {
     ) -> Result<Vec<Converted>, Vec<Diagnostic>> {
         let needed = client::needed(converted.iter().map(|one| &one.contexts), MAIN);
         let mut locals = BTreeMap::new();
-        if let (BuildContext::Client(directory), Some(paths)) = (context, needed.get(MAIN)) {
-            locals.insert(MAIN.to_owned(), directory.source(self.job, paths));
+        match (context, needed.get(MAIN)) {
+            (BuildContext::Client(directory), Some(paths)) => {
+                locals.insert(MAIN.to_owned(), directory.source(paths));
+            }
+            (BuildContext::Missing(why), Some(_)) => return Err(vec![(**why).clone()]),
+            _ => {}
         }
         for named in &self.dockerfile.named_contexts {
             let key = context_key(&named.name, named.platform.as_ref());
             if let (NamedContextSource::Client(name), Some(paths)) = (&named.source, needed.get(&key)) {
                 let hint = format!("{MAIN}:{key}");
-                let directory =
-                    ClientDirectory::open(self.job, name, &hint, None).await.map_err(|e| vec![e])?;
-                locals.insert(key, directory.source(self.job, paths));
+                let directory = ClientDirectory::open(self.job, &self.place(name), &hint, None).await;
+                let directory = directory.map_err(|e| vec![e])?;
+                locals.insert(key, directory.source(paths));
             }
         }
         if locals.is_empty() {

@@ -6,37 +6,50 @@
 mod client;
 mod context;
 mod dockerfile;
+mod image;
 mod options;
 
 use std::collections::BTreeMap;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, ErrorKind};
 
 use crate::build::{Build, BuildResult};
 
+use dockerfile::Asked;
 pub use dockerfile::CallResult;
 pub(crate) use dockerfile::{Answer, DockerfileFrontend};
+pub use image::{FrontendHost, FrontendReturn, FrontendStream};
 
-/// Runs the frontend of that name.
-pub(crate) async fn run(
+/// Runs the frontend of that name; frontends run each other.
+pub(crate) fn run<'a>(
+    build: &'a Build,
+    name: &'a str,
+    options: &'a BTreeMap<String, String>,
+    inputs: BTreeMap<String, pb::Definition>,
+) -> BoxFuture<'a, Result<BuildResult, Vec<Diagnostic>>> {
+    match name {
+        "dockerfile.v0" => dockerfile(build, options, inputs).boxed(),
+        "gateway.v0" => image::run(build, options, inputs).boxed(),
+        other => {
+            let unknown = Diagnostic::new(ErrorKind::User, format!("no frontend is called `{other}`"));
+            std::future::ready(Err(vec![unknown])).boxed()
+        }
+    }
+}
+
+async fn dockerfile(
     build: &Build,
-    name: &str,
     options: &BTreeMap<String, String>,
     inputs: BTreeMap<String, pb::Definition>,
 ) -> Result<BuildResult, Vec<Diagnostic>> {
-    match name {
-        "dockerfile.v0" => {
-            let request = options::request(options, inputs, &build.job.entitlements).map_err(|e| vec![e])?;
-            match DockerfileFrontend::new(build, &request).map_err(|e| vec![e])?.run().await? {
-                Answer::Built(result) => Ok(result),
-                Answer::Called(call) => Ok(call.into_result()),
-            }
-        }
-        "gateway.v0" => Err(vec![
-            Diagnostic::new(ErrorKind::User, "frontends in images cannot be run yet")
-                .hint("remove the `# syntax=` line if the file is an ordinary Dockerfile"),
-        ]),
-        other => Err(vec![Diagnostic::new(ErrorKind::User, format!("no frontend is called `{other}`"))]),
+    let request = options::request(options, inputs.clone(), &build.job.entitlements);
+    let request = request.map_err(|e| vec![e])?;
+    let frontend = DockerfileFrontend::new(build, &request).map_err(|e| vec![e])?;
+    match frontend.asked(Asked { options, inputs: &inputs }).run().await? {
+        Answer::Built(result) => Ok(result),
+        Answer::Called(call) => Ok(call.into_result()),
     }
 }

@@ -14,12 +14,20 @@ use slipway_model::solve::{
 };
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
 
+use super::image;
 use crate::build::keys;
 
 const DEFAULT_FILE: &str = "Dockerfile";
 /// The names of the client's directories, if the client gives no others.
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
+/// What clients may ask of the frontend by name.
+const CAPABILITIES: [&str; 4] = [
+    "moby.buildkit.frontend.inputs",
+    "moby.buildkit.frontend.subrequests",
+    "moby.buildkit.frontend.contexts",
+    "moby.buildkit.frontend.gitquerystring",
+];
 
 /// Makes a request of a client's options and inputs.
 pub(super) fn request(
@@ -28,6 +36,7 @@ pub(super) fn request(
     entitlements: &BTreeSet<Entitlement>,
 ) -> Result<SolveRequest, Diagnostic> {
     let options = Options { values: options, inputs };
+    check_capabilities(options.values, false)?;
     let platforms: Vec<Platform> =
         options.list("platform").map(|text| options.platform(text)).collect::<Result<_, _>>()?;
     options.check_multi_platform(platforms.len())?;
@@ -47,6 +56,21 @@ pub(super) fn request(
             None => None,
         },
     })
+}
+
+/// Refuses what the client asks of the frontend by a name that is not known.
+///
+/// What a frontend in an image may know (`NAME+forward`) is only refused if `last`.
+pub(super) fn check_capabilities(options: &BTreeMap<String, String>, last: bool) -> Result<(), Diagnostic> {
+    let text = options.get("frontend.caps").map(String::as_str).unwrap_or_default();
+    let asked = text.split(',').map(|text| text.split_once('+').unwrap_or((text, "")));
+    let unknown = |(name, addition): &(&str, &str)| {
+        !name.is_empty() && !CAPABILITIES.contains(name) && (last || *addition != "forward")
+    };
+    match asked.into_iter().find(unknown) {
+        None => Ok(()),
+        Some((name, _)) => Err(image::unsupported_capability(name)),
+    }
 }
 
 struct Options<'a> {
@@ -105,6 +129,7 @@ impl Options<'_> {
         Ok(DockerfileRequest {
             dockerfile: self.dockerfile_source(&context),
             context,
+            client_sessions: self.map("local-sessionid:"),
             target: self.get("target").map(str::to_owned),
             build_args,
             labels: self.map("label:"),
@@ -125,7 +150,7 @@ impl Options<'_> {
                 Some("frontend.outline") => Call::Outline,
                 Some("frontend.targets") => Call::Targets,
                 Some("frontend.lint") => Call::Check,
-                Some(other) => return Err(invalid(format!("unsupported request {other}"))),
+                Some(other) => return Err(image::unsupported_request(other)),
             },
         })
     }

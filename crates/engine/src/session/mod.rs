@@ -29,7 +29,7 @@ pub(crate) use mirror::collect as collect_mirrors;
 /// What the client of a build offers. Everything but directories and secrets may be missing.
 #[async_trait]
 pub trait Session: Send + Sync + 'static {
-    /// Names the session, so that definitions made in it can be solved in another build; may be empty.
+    /// Names the session to frontends, whose definitions may say where a directory is; may be empty.
     fn id(&self) -> String {
         String::new()
     }

@@ -115,10 +115,16 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// Opens an engine with other options than the usual.
+    pub(crate) fn with(change: impl FnOnce(&mut EngineOptions)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let root = Some(directory.path().join("state"));
-        let engine = Engine::open(EngineOptions { root, ..EngineOptions::default() }).unwrap();
-        Self { directory, engine }
+        let mut options =
+            EngineOptions { root: Some(directory.path().join("state")), ..EngineOptions::default() };
+        change(&mut options);
+        Self { directory, engine: Engine::open(options).unwrap() }
     }
 
     /// Makes a directory with files.

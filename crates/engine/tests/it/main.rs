@@ -11,6 +11,7 @@ use slipway_engine::runtime;
 mod client;
 mod definitions;
 mod frontend;
+mod frontends;
 mod many;
 mod steps;
 

@@ -30,7 +30,7 @@ fn busybox() -> Option<PathBuf> {
 }
 
 /// A client whose context is a busybox.
-fn client(fixture: &Fixture) -> Option<Arc<Client>> {
+pub(crate) fn client(fixture: &Fixture) -> Option<Arc<Client>> {
     let busybox = busybox()?;
     let context = fixture.directory("tools", &[]);
     std::fs::copy(busybox, context.join("sh")).unwrap();
@@ -38,7 +38,7 @@ fn client(fixture: &Fixture) -> Option<Arc<Client>> {
 }
 
 /// Adds a root file system with a shell.
-fn root(graph: &mut GraphBuilder) -> Edge {
+pub(crate) fn root(graph: &mut GraphBuilder) -> Edge {
     let source = pb::SourceOp { identifier: "local://tools".to_owned(), ..Default::default() };
     let source = graph.add(&[], pb::op::Op::Source(source), None, VertexMeta::default());
     let copy = pb::FileActionCopy {
@@ -185,7 +185,11 @@ async fn processes_of_a_container_share_its_files() {
     let mut graph = GraphBuilder::new();
     let base = root(&mut graph);
     let reference = solve(&build, &graph, base).await.unwrap();
-    let mounts = vec![ContainerMount { mount: mount(-1, "/", -1), reference: Some(reference.clone()) }];
+    let mounts = vec![ContainerMount {
+        mount: mount(-1, "/", -1),
+        reference: Some(reference.clone()),
+        ..Default::default()
+    }];
     let container = build.container(ContainerRequest { mounts, ..Default::default() }).await.unwrap();
     let start = async |script: &str| {
         let (out, stdout) = pipe();
@@ -201,7 +205,8 @@ async fn processes_of_a_container_share_its_files() {
         };
         (container.start(request).await.unwrap(), std::fs::File::from(input), out)
     };
-    let (first, mut input, mut out) = start("read line; echo $line > /shared; echo done; read end; exit 3").await;
+    let (first, mut input, mut out) =
+        start("read line; echo $line > /shared; echo done; read end; exit 3").await;
     input.write_all(b"said\n").unwrap();
     out.read_exact(&mut [0; 5]).unwrap();
     let (second, _input, mut out) = start("read line < /shared; echo $line; exit 4").await;
@@ -265,6 +270,7 @@ async fn what_a_failed_step_had_and_wrote_can_be_looked_at() {
     let at = |dest: &str, reference: &Option<Ref>| ContainerMount {
         mount: mount(-1, dest, -1),
         reference: reference.clone(),
+        ..Default::default()
     };
     let mounts = vec![at("/", &step.mounts[0]), at("/out", &step.mounts[1]), at("/beside", &step.mounts[2])];
     let script = "read a < /made; read b < /out/made; read c < /beside/made; echo $a $b $c";
