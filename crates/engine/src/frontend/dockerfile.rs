@@ -267,10 +267,16 @@ impl<'a> DockerfileFrontend<'a> {
     }
 
     async fn run_image(&self, reference: &str, command_line: &str) -> Result<Answer, Vec<Diagnostic>> {
-        let (mut options, inputs) = match self.asked {
-            Some(Asked { options, inputs }) => (options.clone(), inputs.clone()),
-            None => (BTreeMap::new(), BTreeMap::new()),
+        let Some(Asked { options, inputs }) = self.asked else {
+            return Err(vec![
+                Diagnostic::new(
+                    slipway_model::ErrorKind::User,
+                    format!("the frontend image `{reference}` can only be run by a daemon"),
+                )
+                .hint("remove the `# syntax=` line if the file is an ordinary Dockerfile"),
+            ]);
         };
+        let (mut options, inputs) = (options.clone(), inputs.clone());
         options.insert(image::SOURCE.to_owned(), reference.to_owned());
         options.insert(image::COMMAND_LINE.to_owned(), command_line.to_owned());
         let result = super::run(self.build, "gateway.v0", &options, inputs).await?;

@@ -237,7 +237,7 @@ impl Program<'_> {
             content: Some(self.reference.definition().encode_to_vec()),
         };
         let label = self.config.config.labels.get(NO_NETWORK).map(String::as_str);
-        let network = match label.and_then(super::dockerfile::parse_bool) {
+        let network = match label.and_then(slipway_model::parse_bool) {
             Some(true) => pb::NetMode::None,
             _ => pb::NetMode::Unset,
         };

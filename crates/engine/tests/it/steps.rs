@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use slipway_engine::runtime::Stdio;
 use slipway_engine::{
-    Build, BuildResult, ContainerMount, ContainerRequest, ExportOptions, FailedPart, ProcessRequest, Ref, Refs,
+    Build, BuildResult, ContainerMount, ContainerRequest, ExportOptions, FailedPart, ProcessRequest, Ref,
+    Refs,
 };
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
 use slipway_model::solve::{CacheOptions, CacheSpec};
