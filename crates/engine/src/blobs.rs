@@ -121,6 +121,11 @@ impl Blobs {
         self.inner.lost.load(Ordering::Relaxed)
     }
 
+    /// Lets what could not be had be tried again.
+    pub(crate) fn forget_failures(&self) {
+        self.inner.fetching.lock().retain(|_, slot| !matches!(slot.get(), Some(Err(_))));
+    }
+
     /// Tells whether a blob is in the store.
     pub(crate) fn is_here(&self, digest: &Digest) -> bool {
         matches!(self.inner.store.content().contains(digest), Ok(Some(_)))

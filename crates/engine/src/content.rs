@@ -61,6 +61,17 @@ pub(crate) fn explain_missing(error: slipway_files::FilesError) -> Diagnostic {
     Diagnostic::new(ErrorKind::User, format!("failed to compute cache key: {MISSING}\"{path}\": not found"))
 }
 
+/// Says that what has no files has not this one.
+fn explain_nothing(error: slipway_files::FilesError) -> Diagnostic {
+    let path = error.path().map(|p| p.display().to_string()).unwrap_or_default();
+    let path = format!("/{}", path.trim_start_matches('/'));
+    Diagnostic::new(
+        ErrorKind::User,
+        format!("failed to compute cache key: {path}: no such file or directory"),
+    )
+    .cause("what it is copied from is empty")
+}
+
 /// Finds the path that a diagnostic of [`of_tree`] says is missing.
 pub(crate) fn missing_path(diagnostic: &Diagnostic) -> Option<PathBuf> {
     let (_, rest) = diagnostic.message.split_once(MISSING)?;
@@ -78,7 +89,7 @@ pub(crate) fn of_snapshot(
 ) -> Result<Digest, Diagnostic> {
     let Some(id) = snapshot else {
         let files: Vec<FileSelection> = selections.iter().map(Selection::files).collect();
-        return slipway_files::digest_of_nothing(&files).map_err(explain_missing);
+        return slipway_files::digest_of_nothing(&files).map_err(explain_nothing);
     };
     let mounted = store.snapshots().mount_view(id).diagnose()?;
     let root = Root::from(mounted.into_fd());

@@ -13,7 +13,7 @@ use slipway_solver::{Observer, SolveError, VertexId};
 use crate::cache::StoredCache;
 use crate::graph;
 use crate::job::Job;
-use crate::ops::VertexOperation;
+use crate::ops::{VertexOperation, cache_id};
 use crate::progress::Progress;
 use crate::tree::Tree;
 use crate::vertices::Told;
@@ -36,6 +36,7 @@ impl Job {
         definitions: &[&Definition],
     ) -> Result<Evaluated, Vec<Diagnostic>> {
         self.decide(definitions)?;
+        self.empty_cache_mounts(definitions).map_err(|e| vec![e])?;
         let merged = graph::merge(definitions, self).map_err(|e| vec![e])?;
         let wanted: Vec<_> = merged.results.iter().flatten().copied().collect();
         self.remote.ready(self).await;
@@ -51,6 +52,17 @@ impl Job {
         let trees =
             merged.results.iter().map(|r| r.and_then(|_| trees.next()).unwrap_or(Tree::Empty)).collect();
         Ok(Evaluated { trees, operations: merged.graph.operations().cloned().collect() })
+    }
+
+    /// Lets the cache mounts of steps that must not use the cache start anew.
+    fn empty_cache_mounts(&self, definitions: &[&Definition]) -> Result<(), Diagnostic> {
+        let vertices = definitions.iter().flat_map(|definition| &definition.vertices);
+        for vertex in vertices.filter(|vertex| vertex.metadata.ignore_cache) {
+            let Some(pb::op::Op::Exec(exec)) = &vertex.op.op else { continue };
+            let caches = exec.mounts.iter().filter(|mount| mount.mount_type == pb::MountType::Cache as i32);
+            caches.map(cache_id).try_for_each(|id| self.start_cache_mount_anew(id))?;
+        }
+        Ok(())
     }
 
     /// Decides how the steps of each platform run, so that what cannot run is refused before the first step.

@@ -109,6 +109,12 @@ fn check_indices(vertex: &Vertex) -> Result<(), Diagnostic> {
 /// Checks that the client may ask for what a step wants of the host.
 fn check_entitlements(vertex: &Vertex, granted: &BTreeSet<Entitlement>) -> Result<(), Diagnostic> {
     let Some(pb::op::Op::Exec(exec)) = &vertex.op.op else { return Ok(()) };
+    if pb::SecurityMode::try_from(exec.security).is_err() {
+        return Err(invalid(format!("invalid security mode {}", exec.security)));
+    }
+    if pb::NetMode::try_from(exec.network).is_err() {
+        return Err(invalid(format!("invalid network mode {}", exec.network)));
+    }
     let refused = |name: &str| {
         Diagnostic::new(ErrorKind::User, format!("{name} is not allowed"))
             .hint(format!("grant it with `--allow {name}`"))

@@ -1,6 +1,6 @@
 //! What all operations of one build share, and the services they need from it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,9 +26,10 @@ use crate::ops::keys::Selection;
 use crate::progress::Progress;
 use crate::remote_cache::RemoteCache;
 use crate::sandbox::Sandboxes;
-use crate::session::Session;
+use crate::session::{AgentOffer, Session};
 use crate::sources::local::Contexts;
 use crate::ssh::AgentSocket;
+use crate::start_over::StartOver;
 use crate::tree::Tree;
 use crate::vertices::Vertices;
 
@@ -63,8 +64,20 @@ pub(crate) struct Notes {
     pushed: Mutex<HashMap<(String, Digest), Slot<()>>>,
     /// Answers of web servers, by address.
     http: Mutex<HashMap<String, Slot<Vec<u8>>>>,
+    /// Cache mounts that were started anew.
+    anew: Mutex<HashSet<String>>,
+    pub(crate) start_over: StartOver,
     pub(crate) vertices: Vertices,
     pub(crate) failed: FailedSteps,
+}
+
+impl Notes {
+    /// Forgets what may rest on a layer that is lost.
+    pub(crate) fn forget(&self) {
+        self.ready.lock().clear();
+        self.pushed.lock().clear();
+        self.vertices.forget();
+    }
 }
 
 /// Work that is done once, by whoever asks first.
@@ -193,6 +206,15 @@ impl Job {
         crate::content::copy_out(&self.engine.store, snapshot, directory)
     }
 
+    /// Lets a cache mount start anew, once in the build: what its steps put there, later ones find.
+    pub(crate) fn start_cache_mount_anew(&self, id: String) -> Result<(), Diagnostic> {
+        if !self.notes.anew.lock().insert(id.clone()) {
+            return Ok(());
+        }
+        let started = self.engine.store.cache_mounts().start_anew(&id, &self.lease);
+        started.context(|| format!("cannot empty the cache mount `{id}`"))
+    }
+
     /// Returns a secret's value; `None` if there is none and it is not required.
     pub(crate) async fn secret(
         &self,
@@ -213,11 +235,16 @@ impl Job {
         options: &pb::SshOpt,
     ) -> Result<Option<AgentSocket>, Diagnostic> {
         let id = &options.id;
-        if !self.session.has_ssh(id).await? {
+        let missing = match self.session.has_ssh(id).await? {
+            AgentOffer::Forwarded => None,
+            AgentOffer::OtherNames => Some(format!("unset ssh forward key {id}")),
+            AgentOffer::Nothing => Some(format!("no SSH key \"{id}\" forwarded from the client")),
+        };
+        if let Some(message) = missing {
             if options.optional {
                 return Ok(None);
             }
-            return Err(Diagnostic::new(ErrorKind::User, format!("unset ssh forward key {id}"))
+            return Err(Diagnostic::new(ErrorKind::User, message)
                 .hint(format!("forward your agent with `--ssh {id}`")));
         }
         let directory = self.engine.store.temporary_directory(&self.lease).diagnose()?;

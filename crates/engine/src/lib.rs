@@ -38,6 +38,7 @@ pub mod session;
 mod solve;
 mod sources;
 mod ssh;
+mod start_over;
 mod started;
 mod terminal;
 mod tree;

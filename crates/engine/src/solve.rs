@@ -51,14 +51,6 @@ impl Engine {
             Ok(build)
         };
         let build = start().map_err(|e| vec![e])?;
-        let solved = Self::solve_in(&build, &request).await;
-        if solved.is_ok() || !build.job.blobs.has_lost() || cancel.is_cancelled() {
-            return solved;
-        }
-        // A cache never fails a build, and this one has, after it had promised a layer.
-        build.job.progress.step("building again without the imported cache: it has lost a layer").done();
-        let build = start().map_err(|e| vec![e])?;
-        build.job.remote.distrust();
         Self::solve_in(&build, &request).await
     }
 

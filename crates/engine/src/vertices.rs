@@ -47,6 +47,12 @@ impl Vertices {
         made
     }
 
+    /// Forgets all vertices: they are made, and told of, anew.
+    pub(crate) fn forget(&self) {
+        self.known.lock().clear();
+        self.told.lock().clear();
+    }
+
     /// Notes that the client is told something; says whether that is news.
     pub(crate) fn tell(&self, vertex: Digest, news: Told) -> bool {
         let mut told = self.told.lock();

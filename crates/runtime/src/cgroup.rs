@@ -23,6 +23,8 @@ const MADE: [&str; 2] = ["trusted.slipway.made", "user.slipway.made"];
 
 /// How often a group is tried to be made in a parent that others are removing meanwhile.
 const ATTEMPTS: u32 = 16;
+/// Groups that are nested deeper are not removed: nobody makes such for a good reason.
+const MAX_DEPTH: usize = 32;
 
 /// The cgroup file systems of this machine.
 #[derive(Debug, Default)]
@@ -234,7 +236,7 @@ impl Group {
     pub(crate) fn remove(&self) {
         for place in &self.places {
             // What cannot be removed now is removed as stale by a later server.
-            let _ = rustix::fs::unlinkat(&place.parent.directory, &self.name, AtFlags::REMOVEDIR);
+            remove_group(&place.parent.directory, &self.name, MAX_DEPTH);
             place.parent.remove_made();
         }
     }
@@ -267,9 +269,27 @@ fn remove_stale(parent: &OwnedFd) {
         };
         let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) else { continue };
         if rustix::process::test_kill_process(pid) == Err(Errno::SRCH) {
-            let _ = rustix::fs::unlinkat(parent, name.as_str(), AtFlags::REMOVEDIR);
+            remove_group(parent, &name, MAX_DEPTH);
         }
     }
+}
+
+/// Removes a group, and those below it that an insecure step has made.
+fn remove_group(parent: &OwnedFd, name: &str, depth: usize) {
+    let remove = || rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+    if remove().is_ok() || depth == 0 {
+        return;
+    }
+    let Ok(group) = open_directory(parent, name) else { return };
+    let Ok(entries) = rustix::fs::Dir::read_from(&group) else { return };
+    let is_group = |entry: &rustix::fs::DirEntry| {
+        entry.file_type() == rustix::fs::FileType::Directory
+            && !entry.file_name().to_bytes().starts_with(b".")
+    };
+    for entry in entries.flatten().filter(is_group) {
+        remove_group(&group, &entry.file_name().to_string_lossy(), depth - 1);
+    }
+    let _ = remove();
 }
 
 /// A v1 cpuset is empty at first, and nothing can run in it.

@@ -32,7 +32,7 @@ mod tree;
 mod usage;
 
 pub use cache::{CacheEntry, CacheRecord, CacheTable};
-pub use cache_mounts::{CacheMount, CacheMounts, GIT_REPOSITORY, Sharing};
+pub use cache_mounts::{CacheMount, CacheMountName, CacheMounts, GIT_REPOSITORY, Sharing};
 pub use content::{ContentStore, Ingest, IngestOutcome};
 pub use error::{EntryFault, Result, StoreError};
 pub use images::{Images, NamedImage};

@@ -229,18 +229,21 @@ fn remove(store: &Inner, id: &UsageId) -> Result<bool> {
             Err(error) => Err(error),
         },
         UsageId::Blob(digest) => store.database.write(|tx| remove_blob(store, tx, digest)),
-        UsageId::CacheMount(dir) => {
-            let lock = store.layout.lock(&format!("cache-mount-{dir}"));
-            let Some(lock) = FileLock::try_take(&lock, Share::Exclusive)? else { return Ok(false) };
-            store.layout.discard(&store.layout.cache_mounts().join(dir), &format!("cache-mount-{dir}"))?;
-            store.database.write(|tx| {
-                tx.execute("DELETE FROM cache_mounts WHERE dir = ?1", [dir])?;
-                Ok(())
-            })?;
-            lock.remove()?;
-            Ok(true)
-        }
+        UsageId::CacheMount(dir) => remove_cache_mount(store, dir),
     }
+}
+
+/// Removes the directory of a cache mount, unless it is in use.
+pub(crate) fn remove_cache_mount(store: &Inner, dir: &str) -> Result<bool> {
+    let lock = store.layout.lock(&format!("cache-mount-{dir}"));
+    let Some(lock) = FileLock::try_take(&lock, Share::Exclusive)? else { return Ok(false) };
+    store.layout.discard(&store.layout.cache_mounts().join(dir), &format!("cache-mount-{dir}"))?;
+    store.database.write(|tx| {
+        tx.execute("DELETE FROM cache_mounts WHERE dir = ?1", [dir])?;
+        Ok(())
+    })?;
+    lock.remove()?;
+    Ok(true)
 }
 
 /// Removes a snapshot, its directory and its blobs, as far as nothing else needs them.

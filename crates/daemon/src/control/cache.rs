@@ -26,8 +26,15 @@ pub(super) struct Caches {
     pub(super) options: CacheOptions,
     pub(super) inline: bool,
     /// Directories whose blobs go to the client's stores.
-    exports: Vec<(PathBuf, String)>,
+    exports: Vec<ClientExport>,
     _directory: Option<TempDir>,
+}
+
+/// A cache that is sent to the client when it is complete.
+struct ClientExport {
+    directory: PathBuf,
+    store: String,
+    ignore_error: bool,
 }
 
 impl Caches {
@@ -76,7 +83,8 @@ impl Caches {
                 spec.attributes.insert("dest".to_owned(), place.display().to_string());
                 // The client empties its directory itself.
                 spec.attributes.remove("reset");
-                caches.exports.push((place, store));
+                let ignore_error = spec.attributes.get("ignore-error").is_some_and(|text| text == "true");
+                caches.exports.push(ClientExport { directory: place, store, ignore_error });
             }
             caches.options.exports.push(spec);
         }
@@ -86,22 +94,34 @@ impl Caches {
 
     /// Sends what was exported for the client.
     pub(super) async fn give(&self, session: &BuildSession) -> Result<(), Diagnostic> {
-        for (directory, store) in &self.exports {
-            let blobs = directory.join("blobs/sha256");
-            for entry in std::fs::read_dir(&blobs).into_iter().flatten().flatten() {
-                let Ok(digest) = format!("sha256:{}", entry.file_name().to_string_lossy()).parse::<Digest>()
-                else {
-                    continue;
-                };
-                let failed = |error: std::io::Error| {
-                    Diagnostic::new(ErrorKind::Environment, "cannot send the cache to the client")
-                        .cause(error.to_string())
-                };
-                let size = entry.metadata().map_err(failed)?.len();
-                let file = tokio::fs::File::open(entry.path()).await.map_err(failed)?;
-                let descriptor = Descriptor::new("application/octet-stream", digest, size);
-                session.put_content(store, &descriptor, Box::new(file)).await?;
+        for export in &self.exports {
+            match export.give(session).await {
+                Err(error) if export.ignore_error => {
+                    tracing::warn!(%error, store = export.store, "could not send a cache to the client");
+                }
+                given => given?,
             }
+        }
+        Ok(())
+    }
+}
+
+impl ClientExport {
+    async fn give(&self, session: &BuildSession) -> Result<(), Diagnostic> {
+        let blobs = self.directory.join("blobs/sha256");
+        for entry in std::fs::read_dir(&blobs).into_iter().flatten().flatten() {
+            let Ok(digest) = format!("sha256:{}", entry.file_name().to_string_lossy()).parse::<Digest>()
+            else {
+                continue;
+            };
+            let failed = |error: std::io::Error| {
+                Diagnostic::new(ErrorKind::Environment, "cannot send the cache to the client")
+                    .cause(error.to_string())
+            };
+            let size = entry.metadata().map_err(failed)?.len();
+            let file = tokio::fs::File::open(entry.path()).await.map_err(failed)?;
+            let descriptor = Descriptor::new("application/octet-stream", digest, size);
+            session.put_content(&self.store, &descriptor, Box::new(file)).await?;
         }
         Ok(())
     }

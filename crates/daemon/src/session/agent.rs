@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use slipway_engine::session::AgentStream;
+use slipway_engine::session::{AgentOffer, AgentStream};
 use slipway_model::{Diagnostic, ErrorKind};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,13 +19,13 @@ const ID: &str = "buildkit.ssh.id";
 const DEFAULT: &str = "default";
 
 /// Tells whether the client forwards the agent `id`.
-pub(super) async fn check(client: &ClientSession, id: &str) -> Result<bool, Diagnostic> {
+pub(super) async fn check(client: &ClientSession, id: &str) -> Result<AgentOffer, Diagnostic> {
     let id = if id.is_empty() { DEFAULT } else { id };
     let request = CheckAgentRequest { id: id.to_owned() };
     match client.call(SshClient::new(client.channel()).check_agent(request)).await {
-        Ok(_) => Ok(true),
-        Err(status) if status.code() == Code::Unimplemented => Ok(false),
-        Err(status) if status.message().starts_with("unset ssh forward key") => Ok(false),
+        Ok(_) => Ok(AgentOffer::Forwarded),
+        Err(status) if status.code() == Code::Unimplemented => Ok(AgentOffer::Nothing),
+        Err(status) if status.message().starts_with("unset ssh forward key") => Ok(AgentOffer::OtherNames),
         Err(status) => Err(failed(format!("cannot use the client's ssh agent `{id}`"), &status)),
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use slipway_engine::registry::Credentials;
 use slipway_engine::session::{
-    AgentStream, ContentReader, ExporterId, LocalDirectory, LocalRequest, MirrorDirectory, OutputStream,
-    OutputTree, Session,
+    AgentOffer, AgentStream, ContentReader, ExporterId, LocalDirectory, LocalRequest, MirrorDirectory,
+    OutputStream, OutputTree, Session,
 };
 use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, Secret};
 use tonic::Code;
@@ -81,7 +81,7 @@ impl Session for BuildSession {
         }
     }
 
-    async fn has_ssh(&self, id: &str) -> Result<bool, Diagnostic> {
+    async fn has_ssh(&self, id: &str) -> Result<AgentOffer, Diagnostic> {
         super::agent::check(&*self.client().await?, id).await
     }
 

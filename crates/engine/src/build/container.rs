@@ -20,7 +20,7 @@ use super::files::{self, FileInfo};
 use super::{Build, Canceled, Ref};
 use crate::error::{Context as _, Explain as _, blocking, internal};
 use crate::job::{Job, Running};
-use crate::ops::{absolute, process_settings};
+use crate::ops::{absolute, cache_id, process_settings};
 use crate::sandbox::Sandbox;
 use crate::ssh::AgentSocket;
 
@@ -143,7 +143,7 @@ impl Drop for Container {
 impl Build {
     /// Makes a container; its files are built if they are not yet.
     pub async fn container(&self, request: ContainerRequest) -> Result<Container, Diagnostic> {
-        self.until_cancelled(Container::new(&self.job, request)).await
+        self.run(|| Container::new(&self.job, request.clone())).await
     }
 }
 
@@ -369,11 +369,11 @@ async fn hold(job: &Arc<Job>, wanted: &ContainerMount) -> Result<Option<Held>, D
                 Ok(pb::CacheSharing::Locked) => Sharing::Locked,
                 _ => Sharing::Shared,
             };
-            let job = job.clone();
+            let (job, id) = (job.clone(), cache_id(mount));
             let acquire = move || {
                 let cancelled = || job.cancel.is_cancelled();
                 let mounts = job.engine.store.cache_mounts();
-                mounts.acquire(&options.id, sharing, &job.lease, &|_| Ok(()), &cancelled).diagnose()
+                mounts.acquire(id.as_str(), sharing, &job.lease, &|_| Ok(()), &cancelled).diagnose()
             };
             blocking(acquire).await.map(|cache| Some(Held::Cache(cache)))
         }

@@ -52,36 +52,42 @@ impl Build {
         outputs: &[OutputSpec],
         options: &ExportOptions,
     ) -> Result<Exported, Vec<Diagnostic>> {
-        self.until_cancelled(async {
-            self.check_bases(result, outputs, options).map_err(|e| vec![e])?;
-            let references: Vec<Ref> = result.refs.iter().filter_map(|(_, r)| r.cloned()).collect();
-            Ref::evaluate_all(&references, &self.job).await?;
-            if outputs.is_empty() && !self.job.remote.exports_apart() {
-                return Ok(Exported::default());
-            }
-            let results = self.platform_results(result).await.map_err(|e| vec![e])?;
-            let context = ExportContext {
-                job: self.job.clone(),
-                results,
-                epoch: options.epoch.or_else(|| result.epoch()),
-                force_index: matches!(result.refs, Refs::ByPlatform(_)),
-                platform_check: options.platform_check,
-                keep: options.keep,
-                identical_layers: IdenticalLayers::new(
-                    result.details.values().next().map(|details| details.lint.clone()),
-                ),
-            };
-            let mut exported = exporters::export(&context, outputs).await.map_err(|e| vec![e])?;
-            let trees: Vec<Tree> = context.results.into_iter().map(|result| result.tree).collect();
-            // Boxed to keep the type of the future around it small.
-            let cache: BoxFuture<'_, _> = Box::pin(remote_cache::export(&self.job, &trees));
-            let cache = cache.await.map_err(|e| vec![e])?;
-            if let Some(text) = cache.and_then(|manifest| serde_json::to_string(&manifest).ok()) {
-                exported.metadata.insert("cache.manifest".to_owned(), text.into());
-            }
-            Ok(exported)
-        })
-        .await
+        self.run(|| self.write_once(result, outputs, options)).await
+    }
+
+    async fn write_once(
+        &self,
+        result: &BuildResult,
+        outputs: &[OutputSpec],
+        options: &ExportOptions,
+    ) -> Result<Exported, Vec<Diagnostic>> {
+        self.check_bases(result, outputs, options).map_err(|e| vec![e])?;
+        let references: Vec<Ref> = result.refs.iter().filter_map(|(_, r)| r.cloned()).collect();
+        Ref::evaluate_all(&references, &self.job).await?;
+        if outputs.is_empty() && !self.job.remote.exports_apart() {
+            return Ok(Exported::default());
+        }
+        let results = self.platform_results(result).await.map_err(|e| vec![e])?;
+        let context = ExportContext {
+            job: self.job.clone(),
+            results,
+            epoch: options.epoch.or_else(|| result.epoch()),
+            force_index: matches!(result.refs, Refs::ByPlatform(_)),
+            platform_check: options.platform_check,
+            keep: options.keep,
+            identical_layers: IdenticalLayers::new(
+                result.details.values().next().map(|details| details.lint.clone()),
+            ),
+        };
+        let mut exported = exporters::export(&context, outputs).await.map_err(|e| vec![e])?;
+        let trees: Vec<Tree> = context.results.into_iter().map(|result| result.tree).collect();
+        // Boxed to keep the type of the future around it small.
+        let cache: BoxFuture<'_, _> = Box::pin(remote_cache::export(&self.job, &trees));
+        let cache = cache.await.map_err(|e| vec![e])?;
+        if let Some(text) = cache.and_then(|manifest| serde_json::to_string(&manifest).ok()) {
+            exported.metadata.insert("cache.manifest".to_owned(), text.into());
+        }
+        Ok(exported)
     }
 
     /// Refuses an image whose base is for another platform, before anything is built.

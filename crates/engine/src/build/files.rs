@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use slipway_files::FileKind;
 use slipway_files::patterns::wildcard_match;
@@ -71,7 +72,7 @@ impl Build {
         range: Option<Range<u64>>,
     ) -> Result<Vec<u8>, Diagnostic> {
         let path = path.to_owned();
-        self.look(reference, move |tree| read_file(tree, &path, range)).await
+        self.look(reference, move |tree| read_file(tree, &path, range.clone())).await
     }
 
     /// Lists a directory, with `pattern` only the names that match it.
@@ -100,10 +101,11 @@ impl Build {
     async fn look<T: Send + 'static>(
         &self,
         reference: Option<&Ref>,
-        work: impl FnOnce(&dyn FileTree) -> Result<T, Diagnostic> + Send + 'static,
+        work: impl Fn(&dyn FileTree) -> Result<T, Diagnostic> + Send + Sync + 'static,
     ) -> Result<T, Diagnostic> {
-        let job = &self.job;
-        self.until_cancelled(async {
+        let (job, work) = (&self.job, Arc::new(work));
+        self.run(|| async {
+            let work = work.clone();
             let tree = match reference {
                 Some(reference) => reference.tree(job).await?,
                 None => Tree::Empty,

@@ -129,13 +129,13 @@ impl Build {
 
     /// Builds what a reference stands for.
     pub async fn evaluate(&self, reference: &Ref) -> Result<(), Diagnostic> {
-        let evaluated = self.until_cancelled(reference.evaluate(&self.job)).await;
+        let evaluated = self.run(|| reference.evaluate(&self.job)).await;
         evaluated.map(drop).map_err(first)
     }
 
     /// Builds what several references stand for, at once.
     pub async fn evaluate_all(&self, references: &[Ref]) -> Result<(), Vec<Diagnostic>> {
-        self.until_cancelled(Ref::evaluate_all(references, &self.job)).await
+        self.run(|| Ref::evaluate_all(references, &self.job)).await
     }
 
     /// Makes a handle for a frontend; it does not keep the build alive.
@@ -161,6 +161,14 @@ impl Build {
     /// Passes a warning of a frontend on to whoever follows the build.
     pub fn warn(&self, warning: progress::Warning) {
         self.job.progress.warn(warning);
+    }
+
+    /// Does work that needs results, until the build is cancelled; once more, if an imported cache has lost a layer.
+    pub(crate) async fn run<T, E: From<Canceled>, F>(&self, work: impl Fn() -> F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        self.until_cancelled(self.job.or_start_over(work)).await
     }
 
     pub(crate) async fn until_cancelled<T, E: From<Canceled>>(

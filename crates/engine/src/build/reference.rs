@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use super::first;
 use crate::job::Job;
 use crate::ops::VertexOperation;
+use crate::start_over::ATTEMPTS;
 use crate::tree::Tree;
 
 /// What a definition gives, computed at most once. Cloning is cheap.
@@ -18,7 +19,8 @@ pub struct Ref(Arc<Inner>);
 struct Inner {
     wire: pb::Definition,
     definition: Definition,
-    outcome: OnceCell<Outcome>,
+    /// Of each attempt of the build.
+    outcomes: [OnceCell<Outcome>; ATTEMPTS],
 }
 
 /// A result, and the operations that made it: while they live the build remembers them.
@@ -41,7 +43,7 @@ impl Ref {
         if definition.result.is_none() {
             return Ok(None);
         }
-        Ok(Some(Self(Arc::new(Inner { wire, definition, outcome: OnceCell::new() }))))
+        Ok(Some(Self(Arc::new(Inner { wire, definition, outcomes: Default::default() }))))
     }
 
     /// Stands for files that are there already, whatever made them; `None` for the empty file system.
@@ -49,9 +51,9 @@ impl Ref {
         if matches!(tree, Tree::Empty) {
             return None;
         }
-        let outcome = OnceCell::new_with(Some(Outcome { tree, _operations: Vec::new() }));
+        let outcome = |()| OnceCell::new_with(Some(Outcome { tree: tree.clone(), _operations: Vec::new() }));
         let (wire, definition) = Default::default();
-        Some(Self(Arc::new(Inner { wire, definition, outcome })))
+        Some(Self(Arc::new(Inner { wire, definition, outcomes: [(); ATTEMPTS].map(outcome) })))
     }
 
     /// Returns the definition, as it was given.
@@ -66,7 +68,11 @@ impl Ref {
             let tree = evaluated.trees.into_iter().next().unwrap_or(Tree::Empty);
             Ok(Outcome { tree, _operations: evaluated.operations })
         };
-        self.0.outcome.get_or_try_init(evaluate).await.map(|outcome| outcome.tree.clone())
+        self.outcome(job).get_or_try_init(evaluate).await.map(|outcome| outcome.tree.clone())
+    }
+
+    fn outcome(&self, job: &Job) -> &OnceCell<Outcome> {
+        &self.0.outcomes[job.attempt()]
     }
 
     /// Computes the result, for one who can say only one thing of a failure.
@@ -76,7 +82,7 @@ impl Ref {
 
     /// Computes several results in one graph.
     pub(crate) async fn evaluate_all(references: &[Self], job: &Arc<Job>) -> Result<(), Vec<Diagnostic>> {
-        let open: Vec<&Self> = references.iter().filter(|r| r.0.outcome.get().is_none()).collect();
+        let open: Vec<&Self> = references.iter().filter(|r| r.outcome(job).get().is_none()).collect();
         if open.is_empty() {
             return Ok(());
         }
@@ -84,7 +90,7 @@ impl Ref {
         let evaluated = job.evaluate(&definitions).await?;
         for (reference, tree) in open.into_iter().zip(evaluated.trees) {
             // If somebody was faster, theirs is as good.
-            let _ = reference.0.outcome.set(Outcome { tree, _operations: evaluated.operations.clone() });
+            let _ = reference.outcome(job).set(Outcome { tree, _operations: evaluated.operations.clone() });
         }
         Ok(())
     }

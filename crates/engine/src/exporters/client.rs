@@ -71,6 +71,7 @@ impl<'a> ClientArchive<'a> {
         };
         let mut exported = Exported::default();
         describe(&mut exported, built, self.names);
+        job.note_sent();
         let stream = job.session.file(self.id, &exported.response()).await?;
         let counter = job.progress.counter(step.digest(), "sending tarball", total(built));
         let (content, built) = (job.engine.store.content(), built.clone());
@@ -83,6 +84,7 @@ impl<'a> ClientArchive<'a> {
     async fn blobs(&self, context: &ExportContext, built: &Arc<Built>) -> Result<(), Diagnostic> {
         let job = &context.job;
         let content = job.engine.store.content();
+        job.note_sent();
         for layer in built.layers() {
             let file = content.open(&layer.digest).diagnose()?;
             let reader = tokio::fs::File::from_std(file);
@@ -120,6 +122,7 @@ pub(super) async fn files(
     let step = context.job.progress.step("copying files");
     let sent = async {
         let trees = trees(context, output, &step).await?;
+        context.job.note_sent();
         context.job.session.files(id, trees).await
     }
     .await;
@@ -135,6 +138,7 @@ pub(super) async fn tar(
     let step = context.job.progress.step("sending tarball");
     let sent = async {
         let trees = trees(context, output, &step).await?;
+        context.job.note_sent();
         let stream = context.job.session.file(id, &BTreeMap::new()).await?;
         let time = context.epoch.map(|seconds| slipway_files::Time { seconds, nanoseconds: 0 });
         write(stream, move |out| {

@@ -14,7 +14,7 @@ use slipway_model::{Diagnostic, Digest, ErrorKind, Secret};
 use slipway_runtime::{
     FileContent, Mount, MountSource, Network, ProcessSettings, ResourceLimits, Rlimit, Security,
 };
-use slipway_store::{ActiveSnapshot, CacheMount, Sharing, SnapshotId};
+use slipway_store::{ActiveSnapshot, CacheMount, CacheMountName, Sharing, SnapshotId};
 
 use super::VertexOperation;
 use super::keys::Selection;
@@ -37,6 +37,12 @@ struct Planned {
     snapshot: Option<SnapshotId>,
     /// Distinguishes cache mounts that start from different content.
     seed: Option<Digest>,
+}
+
+/// Returns the id of a cache mount, which is where it is mounted if none is given.
+pub(crate) fn cache_id(mount: &pb::Mount) -> String {
+    let id = mount.cache_opt.as_ref().map(|options| options.id.clone());
+    id.filter(|id| !id.is_empty()).unwrap_or_else(|| mount.dest.clone())
 }
 
 /// Runs the step and returns one tree for each output.
@@ -144,8 +150,8 @@ struct Prepared<'a> {
     env: Vec<String>,
     readonly_root: bool,
     outputs: Vec<MountOutput>,
-    /// Locks of cache mounts, held while the step runs.
-    _caches: Vec<CacheMount>,
+    /// Cache mounts, held while the step runs.
+    _caches: StepCaches,
 }
 
 /// What becomes of a mount.
@@ -287,8 +293,11 @@ struct PreparedMounts<'a> {
     env: Vec<String>,
     readonly_root: bool,
     outputs: Vec<MountOutput>,
-    caches: Vec<CacheMount>,
+    caches: StepCaches,
 }
+
+/// The cache mounts of a step, with the id and the seed of each.
+type StepCaches = Vec<((String, Option<Digest>), CacheMount)>;
 
 impl<'a> PreparedMounts<'a> {
     fn new(job: &'a Arc<Job>, offered: &'a Offered) -> Self {
@@ -365,14 +374,35 @@ impl<'a> PreparedMounts<'a> {
 
     fn cache(&mut self, plan: &Planned) -> Result<MountSource, Diagnostic> {
         let options = plan.mount.cache_opt.clone().unwrap_or_default();
+        let name = (cache_id(&plan.mount), plan.seed);
+        // One that the step has already is the same directory, however it is shared with others.
+        let known = self.caches.iter().position(|(known, _)| *known == name);
+        let position = match known {
+            Some(position) => position,
+            None => {
+                let cache =
+                    self.acquire(plan, &options, CacheMountName { id: &name.0, seed: name.1.as_ref() })?;
+                self.caches.push((name, cache));
+                self.caches.len() - 1
+            }
+        };
+        let path = self.caches[position].1.path();
+        Ok(match MountSource::host_path(path).map_err(std::io::Error::from).diagnose()? {
+            MountSource::Detached(mount) => part(mount, &plan.mount.selector),
+            other => other,
+        })
+    }
+
+    fn acquire(
+        &self,
+        plan: &Planned,
+        options: &pb::CacheOpt,
+        name: CacheMountName<'_>,
+    ) -> Result<CacheMount, Diagnostic> {
         let sharing = match pb::CacheSharing::try_from(options.sharing) {
             Ok(pb::CacheSharing::Private) => Sharing::Private,
             Ok(pb::CacheSharing::Locked) => Sharing::Locked,
             _ => Sharing::Shared,
-        };
-        let id = match &plan.seed {
-            Some(seed) => format!("{}:{}", options.id, seed.hex()),
-            None => options.id.clone(),
         };
         let cancel = self.job.cancel.clone();
         // What the mount starts with; a failure to put it there goes around the store's own errors.
@@ -385,17 +415,11 @@ impl<'a> PreparedMounts<'a> {
             None => Ok(()),
         };
         let mounts = self.job.engine.store.cache_mounts();
-        let acquired = mounts.acquire(&id, sharing, &self.job.lease, &fill, &|| cancel.is_cancelled());
-        if let Some(error) = failure.take() {
-            return Err(error);
+        let acquired = mounts.acquire(name, sharing, &self.job.lease, &fill, &|| cancel.is_cancelled());
+        match failure.take() {
+            Some(error) => Err(error),
+            None => acquired.diagnose(),
         }
-        let cache = acquired.diagnose()?;
-        let source = match MountSource::host_path(cache.path()).map_err(std::io::Error::from).diagnose()? {
-            MountSource::Detached(mount) => part(mount, &plan.mount.selector),
-            other => other,
-        };
-        self.caches.push(cache);
-        Ok(source)
     }
 
     fn secret(&self, mount: &pb::Mount) -> Option<MountSource> {

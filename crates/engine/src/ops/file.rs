@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slipway_files::{
-    CopyOptions, CopyReport, FileTree, MakeDir, MakeFile, MakeLink, ModeChange, Ownership, Root, Time,
+    CopyOptions, CopyReport, FileTree, FilesError, MakeDir, MakeFile, MakeLink, ModeChange, Ownership, Root,
+    Time,
 };
 use slipway_model::llb::pb;
 use slipway_model::progress::Stream;
@@ -237,15 +238,13 @@ impl Work<'_> {
             self.tell_skipped(&report);
             return Ok(());
         }
-        let Some(snapshot) = self.snapshot(from)? else {
-            let error = format!("\"{}\": not found", copy.src);
-            return Err(Diagnostic::new(ErrorKind::User, error).cause("the stage it is copied from is empty"));
+        let source = match self.snapshot(from)? {
+            Some(snapshot) => self.job.engine.store.snapshots().mount_view(snapshot).diagnose()?.into_fd(),
+            None => self.job.empty_directory()?,
         };
-        let view = self.job.engine.store.snapshots().mount_view(snapshot).diagnose()?;
-        let source = Root::from(view.into_fd());
-        let source: &dyn FileTree = &source;
+        let source: &dyn FileTree = &Root::from(source);
         let copied = slipway_files::copy(source, &copy.src, dest, &copy.dest, &options, None);
-        self.tell_skipped(&copied.map_err(|error| error.explain())?);
+        self.tell_skipped(&copied.map_err(|error| missing(&error).unwrap_or_else(|| error.explain()))?);
         Ok(())
     }
 
@@ -305,6 +304,14 @@ impl Work<'_> {
         };
         Ok(Some((found.uid, gid)))
     }
+}
+
+/// Says that a file is missing among those of an earlier step, as the system says it.
+fn missing(error: &FilesError) -> Option<Diagnostic> {
+    let path = error.path().filter(|_| error.is_not_found())?;
+    let path = format!("/{}", path.display().to_string().trim_start_matches('/'));
+    let diagnostic = Diagnostic::new(ErrorKind::User, format!("lstat {path}: no such file or directory"));
+    Some(diagnostic.cause("what it is copied from has no such file"))
 }
 
 /// Reads a time in nanoseconds since 1970; a negative one means the present, or the source's.

@@ -10,7 +10,7 @@ pub(crate) mod keys;
 mod nested;
 mod process;
 
-pub(crate) use exec::{HOSTNAME, absolute, process_settings, system_files};
+pub(crate) use exec::{HOSTNAME, absolute, cache_id, process_settings, system_files};
 
 use std::sync::Arc;
 

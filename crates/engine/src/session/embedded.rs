@@ -13,7 +13,7 @@ use slipway_store::{Lease, Store};
 use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 
-use super::{AgentStream, LocalDirectory, LocalRequest, MirrorDirectory, Session};
+use super::{AgentOffer, AgentStream, LocalDirectory, LocalRequest, MirrorDirectory, Session};
 use crate::engine::Engine;
 use crate::error::{Context as _, blocking, internal};
 use crate::sources::local::{MAIN, context_key};
@@ -101,10 +101,11 @@ impl Session for EmbeddedSession {
         Ok(Some(Secret::new(value)))
     }
 
-    async fn has_ssh(&self, id: &str) -> Result<bool, Diagnostic> {
+    async fn has_ssh(&self, id: &str) -> Result<AgentOffer, Diagnostic> {
         match self.agent(id) {
-            Some(agent) => self.open(agent).await.map(|_| true),
-            None => Ok(false),
+            Some(agent) => self.open(agent).await.map(|_| AgentOffer::Forwarded),
+            None if self.ssh.is_empty() => Ok(AgentOffer::Nothing),
+            None => Ok(AgentOffer::OtherNames),
         }
     }
 

@@ -54,8 +54,8 @@ pub trait Session: Send + Sync + 'static {
     /// Returns a secret; `None` if the client has none of that name.
     async fn secret(&self, id: &str) -> Result<Option<Secret<Vec<u8>>>, Diagnostic>;
 
-    /// Tells whether the client forwards an agent under that name.
-    async fn has_ssh(&self, id: &str) -> Result<bool, Diagnostic>;
+    /// Tells whether the client forwards an ssh agent under that name.
+    async fn has_ssh(&self, id: &str) -> Result<AgentOffer, Diagnostic>;
 
     /// Makes one connection to the client's ssh agent.
     async fn ssh(&self, id: &str) -> Result<Box<dyn AgentStream>, Diagnostic>;
@@ -174,6 +174,16 @@ impl LocalRequest {
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
+}
+
+/// Whether a client forwards an ssh agent under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentOffer {
+    Forwarded,
+    /// It forwards agents, and none under that name.
+    OtherNames,
+    /// It forwards none at all.
+    Nothing,
 }
 
 /// A directory of the client on this machine.

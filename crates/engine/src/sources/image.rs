@@ -2,7 +2,7 @@
 
 use slipway_model::llb::pb;
 use slipway_model::oci::MediaType;
-use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
+use slipway_model::{Diagnostic, Digest, ErrorKind, ImageConfig, Platform, Reference};
 use slipway_solver::CacheMap;
 use slipway_store::{CommitInfo, LayerBlob};
 
@@ -17,9 +17,62 @@ pub(super) async fn cache_map(
     name: &str,
     layout: bool,
 ) -> Result<CacheMap, Diagnostic> {
+    let wanted = Wanted::of(operation)?;
     let pinned = pin(operation, name, layout).await?;
+    wanted.check(name, &pinned)?;
     let platform = operation.vertex.platform();
-    Ok(keys::source("image", platform.as_ref(), pinned.manifest_digest.as_bytes(), None))
+    let mut data = pinned.manifest_digest.as_bytes().to_vec();
+    data.extend(wanted.layers.iter().flat_map(|limit| (*limit as u64).to_le_bytes()));
+    Ok(keys::source("image", platform.as_ref(), &data, None))
+}
+
+/// What a definition says of an image besides its name.
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    /// How many layers are taken, from the lowest.
+    layers: Option<usize>,
+    /// What the name must stand for.
+    digest: Option<Digest>,
+}
+
+impl Wanted {
+    fn of(operation: &VertexOperation) -> Result<Self, Diagnostic> {
+        let Some(pb::op::Op::Source(source)) = &operation.vertex.op.op else {
+            return Err(internal("an image is no source"));
+        };
+        Self::parse(|name| source.attrs.get(name).map(String::as_str))
+    }
+
+    fn parse<'a>(attribute: impl Fn(&str) -> Option<&'a str>) -> Result<Self, Diagnostic> {
+        let layers = attribute("image.layerlimit").or(attribute("oci.layerlimit"));
+        let layers = layers.map(|text| match text.parse::<usize>() {
+            Ok(limit) if limit > 0 => Ok(limit),
+            _ => Err(Diagnostic::new(ErrorKind::User, format!("invalid layer limit {text}"))),
+        });
+        let digest = attribute("image.checksum").map(|text| {
+            text.parse().map_err(|error: slipway_model::ParseDigestError| {
+                Diagnostic::new(ErrorKind::User, format!("invalid image checksum {text}"))
+                    .cause(error.to_string())
+            })
+        });
+        Ok(Self { layers: layers.transpose()?, digest: digest.transpose()? })
+    }
+
+    fn check(&self, name: &str, pinned: &Pinned) -> Result<(), Diagnostic> {
+        let (is, has) = (pinned.root.digest, pinned.manifest.layers.len());
+        if let Some(expected) = self.digest.filter(|expected| *expected != is) {
+            let message = format!("image digest {is} for {name} does not match expected checksum {expected}");
+            return Err(Diagnostic::new(ErrorKind::User, message));
+        }
+        match self.layers.filter(|limit| *limit > has) {
+            None => Ok(()),
+            Some(limit) => {
+                let message =
+                    format!("layer limit {limit} is greater than the number of layers in the image {has}");
+                Err(Diagnostic::new(ErrorKind::User, message))
+            }
+        }
+    }
 }
 
 /// Makes the image's layers known.
@@ -47,6 +100,7 @@ pub(super) async fn execute(
     let blobs: Vec<(LayerBlob, CommitInfo)> = layers
         .iter()
         .zip(diff_ids)
+        .take(Wanted::of(operation)?.layers.unwrap_or(usize::MAX))
         .map(|(descriptor, diff_id)| {
             let history = times.next();
             let created =
@@ -99,4 +153,55 @@ async fn pin(operation: &VertexOperation, name: &str, layout: bool) -> Result<Pi
         .parse()
         .map_err(|e: slipway_model::ParseReferenceError| Diagnostic::new(ErrorKind::User, e.to_string()))?;
     operation.job.images.pin_registry(&reference, &platform).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(key: &str, value: &str) -> Result<Wanted, Diagnostic> {
+        Wanted::parse(|name| (name == key).then_some(value))
+    }
+
+    fn pinned(layers: usize) -> Pinned {
+        let layer = slipway_model::Descriptor::of(MediaType::OCI_LAYER, b"layer");
+        let manifest = slipway_model::Manifest {
+            schema_version: 2,
+            media_type: None,
+            artifact_type: None,
+            config: slipway_model::Descriptor::of(MediaType::OCI_CONFIG, b"{}"),
+            layers: vec![layer; layers],
+            subject: None,
+            annotations: Default::default(),
+            extra: Default::default(),
+        };
+        let root = slipway_model::Descriptor::of(MediaType::OCI_MANIFEST, b"manifest");
+        Pinned { manifest_digest: root.digest, root, manifest, config: b"{}".as_slice().into() }
+    }
+
+    #[test]
+    fn an_image_may_be_taken_in_part() {
+        for key in ["image.layerlimit", "oci.layerlimit"] {
+            let wanted = parse(key, "2").unwrap();
+            assert_eq!(wanted, Wanted { layers: Some(2), digest: None });
+            assert!(wanted.check("a", &pinned(2)).is_ok());
+            assert!(wanted.check("a", &pinned(1)).is_err());
+            for value in ["0", "-1", "x", ""] {
+                assert_eq!(parse(key, value).unwrap_err().message, format!("invalid layer limit {value}"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_may_be_held_to_a_digest() {
+        let (is, other) = (pinned(1).root.digest, Digest::of("other"));
+        assert!(parse("image.checksum", &is.to_string()).unwrap().check("a", &pinned(1)).is_ok());
+        let error =
+            parse("image.checksum", &other.to_string()).unwrap().check("a:1", &pinned(1)).unwrap_err();
+        assert_eq!(
+            error.message,
+            format!("image digest {is} for a:1 does not match expected checksum {other}")
+        );
+        assert!(parse("image.checksum", "nonsense").is_err());
+    }
 }

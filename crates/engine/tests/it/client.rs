@@ -7,7 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use slipway_engine::session::{
-    AgentStream, ExporterId, LocalDirectory, LocalRequest, MirrorDirectory, OutputStream, OutputTree,
+    AgentOffer, AgentStream, ExporterId, LocalDirectory, LocalRequest, MirrorDirectory, OutputStream,
+    OutputTree,
 };
 use slipway_engine::{Build, BuildOptions, Engine, EngineOptions, Session};
 use slipway_model::progress::NoEvents;
@@ -65,8 +66,8 @@ impl Session for Client {
         Ok(None)
     }
 
-    async fn has_ssh(&self, _: &str) -> Result<bool, Diagnostic> {
-        Ok(false)
+    async fn has_ssh(&self, _: &str) -> Result<AgentOffer, Diagnostic> {
+        Ok(AgentOffer::Nothing)
     }
 
     async fn ssh(&self, _: &str) -> Result<Box<dyn AgentStream>, Diagnostic> {

@@ -70,6 +70,11 @@ async fn hostile_definitions_are_errors() {
         mounts: vec![pb::Mount { input: 9, dest: "/".to_owned(), output: 0, ..Default::default() }],
         ..Default::default()
     });
+    let bad_mode = exec(pb::ExecOp {
+        mounts: vec![pb::Mount { input: -1, dest: "/".to_owned(), output: 0, ..Default::default() }],
+        security: 7,
+        ..Default::default()
+    });
     let mut graph = GraphBuilder::new();
     let source = pb::SourceOp { identifier: "moon://x".to_owned(), ..Default::default() };
     let vertex = graph.add(&[], pb::op::Op::Source(source), None, VertexMeta::default());
@@ -81,6 +86,7 @@ async fn hostile_definitions_are_errors() {
         ("too many operations", many),
         ("a step without a root", no_root),
         ("an input that is not there", bad_input),
+        ("an unknown security mode", bad_mode),
         ("an unknown source", no_source),
     ];
     for (what, definition) in cases {
@@ -92,4 +98,36 @@ async fn hostile_definitions_are_errors() {
     let edge = mkfile(&mut graph, None, "/../../../x", "inside");
     let reference = build.solve(graph.finish(Some(edge)), true).await.unwrap().unwrap();
     assert_eq!(build.read_file(Some(&reference), "/x", None).await.unwrap(), b"inside");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_can_be_copied_and_what_is_missing_is_named() {
+    let fixture = Fixture::new();
+    let build = fixture.start("one", &Arc::new(Client::default()));
+    let copy = |base: Option<Edge>, graph: &mut GraphBuilder, src: &str| {
+        let copy = pb::FileActionCopy {
+            src: src.to_owned(),
+            dest: "/to".to_owned(),
+            dir_copy_contents: true,
+            mode: -1,
+            timestamp: -1,
+            ..Default::default()
+        };
+        let from = if base.is_some() { 0 } else { -1 };
+        let action = Some(pb::file_action::Action::Copy(copy));
+        let action = pb::FileAction { input: from, secondary_input: from, output: 0, action };
+        let op = pb::op::Op::File(pb::FileOp { actions: vec![action] });
+        let inputs: Vec<Edge> = base.into_iter().collect();
+        Edge { vertex: graph.add(&inputs, op, None, VertexMeta::default()), index: 0 }
+    };
+    let mut graph = GraphBuilder::new();
+    let edge = copy(None, &mut graph, "/");
+    let copied = build.solve(graph.finish(Some(edge)), true).await.unwrap().unwrap();
+    assert!(build.read_dir(Some(&copied), "/to", None).await.unwrap().is_empty());
+    let base = mkfile(&mut graph, None, "/a", "1");
+    for base in [None, Some(base)] {
+        let edge = copy(base, &mut graph, "/b");
+        let error = build.solve(graph.finish(Some(edge)), true).await.unwrap_err();
+        assert_eq!(error.message, "lstat /b: no such file or directory");
+    }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use slipway_engine::runtime::Stdio;
 use slipway_engine::{
-    Build, BuildResult, ContainerMount, ContainerRequest, ExportOptions, FailedPart, ProcessRequest, Ref,
-    Refs,
+    Build, BuildResult, ContainerMount, ContainerRequest, ExportOptions, ExporterRequest, FailedPart,
+    ProcessRequest, Ref, Refs,
 };
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
 use slipway_model::solve::{CacheOptions, CacheSpec};
@@ -68,10 +68,14 @@ fn exec(
     mounts: Vec<pb::Mount>,
     codes: &[i32],
 ) -> Edge {
-    let args = ["/bin/sh", "-c", script].map(str::to_owned).into();
-    let meta = pb::Meta { args, cwd: "/".to_owned(), valid_exit_codes: codes.to_vec(), ..Default::default() };
+    let meta = pb::Meta { valid_exit_codes: codes.to_vec(), ..meta(script) };
     let exec = pb::ExecOp { meta: Some(meta), mounts, ..Default::default() };
     Edge { vertex: graph.add(inputs, pb::op::Op::Exec(exec), None, VertexMeta::default()), index: 0 }
+}
+
+fn meta(script: &str) -> pb::Meta {
+    let args = ["/bin/sh", "-c", script].map(str::to_owned).into();
+    pb::Meta { args, cwd: "/".to_owned(), ..Default::default() }
 }
 
 fn mount(input: i64, dest: &str, output: i64) -> pb::Mount {
@@ -138,6 +142,100 @@ async fn a_cache_serves_with_the_output_of_a_mount_alone() {
     assert_eq!(second, first);
     // What the cache has not is made, when it is asked for.
     assert_ne!(rest, first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_starts_over_when_its_cache_has_lost_a_layer() {
+    let cache = tempfile::tempdir().unwrap();
+    let at = |key: &str, mode: &str| CacheSpec {
+        kind: "local".to_owned(),
+        attributes: [(key, cache.path().to_str().unwrap()), ("mode", mode)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    };
+    let made = async |cached: CacheOptions| {
+        let fixture = Fixture::new();
+        let client = client(&fixture)?;
+        let build = fixture.start("one", &client);
+        build.use_cache(&cached, false).unwrap();
+        let mut graph = GraphBuilder::new();
+        let base = root(&mut graph);
+        let script = "read line < /proc/sys/kernel/random/uuid; echo $line > /made";
+        let step = exec(&mut graph, &[base], script, vec![mount(0, "/", 0)], &[]);
+        let edge = mkfile(&mut graph, Some(step), "/added", "1");
+        let made = solve(&build, &graph, edge).await.unwrap();
+        let text = build.read_file(Some(&made), "/made", None).await.unwrap();
+        // What was asked for before is of the second attempt too.
+        assert_eq!(build.read_file(Some(&made), "/added", None).await.unwrap(), b"1");
+        let result = BuildResult::new(Refs::Single(Some(made)), Default::default());
+        let local = ExporterRequest { kind: "local".to_owned(), id: "0".to_owned(), ..Default::default() };
+        let exported = build.export(&result, &[local], &ExportOptions::default()).await;
+        Some((text, exported.is_ok(), client.received.lock().get("/made").cloned()))
+    };
+    let to = CacheOptions { imports: Vec::new(), exports: vec![at("dest", "max")] };
+    let Some((first, exported, _)) = made(to).await else { return };
+    assert!(exported);
+    for blob in std::fs::read_dir(cache.path().join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            bytes[12..].fill(0);
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    let from = CacheOptions { imports: vec![at("src", "max")], exports: Vec::new() };
+    let (second, exported, received) = made(from).await.unwrap();
+    assert_ne!(second, first, "the step has run again");
+    assert!(exported);
+    assert_eq!(received, Some(second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cache_mounts_of_a_step_are_shared_and_start_anew_without_the_cache() {
+    let fixture = Fixture::new();
+    let Some(client) = client(&fixture) else { return };
+    let cache = |dest: &str| pb::Mount {
+        mount_type: pb::MountType::Cache as i32,
+        cache_opt: Some(pb::CacheOpt { id: "kept".to_owned(), sharing: pb::CacheSharing::Locked as i32 }),
+        ..mount(-1, dest, -1)
+    };
+    let run = async |id: &str, script: &str, ignore_cache: bool| {
+        let build = fixture.start(id, &client);
+        let mut graph = GraphBuilder::new();
+        let base = root(&mut graph);
+        let last = script.split('\n').fold(base, |base, script| {
+            let mounts = vec![mount(0, "/", 0), cache("/a"), cache("/b")];
+            let exec = pb::ExecOp { meta: Some(meta(script)), mounts, ..Default::default() };
+            let described = VertexMeta { ignore_cache, ..VertexMeta::default() };
+            Edge { vertex: graph.add(&[base], pb::op::Op::Exec(exec), None, described), index: 0 }
+        });
+        solve(&build, &graph, last).await.map(drop)
+    };
+    run("one", "echo > /a/one; test -f /b/one", false).await.unwrap();
+    run("two", "test -f /a/one; echo > /a/two", false).await.unwrap();
+    // What is emptied is what was there before the build; its steps still share what they put there.
+    run("three", "! test -f /a/one && echo > /a/three\ntest -f /a/three && ! test -f /a/one", true)
+        .await
+        .unwrap();
+    run("four", "test -f /b/three", false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relative_mount_is_below_the_working_directory() {
+    let fixture = Fixture::new();
+    let Some(client) = client(&fixture) else { return };
+    let build = fixture.start("one", &client);
+    let mut graph = GraphBuilder::new();
+    let base = root(&mut graph);
+    let meta = pb::Meta { cwd: "/work".to_owned(), ..meta("echo x > /work/out/made") };
+    let exec = pb::ExecOp {
+        meta: Some(meta),
+        mounts: vec![mount(0, "/", 0), mount(-1, "out", 1)],
+        ..Default::default()
+    };
+    let vertex = graph.add(&[base], pb::op::Op::Exec(exec), None, VertexMeta::default());
+    let out = solve(&build, &graph, Edge { vertex, index: 1 }).await.unwrap();
+    assert_eq!(build.read_file(Some(&out), "/made", None).await.unwrap(), b"x\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,8 +102,8 @@ impl Builder<'_> {
         devices::mount_below(self.root, self.settings, terminals)?;
         let (sys, is_new) = self.sys()?;
         self.attach(&sys, "/sys", Kind::Directory, Keep::Everything)?;
-        if is_new && place.cgroup_namespace {
-            self.cgroup(&sys)?;
+        if is_new {
+            self.cgroup(&sys, place.cgroup_namespace)?;
         }
         Ok(())
     }
@@ -127,11 +127,18 @@ impl Builder<'_> {
         Ok((sys, false))
     }
 
-    /// Shows the step its own part of the cgroup tree, read-only, for programs that size themselves by it.
-    fn cgroup(&self, sys: &OwnedFd) -> Result<(), ProcessError> {
+    /// Shows the step its own part of the cgroup tree, for programs that size themselves by it; only an insecure
+    /// one may write there. Where the host has a tree for each controller, an insecure step sees these, as they are.
+    fn cgroup(&self, sys: &OwnedFd, is_unified: bool) -> Result<(), ProcessError> {
         let refused = refused("/sys/fs/cgroup");
-        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
-        let Ok(tree) = mount::new("cgroup2", &[], flags_of_system() | read_only) else { return Ok(()) };
+        let own = |more| mount::new("cgroup2", &[], flags_of_system() | more);
+        let tree = match (self.settings.security, is_unified) {
+            (Security::Sandbox, true) => own(MountAttrFlags::MOUNT_ATTR_RDONLY),
+            (Security::Sandbox, false) => return Ok(()),
+            (Security::Insecure, true) => own(MountAttrFlags::empty()),
+            (Security::Insecure, false) => mount::clone_tree(CWD, "/sys/fs/cgroup", true),
+        };
+        let Ok(tree) = tree else { return Ok(()) };
         match mount::open_at(sys, "fs/cgroup", OFlags::PATH, ResolveFlags::NO_SYMLINKS) {
             Ok(target) => mount::attach(tree, target).map_err(refused),
             Err(Errno::NOENT) => Ok(()),

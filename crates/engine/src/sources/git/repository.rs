@@ -49,7 +49,7 @@ impl Repository {
             let cancelled = || job.cancel.is_cancelled();
             let mounts = job.engine.store.cache_mounts();
             let mount = mounts
-                .acquire(&id, Sharing::Locked, &job.lease, &|_| Ok(()), &cancelled)
+                .acquire(id.as_str(), Sharing::Locked, &job.lease, &|_| Ok(()), &cancelled)
                 .context(|| format!("cannot open the local copy of `{address}`"))?;
             settle(mount.path(), &address, sha256)
                 .context(|| format!("cannot open the local copy of `{address}`"))?;
