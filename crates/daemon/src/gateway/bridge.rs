@@ -103,6 +103,8 @@ impl Bridge {
         for policy in &request.source_policies {
             check::policy(policy).map_err(|diagnostic| self.status(&diagnostic))?;
         }
+        let imports = convert::cache_imports(&request.cache_imports);
+        self.build.import_cache(&imports).map_err(|diagnostic| self.status(&diagnostic))?;
         let result = if request.frontend.is_empty() {
             let definition = request.definition.unwrap_or_default();
             let solved = self.build.solve(definition, request.evaluate).await;

@@ -3,11 +3,22 @@
 use std::collections::{BTreeMap, HashMap};
 
 use slipway_engine::{Attestation, BuildResult, Ref, Refs};
+use slipway_model::solve::CacheSpec;
 use tonic::Status;
 
 use super::Bridge;
 use crate::wire::gateway::{self as wire, InTotoSubject, RefMap, RefMapDeprecated, result};
 use crate::wire::recode;
+
+/// Reads where a frontend wants caches from; those at the client are in the client's own request.
+pub(super) fn cache_imports(entries: &[wire::CacheOptionsEntry]) -> Vec<CacheSpec> {
+    let elsewhere = entries.iter().filter(|entry| entry.r#type != "local");
+    let spec = |entry: &wire::CacheOptionsEntry| CacheSpec {
+        kind: entry.r#type.clone(),
+        attributes: entry.attrs.clone().into_iter().collect(),
+    };
+    elsewhere.map(spec).collect()
+}
 
 /// Puts a result on the wire; its references can be found by their ids from then on.
 pub(super) fn result_to_wire(bridge: &Bridge, result: &BuildResult, with_definitions: bool) -> wire::Result {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use slipway_model::llb::pb;
 use slipway_model::progress::{self, EventSink};
-use slipway_model::solve::{CacheOptions, Entitlement};
+use slipway_model::solve::{CacheOptions, CacheSpec, Entitlement};
 use slipway_model::{Diagnostic, Digest, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +104,11 @@ impl Build {
     /// Says where caches come from and go to, before anything is built; `inline` puts the cache into the image.
     pub fn use_cache(&self, options: &CacheOptions, inline: bool) -> Result<(), Diagnostic> {
         self.job.remote.request(options, inline)
+    }
+
+    /// Says of further places that caches come from them, for what is built from now on.
+    pub fn import_cache(&self, imports: &[CacheSpec]) -> Result<(), Diagnostic> {
+        self.job.remote.request_imports(imports)
     }
 
     /// Reads the caches that are to be imported, if they were not yet.

@@ -47,6 +47,7 @@ async fn dockerfile(
 ) -> Result<BuildResult, Vec<Diagnostic>> {
     let request = options::request(options, inputs.clone(), &build.job.entitlements);
     let request = request.map_err(|e| vec![e])?;
+    build.import_cache(&request.cache.imports).map_err(|e| vec![e])?;
     let frontend = DockerfileFrontend::new(build, &request).map_err(|e| vec![e])?;
     match frontend.asked(Asked { options, inputs: &inputs }).run().await? {
         Answer::Built(result) => Ok(result),

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use slipway_model::llb::pb;
 use slipway_model::solve::{
-    Attestations, CacheOptions, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement,
-    ExtraHost, Frontend, NamedContext, NamedContextSource, NetworkMode, NoCache, PlatformCheck, SolveRequest,
-    SourceDateEpoch, StepOptions, Ulimit,
+    Attestations, CacheOptions, CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource,
+    Entitlement, ExtraHost, Frontend, NamedContext, NamedContextSource, NetworkMode, NoCache, PlatformCheck,
+    SolveRequest, SourceDateEpoch, StepOptions, Ulimit,
 };
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
 
@@ -45,7 +45,7 @@ pub(super) fn request(
         frontend: Frontend::Dockerfile(Box::new(options.dockerfile()?)),
         platforms,
         outputs: Vec::new(),
-        cache: CacheOptions::default(),
+        cache: CacheOptions { imports: options.cache_imports()?, exports: Vec::new() },
         steps: options.steps()?,
         attestations: options.attestations()?,
         entitlements: entitlements.clone(),
@@ -82,7 +82,38 @@ fn invalid(message: impl Into<String>) -> Diagnostic {
     Diagnostic::new(ErrorKind::User, message)
 }
 
+/// A place that a cache comes from, as clients write it.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct CacheEntry {
+    r#type: String,
+    #[serde(default)]
+    attrs: Option<BTreeMap<String, String>>,
+}
+
 impl Options<'_> {
+    /// Lists where caches come from. Those at the client are told apart from this, with its request.
+    fn cache_imports(&self) -> Result<Vec<CacheSpec>, Diagnostic> {
+        let text = self.get("cache-imports").unwrap_or("null");
+        let entries: Option<Vec<CacheEntry>> = serde_json::from_str(text).map_err(|error| {
+            invalid(format!("failed to unmarshal cache-imports ({text:?})")).cause(error.to_string())
+        })?;
+        let entries = entries.unwrap_or_default().into_iter();
+        let spec = |entry: CacheEntry| CacheSpec {
+            kind: entry.r#type,
+            attributes: entry.attrs.unwrap_or_default().into_iter().collect(),
+        };
+        let mut imports: Vec<CacheSpec> = entries.map(spec).filter(|spec| spec.kind != "local").collect();
+        for reference in self.list("cache-from") {
+            let attributes = [("ref".to_owned(), reference.to_owned())].into();
+            let import = CacheSpec { kind: "registry".to_owned(), attributes };
+            if !imports.contains(&import) {
+                imports.push(import);
+            }
+        }
+        Ok(imports)
+    }
+
     /// Returns an option that is not empty.
     fn get(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str).filter(|value| !value.is_empty())
@@ -346,6 +377,26 @@ mod tests {
             panic!()
         };
         *request
+    }
+
+    #[test]
+    fn caches_are_named_in_two_ways() {
+        let imports = |values: &[(&str, &str)]| {
+            let values = values.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let options = Options { values: &values, inputs: BTreeMap::new() };
+            let imports = options.cache_imports()?;
+            let named = |spec: CacheSpec| format!("{} {:?}", spec.kind, spec.attributes.get("ref"));
+            Ok::<_, Diagnostic>(imports.into_iter().map(named).collect::<Vec<_>>())
+        };
+        let entries =
+            r#"[{"Type":"registry","Attrs":{"ref":"r.example/a"}},{"Type":"local","Attrs":{"src":"x"}}]"#;
+        let both = [("cache-imports", entries), ("cache-from", "r.example/a, r.example/b")];
+        assert_eq!(
+            imports(&both).unwrap(),
+            [r#"registry Some("r.example/a")"#, r#"registry Some("r.example/b")"#]
+        );
+        assert!(imports(&[]).unwrap().is_empty());
+        assert!(imports(&[("cache-imports", "nonsense")]).is_err());
     }
 
     #[test]

@@ -115,7 +115,7 @@ async fn export_one(
     config.layers = layers.config();
     for blob in layers.blobs() {
         if let Some(source) = job.remote.source_of(&blob.digest) {
-            job.blobs.remember(&blob.digest, source);
+            job.blobs.remember(&blob.digest, &source);
         }
     }
     let text = serde_json::to_vec(&config).map_err(|error| crate::error::internal(error.to_string()))?;
@@ -169,9 +169,10 @@ pub(super) fn entries(job: &Job) -> Result<Vec<Entry>, Diagnostic> {
         entry.outputs = outputs(job, &entry.canonical)?;
         entries.insert(entry.canonical, entry);
     }
+    let imports = job.remote.imports();
     for entry in entries.values_mut() {
         // Content that nobody had to look at in this build had a key in the one that was imported.
-        let imported = job.remote.imports().iter().flat_map(|import| import.keys(&entry.canonical));
+        let imported = imports.iter().flat_map(|import| import.keys(&entry.canonical));
         let room = MAX_KEYS.saturating_sub(entry.keys.len());
         entry.keys.extend(imported.take(room).copied());
         entry.keys.remove(&entry.canonical);
@@ -211,8 +212,9 @@ fn outputs(job: &Job, canonical: &Digest) -> Result<Vec<Option<Output>>, Diagnos
         };
         return Ok(trees.into_iter().map(output).collect());
     }
-    let imported = job.remote.imports().iter().map(|import| (import, import.outputs(canonical)));
-    let Some((import, found)) = imported.into_iter().find(|(_, outputs)| !outputs.is_empty()) else {
+    let imports = job.remote.imports();
+    let mut imported = imports.iter().map(|import| (import, import.outputs(canonical)));
+    let Some((import, found)) = imported.find(|(_, outputs)| !outputs.is_empty()) else {
         return Ok(Vec::new());
     };
     let output = |output: config::Output| match output {
@@ -232,7 +234,7 @@ async fn keep_available(job: &Job, entries: &mut [Entry]) {
         };
         for blob in &blobs {
             if let Some(source) = job.remote.source_of(blob) {
-                job.blobs.remember(blob, source);
+                job.blobs.remember(blob, &source);
             }
         }
         if !job.remote.all_available(job, blobs).await {
@@ -243,8 +245,8 @@ async fn keep_available(job: &Job, entries: &mut [Entry]) {
 
 impl RemoteCache {
     /// Returns the place of an imported blob.
-    fn source_of(&self, blob: &Digest) -> Option<&super::Source> {
-        self.imports().iter().find(|import| import.has_blob(blob)).map(super::Import::source)
+    fn source_of(&self, blob: &Digest) -> Option<super::Source> {
+        self.imports().iter().find(|import| import.has_blob(blob)).map(|import| import.source().clone())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading a cache: its manifest and config, or the configs of images that have one in them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use serde::Deserialize;
@@ -19,9 +20,12 @@ use crate::sources::layout::Layout;
 /// The largest config that is read.
 const MAX_CONFIG: u64 = 16 << 20;
 
-/// A cache that was read.
+/// A cache that was read. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(crate) struct Import(Arc<Inner>);
+
 #[derive(Debug)]
-pub(crate) struct Import {
+struct Inner {
     source: BlobSource,
     content: Checked,
     /// From every key to the canonical one.
@@ -38,33 +42,33 @@ impl Import {
         }
         // A key that is canonical itself leads nowhere else.
         keys.extend(content.records.keys().map(|canonical| (*canonical, *canonical)));
-        Self { source, content, keys }
+        Self(Arc::new(Inner { source, content, keys }))
     }
 
     pub(super) fn source(&self) -> &BlobSource {
-        &self.source
+        &self.0.source
     }
 
     pub(super) fn canonical(&self, key: &Digest) -> Option<Digest> {
-        self.keys.get(key).copied()
+        self.0.keys.get(key).copied()
     }
 
     /// The keys that lead to a canonical one.
     pub(super) fn keys(&self, canonical: &Digest) -> &[Digest] {
-        self.content.records.get(canonical).map(|record| record.keys.as_slice()).unwrap_or_default()
+        self.0.content.records.get(canonical).map(|record| record.keys.as_slice()).unwrap_or_default()
     }
 
     /// The outputs of a result; none if there is no result.
     pub(super) fn outputs(&self, canonical: &Digest) -> &[Option<Output>] {
-        self.content.records.get(canonical).map(|record| record.outputs.as_slice()).unwrap_or_default()
+        self.0.content.records.get(canonical).map(|record| record.outputs.as_slice()).unwrap_or_default()
     }
 
     pub(super) fn has_blob(&self, blob: &Digest) -> bool {
-        self.content.layers.iter().flatten().any(|layer| layer.descriptor.digest == *blob)
+        self.0.content.layers.iter().flatten().any(|layer| layer.descriptor.digest == *blob)
     }
 
     pub(super) fn chain(&self, top: usize) -> Vec<&Layer> {
-        self.content.chain(top)
+        self.0.content.chain(top)
     }
 }
 

@@ -23,9 +23,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use slipway_model::llb::pb;
-use slipway_model::solve::CacheOptions;
+use slipway_model::solve::{CacheOptions, CacheSpec};
 use slipway_model::{Diagnostic, Digest};
 use slipway_solver::{Stored, VertexKeys};
 use slipway_store::{CacheTable, SnapshotId};
@@ -42,6 +42,7 @@ use config::Output;
 pub(crate) use export::export;
 pub(crate) use import::Import;
 pub(crate) use inline::embed;
+use options::ImportFrom;
 pub(crate) use options::Requested;
 
 /// The remote caches of one build.
@@ -50,7 +51,11 @@ pub(crate) struct RemoteCache {
     requested: OnceLock<Requested>,
     /// What is not here is as good as gone.
     distrust: OnceLock<()>,
-    imports: OnceCell<Vec<Import>>,
+    /// Where caches come from.
+    wanted: Mutex<Vec<ImportFrom>>,
+    /// Those of them that are read. Held while others are: nobody looks anything up meanwhile.
+    read: tokio::sync::Mutex<Vec<ImportFrom>>,
+    imports: RwLock<Arc<[Import]>>,
     /// By vertex.
     used: Mutex<BTreeMap<Digest, Used>>,
     /// Keys that were found in an import, and what they stand for.
@@ -70,10 +75,29 @@ pub(crate) struct Used {
 }
 
 impl RemoteCache {
-    /// Says where caches come from and go to; the first call counts.
+    /// Says where caches come from, in addition to what was said before, and go to: there the first call counts.
     pub(crate) fn request(&self, options: &CacheOptions, inline: bool) -> Result<(), Diagnostic> {
-        let _ = self.requested.set(Requested::parse(options, inline)?);
+        let (requested, imports) = Requested::parse(options, inline)?;
+        let _ = self.requested.set(requested);
+        self.want(imports);
         Ok(())
+    }
+
+    /// Says of further places that caches come from them.
+    pub(crate) fn request_imports(&self, imports: &[CacheSpec]) -> Result<(), Diagnostic> {
+        let options = CacheOptions { imports: imports.to_vec(), exports: Vec::new() };
+        let (_, imports) = Requested::parse(&options, false)?;
+        self.want(imports);
+        Ok(())
+    }
+
+    fn want(&self, imports: Vec<ImportFrom>) {
+        let mut wanted = self.wanted.lock();
+        for import in imports {
+            if !wanted.contains(&import) {
+                wanted.push(import);
+            }
+        }
     }
 
     /// Uses no layer that is known from a cache and not here: one of them could not be had when it was needed.
@@ -95,18 +119,24 @@ impl RemoteCache {
         self.requested().is_some_and(|requested| !requested.exports.is_empty())
     }
 
-    /// Imports what is to be imported, once.
+    /// Imports what is to be imported, each once.
     pub(crate) async fn ready(&self, job: &Job) {
-        let Some(requested) = self.requested().filter(|requested| !requested.imports.is_empty()) else {
+        let mut known = self.read.lock().await;
+        let unread = |place: &&ImportFrom| !known.contains(place);
+        let places: Vec<ImportFrom> = self.wanted.lock().iter().filter(unread).cloned().collect();
+        if places.is_empty() {
             return;
-        };
+        }
         // Boxed to keep the types of the futures around it small.
-        let all: BoxFuture<'_, Vec<Import>> = Box::pin(import::all(job, &requested.imports));
-        self.imports.get_or_init(|| all).await;
+        let all: BoxFuture<'_, Vec<Import>> = Box::pin(import::all(job, &places));
+        let read = all.await;
+        let mut imports = self.imports.write();
+        *imports = imports.iter().cloned().chain(read).collect();
+        known.extend(places);
     }
 
-    fn imports(&self) -> &[Import] {
-        self.imports.get().map(Vec::as_slice).unwrap_or_default()
+    fn imports(&self) -> Arc<[Import]> {
+        self.imports.read().clone()
     }
 
     /// Finds what a key stands for in an import.
@@ -128,7 +158,7 @@ impl RemoteCache {
         canonical: &Digest,
         used: &[usize],
     ) -> Option<Stored<VertexOperation>> {
-        for import in self.imports() {
+        for import in self.imports().iter() {
             if !has(import.outputs(canonical), used) {
                 continue;
             }

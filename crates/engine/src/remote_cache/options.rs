@@ -8,10 +8,9 @@ use slipway_model::{Diagnostic, ErrorKind, Reference};
 /// What can be used as a place for a cache.
 const SUPPORTED: &str = "use `type=registry`, `type=local` or `type=inline`";
 
-/// Where a cache comes from, and where it goes to.
+/// Where a cache goes to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requested {
-    pub(crate) imports: Vec<ImportFrom>,
     pub(crate) exports: Vec<ExportTo>,
     /// The cache goes into the image.
     pub(crate) inline: bool,
@@ -55,11 +54,12 @@ pub(crate) enum Mode {
 }
 
 impl Requested {
-    /// Reads the attributes; says what is wrong before anything is built.
-    pub(crate) fn parse(options: &CacheOptions, inline: bool) -> Result<Self, Diagnostic> {
+    /// Reads the attributes, and where caches come from; says what is wrong before anything is built.
+    pub(super) fn parse(options: &CacheOptions, inline: bool) -> Result<(Self, Vec<ImportFrom>), Diagnostic> {
         let mut requested = Self { inline, ..Self::default() };
+        let mut imports = Vec::new();
         for spec in &options.imports {
-            requested.imports.extend(ImportFrom::parse(&Attributes { flag: "cache-from", spec })?);
+            imports.extend(ImportFrom::parse(&Attributes { flag: "cache-from", spec })?);
         }
         for spec in &options.exports {
             match ExportTo::parse(&Attributes { flag: "cache-to", spec })? {
@@ -67,7 +67,7 @@ impl Requested {
                 None => requested.inline = true,
             }
         }
-        Ok(requested)
+        Ok((requested, imports))
     }
 }
 
@@ -240,6 +240,7 @@ mod tests {
         };
         let exports = exports.iter().map(spec).collect();
         Requested::parse(&CacheOptions { imports: Vec::new(), exports }, false)
+            .map(|(requested, _)| requested)
     }
 
     #[test]
