@@ -161,7 +161,12 @@ impl CacheMounts {
         fill: &dyn Fn(&Path) -> Result<()>,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let _lock = FileLock::wait_unless(lock_path, Share::Exclusive, cancelled)?;
+        // Whoever made it meanwhile may be using it, and may be waiting for us.
+        let given_up = || path.is_dir() || cancelled();
+        let _lock = match FileLock::wait_unless(lock_path, Share::Exclusive, &given_up) {
+            Err(StoreError::Cancelled) if path.is_dir() => return Ok(()),
+            taken => taken?,
+        };
         if path.is_dir() {
             return Ok(());
         }
@@ -214,6 +219,21 @@ mod tests {
         std::fs::write(locked.path().join("kept"), b"x").unwrap();
         drop(locked);
         assert!(take(Sharing::Shared).unwrap().path().join("kept").exists());
+    }
+
+    #[test]
+    fn a_mount_that_another_makes_and_uses_is_not_waited_for() {
+        let scratch = Scratch::new();
+        let (mounts, lease) = (scratch.store.cache_mounts(), scratch.store.lease().unwrap());
+        let used = mounts.acquire("a", Sharing::Shared, &lease, &|_| Ok(()), &|| true).unwrap();
+        let lock = scratch
+            .store
+            .cache_mounts()
+            .store
+            .layout
+            .lock(&format!("cache-mount-{}", used.path().file_name().unwrap().to_string_lossy()));
+        // As one who found no directory, a moment before it was there.
+        mounts.create(&lock, used.path(), &lease, &|_| Ok(()), &|| true).unwrap();
     }
 
     #[test]
