@@ -135,7 +135,8 @@ impl Definition {
         Ok(found)
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
+    /// Lists the names of groups and targets.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
         let groups = self.groups.iter().map(|group| group.name.as_str());
         groups.chain(self.targets.iter().map(|target| target.name.as_str()))
     }

@@ -5,13 +5,13 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
-use crate::args::{Command, CompletionArgs, PLUGIN, PluginCall, Root, canonical, plugin_call};
+use crate::args::{Command, PLUGIN, PluginCall, Root, canonical, plugin_call};
 use crate::error::{self, Failure};
 use crate::settings::Surroundings;
 use crate::ui::Palette;
-use crate::{commands, output};
+use crate::{commands, completion, output, reference};
 
 /// What every command has.
 pub(crate) struct Context {
@@ -54,7 +54,11 @@ fn end(failure: &Failure, palette: &Palette) -> ExitCode {
     failure.exit_code()
 }
 
-fn run(arguments: Vec<OsString>, around: Surroundings, palette: Palette) -> Result<(), Failure> {
+fn run(arguments: Vec<OsString>, mut around: Surroundings, palette: Palette) -> Result<(), Failure> {
+    if let Some(words) = completion_request(&arguments) {
+        let described = arguments[1] == completion::REQUEST;
+        return output::text(&completion::answer(&words, &mut around, described));
+    }
     let root = match Root::try_parse_from(arguments) {
         Ok(root) => root,
         Err(error) => return stopped_by_clap(&error),
@@ -70,7 +74,7 @@ fn run(arguments: Vec<OsString>, around: Surroundings, palette: Palette) -> Resu
         Command::Run(args) => commands::run::run(&args, &context),
         Command::Images(args) => commands::images::run(&args, &context),
         Command::Push(args) => commands::push::run(&args, &context),
-        Command::History(args) => commands::history::run(&args, &context),
+        Command::History(args) => commands::history::run(&args, &mut context),
         Command::Du(args) => commands::du::run(&args, &context),
         Command::Prune(args) => commands::prune::run(&args, &mut context),
         Command::Daemon(args) => commands::daemon::run(&args, &context),
@@ -85,7 +89,8 @@ fn run(arguments: Vec<OsString>, around: Surroundings, palette: Palette) -> Resu
         Command::Uninstall => commands::plugin::uninstall(&context),
         Command::PluginMetadata => commands::plugin::metadata(),
         Command::Version => output::text(concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Completion(args) => completion(&args),
+        Command::Completion(args) => output::bytes(&completion::script(args.shell)),
+        Command::Docs(args) => reference::write(&args.directory),
     }
 }
 
@@ -109,8 +114,9 @@ fn stopped_by_clap(error: &clap::Error) -> Result<(), Failure> {
     }
 }
 
-fn completion(args: &CompletionArgs) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Root::command(), "slipway", &mut script);
-    output::bytes(&script)
+/// Returns the words that a shell wants completed; they are anything, and no command line of ours.
+fn completion_request(arguments: &[OsString]) -> Option<Vec<String>> {
+    let (request, words) = arguments.get(1..)?.split_first()?;
+    let asked = request == completion::REQUEST || request == completion::REQUEST_PLAIN;
+    asked.then(|| words.iter().map(|word| word.to_string_lossy().into_owned()).collect())
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use slipway_daemon::Frontends;
-use slipway_engine::history::{History, Outcome, Recording, RequestRecord};
+use slipway_engine::history::{ExplainedStep, History, Outcome, Recording, RequestRecord};
 use slipway_engine::store::{self, UsageItem, UsageKind};
 pub(crate) use slipway_engine::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, RunOptions, RunSource,
@@ -167,6 +167,11 @@ impl Builder {
     /// Returns the records of what was built.
     pub(crate) fn history(&self) -> History {
         self.engine.history()
+    }
+
+    /// Tells of each step of a build whether it was in the cache, and why.
+    pub(crate) fn explain(&self, reference: &str) -> Result<Vec<ExplainedStep>, Failure> {
+        Ok(self.engine.explain(reference)?)
     }
 
     /// Returns what a build is called in `buildx.build.ref`.

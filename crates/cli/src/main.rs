@@ -1,7 +1,8 @@
 //! The command line of slipway: what was typed becomes requests, what happens becomes text.
 //!
 //! `args` is what clap sees, `settings` turns it into requests, `builder` hands them to the engine,
-//! `ui` shows the events, `error` the failures. Only this crate prints.
+//! `ui` shows the events, `error` the failures, `completion` and `reference` tell what can be typed. Only this
+//! crate prints.
 
 #![forbid(unsafe_code)]
 
@@ -10,9 +11,11 @@ mod args;
 mod builder;
 mod builders;
 mod commands;
+mod completion;
 mod error;
 mod interrupt;
 mod output;
+mod reference;
 mod settings;
 mod template;
 mod ui;

@@ -154,6 +154,9 @@ struct Log {
 
 impl EventSink for Happened {
     fn emit(&self, event: Event) {
+        if let Event::Key(_) = &event {
+            return;
+        }
         let mut state = self.state.lock();
         if let Event::Log(log) = &event {
             if state.log_bytes + log.data.len() > MAX_LOGS {

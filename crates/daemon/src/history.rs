@@ -283,7 +283,7 @@ impl Recording {
     pub(crate) fn finish(mut self, events: &[Event], result: Result<&BTreeMap<String, String>, &Status>) {
         let Some(mut record) = self.record.take() else { return };
         count(&mut record, events);
-        record.logs = self.history.put(LOGS, &framed(events));
+        record.logs = self.history.put(LOGS, &encode_events(events));
         record.completed_at = Some(timestamp(SystemTime::now()));
         match result {
             Ok(response) => record.exporter_response = response.clone().into_iter().collect(),
@@ -318,8 +318,8 @@ fn rpc(status: &Status) -> RpcStatus {
     }
 }
 
-/// Encodes what happened, in messages of a good size.
-fn framed(events: &[Event]) -> Vec<u8> {
+/// Encodes what happened as BuildKit keeps it: messages of a good size, each with its length before it.
+pub fn encode_events(events: &[Event]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut response = StatusResponse::default();
     let mut flush = |response: &mut StatusResponse| {

@@ -23,5 +23,6 @@ mod wire;
 mod worker;
 
 pub use gateway::Frontends;
+pub use history::encode_events;
 pub use server::{Address, DaemonConfig, DaemonOptions, TlsFiles, run as serve};
 pub use worker::{BUILDKIT_VERSION, PACKAGE};

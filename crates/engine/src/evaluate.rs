@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use slipway_model::llb::{Definition, pb};
+use slipway_model::progress::CacheVerdict;
 use slipway_model::{Diagnostic, Platform, progress};
-use slipway_solver::{Observer, SolveError, VertexId};
+use slipway_solver::{KeyTrace, Observer, SolveError, Verdict, VertexId};
 
 use crate::cache::StoredCache;
 use crate::graph;
@@ -155,6 +156,33 @@ impl Observer<VertexOperation> for Narrator<'_> {
 
     fn completed(&self, id: VertexId, operation: &VertexOperation) {
         self.end(id, operation, None);
+    }
+
+    fn keyed(&self, id: VertexId, operation: &VertexOperation, trace: KeyTrace) {
+        let inputs = self.graph.inputs(id).iter().zip(&trace.map.inputs).enumerate();
+        let inputs = inputs.map(|(index, (input, map))| progress::InputKey {
+            vertex: self.graph.digest(input.vertex),
+            selector: map.selector,
+            key: trace.inputs[index],
+            content: trace.contents[index],
+        });
+        self.progress().key(progress::StepKey {
+            vertex: operation.digest(),
+            name: operation.name.clone(),
+            platform: operation.vertex.platform().map(|platform| platform.to_string()),
+            verdict: match trace.verdict {
+                Verdict::Unasked => CacheVerdict::Unasked,
+                Verdict::Ignored => CacheVerdict::Ignored,
+                Verdict::FoundByDefinition => CacheVerdict::FoundByDefinition,
+                Verdict::FoundByContent => CacheVerdict::FoundByContent,
+                Verdict::Missed => CacheVerdict::Missed,
+                Verdict::Gone => CacheVerdict::Gone,
+            },
+            key: trace.canonical,
+            operation: trace.map.digest,
+            parts: crate::ops::key_parts(&operation.vertex),
+            inputs: inputs.collect(),
+        });
     }
 
     fn failed(&self, id: VertexId, operation: &VertexOperation, error: &Diagnostic) {

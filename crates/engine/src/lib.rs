@@ -15,6 +15,7 @@ mod content;
 mod engine;
 mod error;
 mod evaluate;
+mod explain;
 mod exporters;
 mod failed;
 mod failures;

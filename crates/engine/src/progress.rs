@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use slipway_model::Digest;
-use slipway_model::progress::{Event, EventSink, Log, Status, Stream, Vertex, Warning};
+use slipway_model::progress::{Event, EventSink, Log, Status, StepKey, Stream, Vertex, Warning};
 
 /// How often a counter speaks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -24,6 +24,10 @@ impl Progress {
 
     pub(crate) fn vertex(&self, vertex: Vertex) {
         self.sink.emit(Event::Vertex(vertex));
+    }
+
+    pub(crate) fn key(&self, key: StepKey) {
+        self.sink.emit(Event::Key(Box::new(key)));
     }
 
     pub(crate) fn warn(&self, warning: Warning) {

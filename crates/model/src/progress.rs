@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Digest;
 use crate::llb::pb;
 
@@ -28,6 +30,7 @@ pub enum Event {
     Status(Status),
     Log(Log),
     Warning(Warning),
+    Key(Box<StepKey>),
 }
 
 /// The whole state of a vertex; a later one of the same digest replaces it.
@@ -84,4 +87,60 @@ pub struct Warning {
     pub url: Option<String>,
     pub source: Option<Arc<pb::SourceInfo>>,
     pub ranges: Vec<pb::Range>,
+}
+
+/// How the cache key of a vertex came about and what the cache said, told when it is known for good.
+///
+/// No value that a person gave is in it, only names and digests: it is kept, and others may read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepKey {
+    pub vertex: Digest,
+    pub name: String,
+    /// The platform of a vertex that runs on one.
+    pub platform: Option<String>,
+    pub verdict: CacheVerdict,
+    /// Names the result; `None` if it was not made.
+    pub key: Option<Digest>,
+    /// Identifies what the vertex does, inputs aside.
+    pub operation: Digest,
+    /// What `operation` is made of, in the order in which people think of it.
+    pub parts: Vec<KeyPart>,
+    pub inputs: Vec<InputKey>,
+}
+
+/// What the cache said of a vertex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheVerdict {
+    /// It was not asked.
+    Unasked,
+    /// It was not to be asked.
+    Ignored,
+    /// Nothing that the vertex reads has changed.
+    FoundByDefinition,
+    /// Its inputs have changed, but not what it reads of them.
+    FoundByContent,
+    Missed,
+    /// The result was known once, and is not there any more.
+    Gone,
+}
+
+/// One part of what a vertex does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPart {
+    /// For people: `the command`, `the environment variable \`CC\``.
+    pub name: String,
+    pub digest: Digest,
+}
+
+/// How an input takes part in a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputKey {
+    pub vertex: Digest,
+    /// What is read of the input, where that is not everything.
+    pub selector: Option<Digest>,
+    /// The input's own key, if it is final.
+    pub key: Option<Digest>,
+    /// The digest of what was read of it, where that was looked at.
+    pub content: Option<Digest>,
 }

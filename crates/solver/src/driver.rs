@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use slipway_model::Digest;
 
 use crate::graph::{Graph, Input, VertexId};
-use crate::machine::{Action, CacheMap, Event, KeyLookup, Machine, VertexKeys};
+use crate::machine::{Action, CacheMap, Event, KeyLookup, KeyTrace, Machine, VertexKeys};
 
 /// What a vertex does. The engine implements it for LLB operations.
 ///
@@ -91,6 +91,10 @@ pub trait Observer<O: Operation>: Send + Sync {
     fn completed(&self, vertex: VertexId, operation: &O);
     /// The vertex failed, while its key was made or while it executed.
     fn failed(&self, vertex: VertexId, operation: &O, error: &O::Error);
+    /// Is told, at the end of a solve, how the key of each vertex came about that was asked for.
+    fn keyed(&self, vertex: VertexId, operation: &O, trace: KeyTrace) {
+        let _ = (vertex, operation, trace);
+    }
     /// Ends when, after a failure, no others are waited for any more.
     fn patience(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
@@ -140,9 +144,12 @@ pub async fn solve<O: Operation>(
     }
     while let Some(done) = driver.next().await {
         if let Some(error) = driver.take(done) {
-            return Err(driver.failures(error).await);
+            let failures = driver.failures(error).await;
+            driver.tell_keys();
+            return Err(failures);
         }
     }
+    driver.tell_keys();
     for vertex in (0..graph.len()).map(VertexId) {
         if let Some(keys) = driver.machine.keys(vertex) {
             cache.keyed(graph.operation(vertex), &keys);
@@ -219,6 +226,14 @@ impl<O: Operation> Driver<'_, O> {
             }
         }
         failures
+    }
+
+    fn tell_keys(&self) {
+        for vertex in (0..self.graph.len()).map(VertexId) {
+            if let Some(trace) = self.machine.trace(vertex) {
+                self.observer.keyed(vertex, self.graph.operation(vertex), trace);
+            }
+        }
     }
 
     fn feed(&mut self, event: Event) {

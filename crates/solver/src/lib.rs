@@ -37,4 +37,6 @@ mod machine;
 
 pub use driver::{CacheStore, CachedKey, Fetch, Observer, Operation, SaveRecord, SolveError, Stored, solve};
 pub use graph::{Graph, Input, VertexId};
-pub use machine::{Action, CacheMap, Event, InputCacheMap, KeyLookup, Machine, VertexKeys};
+pub use machine::{
+    Action, CacheMap, Event, InputCacheMap, KeyLookup, KeyTrace, Machine, Verdict, VertexKeys,
+};

@@ -97,6 +97,34 @@ pub struct VertexKeys {
     pub content: Option<Digest>,
 }
 
+/// What the cache said of a vertex.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was not asked: what depends on the vertex was found, or nothing came so far.
+    #[default]
+    Unasked,
+    /// It was not to be asked.
+    Ignored,
+    FoundByDefinition,
+    FoundByContent,
+    Missed,
+    /// The key is known, its result is not there any more.
+    Gone,
+}
+
+/// How the key of a vertex came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyTrace {
+    pub verdict: Verdict,
+    pub map: CacheMap,
+    /// The canonical key, if it is final.
+    pub canonical: Option<Digest>,
+    /// The canonical keys of the inputs, those that are final.
+    pub inputs: Vec<Option<Digest>>,
+    /// The digests of what is read of the inputs, as far as they were looked at.
+    pub contents: Vec<Option<Digest>>,
+}
+
 /// What is still to be written to the cache, once the keys of all inputs are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unwritten {
@@ -149,6 +177,7 @@ struct State {
     map: Option<CacheMap>,
     contents: Vec<Content>,
     unwritten: Unwritten,
+    verdict: Verdict,
 }
 
 /// Decides; see the module.
@@ -180,6 +209,7 @@ impl Machine {
             map: None,
             contents: vec![Content::Unknown; list.len()],
             unwritten: Unwritten::Nothing,
+            verdict: Verdict::Unasked,
         };
         let states = inputs.iter().map(state).collect();
         Self { inputs, dependents, states, queue: Vec::new(), actions: Vec::new() }
@@ -204,6 +234,22 @@ impl Machine {
         Some(VertexKeys { canonical, definition, content: self.content_key(vertex, &inputs) })
     }
 
+    /// Tells how the key of a vertex came about; `None` if nobody has asked for it.
+    pub fn trace(&self, vertex: VertexId) -> Option<KeyTrace> {
+        let state = &self.states[vertex.0];
+        let content = |content: &Content| match content {
+            Content::Known(digest) => *digest,
+            Content::Unknown | Content::Computing => None,
+        };
+        Some(KeyTrace {
+            verdict: state.verdict,
+            map: state.map.clone()?,
+            canonical: self.settled(vertex),
+            inputs: self.inputs[vertex.0].iter().map(|input| self.settled(input.vertex)).collect(),
+            contents: state.contents.iter().map(content).collect(),
+        })
+    }
+
     /// Takes an event and returns what to do next.
     pub fn step(&mut self, event: Event) -> Vec<Action> {
         match event {
@@ -221,6 +267,9 @@ impl Machine {
             }
             Event::Loaded(vertex, usable) => {
                 if let Phase::Loading(key) = self.states[vertex.0].phase {
+                    if !usable {
+                        self.states[vertex.0].verdict = Verdict::Gone;
+                    }
                     let phase =
                         if usable { Phase::Done(key) } else { Phase::Known(Key { loadable: false, ..key }) };
                     self.enter(vertex, phase);
@@ -337,9 +386,11 @@ impl Machine {
         let Some(keys) = keys else { return };
         let definition = self.definition_key(vertex, &keys);
         let next = if let Some(nonce) = no_cache {
+            self.states[vertex.0].verdict = Verdict::Ignored;
             let canonical = unique(definition, nonce);
             Phase::Known(Key { canonical, fresh: true, loadable: false })
         } else if hopeless {
+            self.states[vertex.0].verdict = Verdict::Missed;
             Phase::Known(Key { canonical: definition, fresh: true, loadable: false })
         } else if doomed {
             Phase::Contents { definition }
@@ -354,17 +405,19 @@ impl Machine {
     fn looked_up(&mut self, vertex: VertexId, found: Option<KeyLookup>) {
         let has_content = (0..self.inputs[vertex.0].len()).any(|i| self.by_content(vertex, i));
         let next = match (self.states[vertex.0].phase.clone(), found) {
-            (Phase::Looking { .. }, Some(found)) => self.found(vertex, found),
+            (Phase::Looking { .. }, Some(found)) => self.found(vertex, found, Verdict::FoundByDefinition),
             (Phase::LookingByContent { .. }, Some(found)) => {
                 self.states[vertex.0].unwritten = Unwritten::Link;
-                self.found(vertex, found)
+                self.found(vertex, found, Verdict::FoundByContent)
             }
             (Phase::Looking { definition }, None) if has_content => Phase::Contents { definition },
             (Phase::Looking { definition }, None) => {
+                self.states[vertex.0].verdict = Verdict::Missed;
                 Phase::Known(Key { canonical: definition, fresh: true, loadable: false })
             }
             // Other solves that read the same content come to this key too, and share the work.
             (Phase::LookingByContent { content, .. }, None) => {
+                self.states[vertex.0].verdict = Verdict::Missed;
                 Phase::Known(Key { canonical: content, fresh: true, loadable: false })
             }
             (phase, _) => {
@@ -375,7 +428,8 @@ impl Machine {
         self.enter(vertex, next);
     }
 
-    fn found(&mut self, vertex: VertexId, found: KeyLookup) -> Phase {
+    fn found(&mut self, vertex: VertexId, found: KeyLookup, verdict: Verdict) -> Phase {
+        self.states[vertex.0].verdict = if found.loadable { verdict } else { Verdict::Gone };
         if found.loadable {
             self.actions.push(Action::Cached(vertex));
         }
@@ -419,6 +473,7 @@ impl Machine {
                 self.states[vertex.0].phase = Phase::LookingByContent { definition, content };
             }
             None => {
+                self.states[vertex.0].verdict = Verdict::Missed;
                 self.enter(vertex, Phase::Known(Key { canonical: definition, fresh: true, loadable: false }))
             }
         }

@@ -48,6 +48,9 @@ pub(crate) struct BuildArgs {
     /// Set the parent cgroup of RUN steps
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<String>,
+    /// Tell of each step whether it was in the cache, and why
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Name of the Dockerfile (default: `PATH/Dockerfile`)
     #[arg(short, long, value_name = "PATH | URL | -")]
     pub(crate) file: Option<String>,

@@ -1,5 +1,7 @@
 //! The flags of `history`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 /// Commands of `history`.
@@ -20,6 +22,14 @@ pub(crate) enum HistoryCommand {
     Logs(LogsArgs),
     /// Remove records of builds
     Rm(RmArgs),
+    /// Print when which step of a build ran, as Jaeger reads it
+    Trace(TraceArgs),
+    /// Write records of builds to a file that Docker Desktop imports
+    Export(ExportArgs),
+    /// Give a file with records of builds to Docker Desktop
+    Import(ImportArgs),
+    /// Show a build in Docker Desktop
+    Open(OpenArgs),
 }
 
 /// Flags of `history ls`.
@@ -45,6 +55,9 @@ pub(crate) struct InspectArgs {
     /// Format the output (`pretty`, `json`, or a Go template)
     #[arg(long, value_name = "FORMAT", default_value = "pretty")]
     pub(crate) format: String,
+    /// Tell of each step whether it was in the cache, and why
+    #[arg(long)]
+    pub(crate) explain: bool,
 }
 
 /// Flags of `history logs`.
@@ -56,6 +69,53 @@ pub(crate) struct LogsArgs {
     /// Set the form of the output
     #[arg(long, value_name = "FORM", default_value = "plain")]
     pub(crate) progress: LogsForm,
+}
+
+/// Flags of `history trace`.
+#[derive(Args, Debug)]
+pub(crate) struct TraceArgs {
+    /// Build to trace: an id or its beginning, `^N` for the Nth before the newest (default: the newest)
+    #[arg(value_name = "REF", default_value = "", hide_default_value = true)]
+    pub(crate) reference: String,
+    /// Print the trace of this build too
+    #[arg(long, value_name = "REF")]
+    pub(crate) compare: Option<String>,
+    /// Address for a viewer, which there is none of; has no effect
+    #[arg(long, hide = true, value_name = "ADDR")]
+    pub(crate) addr: Option<String>,
+}
+
+/// Flags of `history export`.
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// Builds to export: ids or their beginnings, `^N` for the Nth before the newest (default: the newest)
+    #[arg(value_name = "REF", conflicts_with = "all")]
+    pub(crate) references: Vec<String>,
+    /// File to write (default: standard output)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Export every build that has ended
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Complete the records first; they always are
+    #[arg(long, hide = true)]
+    pub(crate) finalize: bool,
+}
+
+/// Flags of `history import`.
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// File to read, `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Vec<String>,
+}
+
+/// Flags of `history open`.
+#[derive(Args, Debug)]
+pub(crate) struct OpenArgs {
+    /// Build to show: an id or its beginning, `^N` for the Nth before the newest (default: the newest)
+    #[arg(value_name = "REF", default_value = "", hide_default_value = true)]
+    pub(crate) reference: String,
 }
 
 /// How logs are printed.

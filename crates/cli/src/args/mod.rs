@@ -108,6 +108,9 @@ pub(crate) enum Command {
     Version,
     /// Print a completion script for a shell
     Completion(CompletionArgs),
+    /// Write the reference of the command line
+    #[command(hide = true)]
+    Docs(DocsArgs),
 }
 
 /// Flags of `completion`.
@@ -115,6 +118,27 @@ pub(crate) enum Command {
 pub(crate) struct CompletionArgs {
     /// Shell to complete for
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// Flags of `docs`.
+#[derive(Args, Debug)]
+pub(crate) struct DocsArgs {
+    /// Directory to write the pages to
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+impl GlobalArgs {
+    /// Returns what the environment says, where no command line was parsed.
+    pub(crate) fn of_environment() -> Self {
+        let path = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self {
+            root: path("SLIPWAY_ROOT"),
+            config: path("SLIPWAY_CONFIG"),
+            builder: std::env::var("BUILDX_BUILDER").ok(),
+            ..Self::default()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -254,6 +254,7 @@ impl EventSink for Prefixed {
                 warning.vertex = self.digest(&warning.vertex);
                 Event::Warning(warning)
             }
+            Event::Key(key) => Event::Key(key),
         });
     }
 }

@@ -15,7 +15,7 @@ use crate::interrupt::{self, Watch};
 use crate::output;
 use crate::settings::build::{self, BuildSettings, CallFunction, CallSettings};
 use crate::settings::values::boolean;
-use crate::ui::{DisplayMode, DisplayOptions, Progress, Tone, call, warnings};
+use crate::ui::{DisplayMode, DisplayOptions, Progress, Tone, call, explain, warnings};
 
 /// Runs `build`.
 pub(crate) fn run(args: &BuildArgs, context: &mut Context) -> Result<(), Failure> {
@@ -38,6 +38,9 @@ pub(crate) fn run(args: &BuildArgs, context: &mut Context) -> Result<(), Failure
     drop(received);
     if !matches!(settings.display, DisplayMode::Silent | DisplayMode::RawJson) && settings.call.is_none() {
         output::text_to_stderr(&warnings::summary(&warnings, &context.palette, context.global.debug));
+    }
+    if settings.explain && settings.call.is_none() {
+        output::text_to_stderr(&format!("\n{}", explain::table(&builder.explain(&settings.request.id)?)));
     }
     let left = built.and_then(|built| leave_results(&settings, &built, &warnings, context));
     if settings.call.is_none() {

@@ -62,6 +62,13 @@ fn read_files(args: &BakeArgs, around: &mut Surroundings) -> Result<Vec<SourceFi
     names.into_iter().map(|name| read_file(name, around)).collect()
 }
 
+/// Lists the targets and groups of the files that were named, or of the usual ones.
+pub(crate) fn target_names(files: &[String], around: &mut Surroundings) -> Vec<String> {
+    let args = BakeArgs { file: files.to_vec(), ..BakeArgs::default() };
+    let Ok(loaded) = load(&args, around) else { return Vec::new() };
+    loaded.definition.names().map(str::to_owned).collect()
+}
+
 /// Takes the files' names from `BUILDX_BAKE_FILE`.
 fn files_of_environment(around: &Surroundings) -> Vec<String> {
     let separator = around.non_empty("BUILDX_BAKE_PATH_SEPARATOR").unwrap_or(":");

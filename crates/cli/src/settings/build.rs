@@ -31,6 +31,8 @@ pub(crate) struct BuildSettings {
     pub(crate) call: Option<CallSettings>,
     pub(crate) metadata_file: Option<PathBuf>,
     pub(crate) iid_file: Option<PathBuf>,
+    /// Tell why steps were in the cache or were not.
+    pub(crate) explain: bool,
     /// What a person should know about the flags, and that stops nothing.
     pub(crate) notes: Vec<String>,
     /// Keeps a context received on standard input open until the build is over.
@@ -155,6 +157,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         call,
         metadata_file: args.metadata_file.as_ref().map(|path| around.absolute(path)),
         iid_file,
+        explain: args.explain,
         notes,
         received: inputs.received,
     })

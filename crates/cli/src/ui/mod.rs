@@ -5,6 +5,7 @@
 
 pub(crate) mod call;
 mod colors;
+pub(crate) mod explain;
 pub(crate) mod format;
 mod plain;
 mod queue;

@@ -97,6 +97,7 @@ impl<W: Write + Send> Plain<W> {
                 at
             }
             Event::Warning(warning) => self.trace.warning(warning),
+            Event::Key(_) => None,
             Event::Log(log) => self.trace.find(&log.vertex).inspect(|&at| {
                 let since = self.trace.get(at).started().and_then(|s| log.timestamp.duration_since(s).ok());
                 self.output(at, &log.data, since.unwrap_or_default());

@@ -111,6 +111,7 @@ impl EventSink for Queue {
                 state.waiting += size;
             }
             Event::Vertex(_) | Event::Warning(_) => {}
+            Event::Key(_) => return,
         }
         state.events.push(event);
         drop(state);

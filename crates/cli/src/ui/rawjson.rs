@@ -38,10 +38,14 @@ impl<W: Write + Send> Display for RawJson<W> {
                 Event::Status(event) => ("statuses", status(event)),
                 Event::Log(event) => ("logs", log(event)),
                 Event::Warning(event) => ("warnings", warning(event)),
+                Event::Key(_) => continue,
             };
             if let Value::Array(list) = lists.entry(list).or_insert_with(|| json!([])) {
                 list.push(value);
             }
+        }
+        if lists.is_empty() {
+            return Ok(());
         }
         writeln!(self.out, "{}", Value::Object(lists))?;
         self.out.flush()

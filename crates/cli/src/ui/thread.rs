@@ -131,7 +131,7 @@ fn said_at(event: &Event) -> Option<SystemTime> {
         Event::Vertex(vertex) => vertex.completed.or(vertex.started),
         Event::Status(status) => Some(status.timestamp),
         Event::Log(log) => Some(log.timestamp),
-        Event::Warning(_) => None,
+        Event::Warning(_) | Event::Key(_) => None,
     }
 }
 

@@ -74,6 +74,7 @@ impl<W: Write + Send, S: Fn() -> Size + Send> Tty<W, S> {
             }
             Event::Status(status) => drop(self.trace.status(status)),
             Event::Warning(warning) => drop(self.trace.warning(warning)),
+            Event::Key(_) => {}
             Event::Log(log) => {
                 let Some(at) = self.trace.find(&log.vertex) else { return };
                 let most = self.log_lines;

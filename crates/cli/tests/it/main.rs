@@ -134,14 +134,67 @@ fn what_is_missing_exits_with_one() {
     }
 }
 
+/// Lets bash complete a line, the words of which it has split where it splits words.
+fn completed_by_bash(directory: &Path, line: &str, words: &[&str]) -> Vec<String> {
+    let script = format!(
+        "source <({program} completion bash); COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; \
+         COMP_WORDS=({words}); COMP_CWORD={last}; _slipway; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        program = env!("CARGO_BIN_EXE_slipway"),
+        words = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+        last = words.len() - 1,
+    );
+    let output = Command::new("bash")
+        .args(["--norc", "-c", &script])
+        .current_dir(directory)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", directory)
+        .env("SLIPWAY_ROOT", directory.join("state"))
+        .output()
+        .expect("bash is there");
+    let (_, replies, _) = shown(&output);
+    replies.lines().map(str::to_owned).collect()
+}
+
 #[test]
-fn completions_know_the_flags() {
+fn bash_completes_what_is_there() {
     let directory = directory();
-    for shell in ["bash", "zsh", "fish"] {
+    let program = env!("CARGO_BIN_EXE_slipway");
+    let (code, ..) = shown(&slipway(directory.path(), &["create", "--name", "faraway"]));
+    assert_eq!(code, Some(0));
+    for (line, words, want) in [
+        ("build --progress=pl", &["build", "--progress", "=", "pl"][..], &["plain"][..]),
+        (
+            "build --progress=",
+            &["build", "--progress", "="],
+            &["auto", "tty", "plain", "quiet", "rawjson", "none"],
+        ),
+        ("use far", &["use", "far"], &["faraway"]),
+        ("rm --all-i", &["rm", "--all-i"], &["--all-inactive"]),
+        ("build --builder ", &["build", "--builder", ""], &["default", "faraway"]),
+    ] {
+        let words = [&[program], words].concat();
+        let got = completed_by_bash(directory.path(), &format!("{program} {line}"), &words);
+        assert_eq!(got, want, "{line}");
+    }
+}
+
+#[test]
+fn docker_and_shells_ask_for_completions() {
+    let directory = directory();
+    let (code, answer, _) = shown(&slipway(directory.path(), &["__complete", "buildx", "imagetools", ""]));
+    assert_eq!(code, Some(0));
+    assert!(
+        answer.contains("create\t") && answer.contains("inspect\t") && answer.ends_with(":4\n"),
+        "{answer}"
+    );
+    for shell in ["zsh", "fish"] {
         let (code, script, _) = shown(&slipway(directory.path(), &["completion", shell]));
         assert_eq!(code, Some(0));
-        assert!(script.contains("platform-check"), "{shell}");
+        assert!(script.contains(" __complete "), "{shell}");
     }
+    let (_, script, _) = shown(&slipway(directory.path(), &["completion", "elvish"]));
+    assert!(script.contains("platform-check"));
 }
 
 #[test]

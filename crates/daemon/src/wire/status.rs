@@ -15,6 +15,8 @@ pub(crate) fn add(response: &mut StatusResponse, event: &Event) {
         Event::Status(status) => response.statuses.push(self::status(status)),
         Event::Log(log) => response.logs.push(self::log(log)),
         Event::Warning(warning) => response.warnings.push(self::warning(warning)),
+        // BuildKit's protocol has no place for it.
+        Event::Key(_) => {}
     }
 }
 

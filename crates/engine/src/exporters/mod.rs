@@ -11,7 +11,7 @@ mod files;
 pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod push;
-mod tarball;
+pub(crate) mod tarball;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

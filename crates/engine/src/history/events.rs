@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use slipway_model::Digest;
 use slipway_model::llb::pb;
-use slipway_model::progress::{Event, Log, Status, Stream, Vertex, Warning};
+use slipway_model::progress::{Event, Log, Status, StepKey, Stream, Vertex, Warning};
 
 use super::record::nanoseconds;
 
@@ -49,6 +49,17 @@ impl Writer {
 pub(super) fn read(file: File) -> io::Result<impl Iterator<Item = Event>> {
     let lines = BufReader::new(zstd::Decoder::new(file)?).lines();
     Ok(lines.map_while(Result::ok).map_while(|line| serde_json::from_str::<Line>(&line).ok()?.event()))
+}
+
+/// Reads only how keys came about.
+pub(super) fn read_keys(file: File) -> io::Result<impl Iterator<Item = StepKey>> {
+    let lines = BufReader::new(zstd::Decoder::new(file)?).lines().map_while(Result::ok);
+    // Most lines are output of steps, which need not be understood.
+    let keys = lines.filter(|line| line.starts_with("{\"key\":"));
+    Ok(keys.filter_map(|line| match serde_json::from_str(&line) {
+        Ok(Line::Key(key)) => Some(*key),
+        _ => None,
+    }))
 }
 
 /// An event as it is written.
@@ -96,6 +107,7 @@ enum Line {
         source: Option<String>,
         ranges: Vec<String>,
     },
+    Key(Box<StepKey>),
 }
 
 /// Output: nearly always text, which stays readable.
@@ -146,6 +158,7 @@ impl From<&Event> for Line {
                 source: warning.source.as_deref().map(encode),
                 ranges: warning.ranges.iter().map(encode).collect(),
             },
+            Event::Key(key) => Self::Key(key.clone()),
         }
     }
 }
@@ -187,6 +200,7 @@ impl Line {
                 source: source.and_then(|text| decode::<pb::SourceInfo>(&text)).map(std::sync::Arc::new),
                 ranges: ranges.iter().map(|text| decode::<pb::Range>(text)).collect::<Option<_>>()?,
             }),
+            Self::Key(key) => Event::Key(key),
         })
     }
 }

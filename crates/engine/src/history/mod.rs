@@ -7,9 +7,12 @@
 //!
 //! Nothing of a build depends on its history. A record that cannot be written is a warning in the log.
 
+mod bundle;
 mod events;
+mod explain;
 mod record;
 mod recording;
+mod trace;
 
 use std::fs::File;
 use std::io;
@@ -20,8 +23,12 @@ use rustix::fs::FlockOperation;
 use slipway_model::progress::Event;
 use slipway_model::{Diagnostic, ErrorKind};
 
+pub use bundle::{BundledBuild, write_bundle};
+pub use explain::ExplainedStep;
+pub(crate) use explain::{Keys, explain};
 pub use record::{Outcome, Record, RequestRecord, Steps};
 pub use recording::Recording;
+pub use trace::Trace;
 
 use crate::error::Context as _;
 
@@ -85,6 +92,13 @@ impl History {
         let file =
             File::open(directory.join(EVENTS)).context(|| "cannot read what the build said".to_owned())?;
         events::read(file).context(|| "cannot read what the build said".to_owned())
+    }
+
+    /// Reads how the keys of a build's steps came about.
+    pub(crate) fn keys(&self, reference: &str) -> Result<Keys, Diagnostic> {
+        let (directory, _) = self.locate(reference)?;
+        let read = || events::read_keys(File::open(directory.join(EVENTS))?);
+        Ok(read().context(|| "cannot read the keys of the build's steps".to_owned())?.collect())
     }
 
     /// Removes a record.

@@ -88,7 +88,10 @@ struct Tee {
 impl EventSink for Tee {
     fn emit(&self, event: Event) {
         self.said.lock().take(&event);
-        self.next.emit(event);
+        // How keys came about is for those who ask later.
+        if !matches!(event, Event::Key(_)) {
+            self.next.emit(event);
+        }
     }
 }
 
@@ -100,7 +103,7 @@ impl Said {
                 self.vertices.insert(vertex.digest, state);
             }
             Event::Warning(_) => self.warnings += 1,
-            Event::Status(_) | Event::Log(_) => {}
+            Event::Status(_) | Event::Log(_) | Event::Key(_) => {}
         }
         let Some(writer) = &mut self.writer else { return };
         if let Err(error) = writer.write(event) {

@@ -24,8 +24,8 @@ pub(crate) enum Selection {
     Copy(Box<pb::FileActionCopy>),
 }
 
-/// Makes the cache map of an exec.
-pub(crate) fn exec(vertex: &Vertex, exec: &pb::ExecOp, no_cache: Option<Digest>) -> CacheMap {
+/// Returns an exec without what is not part of its key.
+pub(super) fn keyed_exec(exec: &pb::ExecOp) -> pb::ExecOp {
     let mut keyed = exec.clone();
     let meta = keyed.meta.get_or_insert_default();
     meta.proxy_env = None;
@@ -39,6 +39,12 @@ pub(crate) fn exec(vertex: &Vertex, exec: &pb::ExecOp, no_cache: Option<Digest>)
             cache.id.clear();
         }
     }
+    keyed
+}
+
+/// Makes the cache map of an exec.
+pub(crate) fn exec(vertex: &Vertex, exec: &pb::ExecOp, no_cache: Option<Digest>) -> CacheMap {
+    let keyed = keyed_exec(exec);
     let inputs = (0..vertex.inputs.len())
         .map(|input| {
             let selection = exec_selection(exec, input);

@@ -6,11 +6,13 @@
 mod exec;
 mod file;
 mod graft;
+mod key_parts;
 pub(crate) mod keys;
 mod nested;
 mod process;
 
 pub(crate) use exec::{HOSTNAME, absolute, cache_id, process_settings, system_files};
+pub(crate) use key_parts::key_parts;
 
 use std::sync::Arc;
 

@@ -75,3 +75,119 @@ fn a_killed_build_leaves_its_record() {
     let logs = environment.run(["history", "logs"]).succeeded();
     assert!(logs.stdout.contains("first"), "{}", logs.stdout);
 }
+
+#[test]
+fn hits_and_misses_are_explained() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let dockerfile = |command: &str| {
+        format!(
+            "FROM {} AS tools\nCOPY tool /tool\nFROM tools\nARG LEVEL\nCOPY src /src\nRUN {command}\n\
+             COPY --from=tools /tool /copy\n",
+            registry.reference("library/busybox")
+        )
+    };
+    let context = environment.context("app", &dockerfile("cat /src/a"));
+    environment.write("app/src/a", "1");
+    environment.write("app/src/b", "1");
+    environment.write("app/tool", "1");
+    let explained = |more: &[&str]| {
+        let outcome = environment.build(&[&["--explain"], more, &[&context]].concat()).succeeded();
+        let at = outcome.stderr.find("\nCACHE ").expect("there is a table");
+        outcome.stderr[at..].to_owned()
+    };
+    let line = |table: &str, step: &str| {
+        let line = table.lines().find(|line| line.contains(step));
+        line.unwrap_or_else(|| panic!("no `{step}` in:{table}")).to_owned()
+    };
+    let first = explained(&["--build-arg=LEVEL=1"]);
+    for step in ["COPY src /src", "RUN cat /src/a"] {
+        let line = line(&first, step);
+        assert!(line.starts_with("miss") && line.ends_with("no earlier build of it is on record"), "{line}");
+    }
+    let again = explained(&["--build-arg=LEVEL=1"]);
+    assert!(!again.contains("\nmiss"), "{again}");
+    let unchanged = line(&again, "COPY src /src");
+    assert!(unchanged.ends_with("what it reads of the build context has not changed"), "{unchanged}");
+
+    environment.write("app/src/b", "2");
+    let changed = explained(&["--build-arg=LEVEL=1"]);
+    let copy = line(&changed, "COPY src /src");
+    assert!(copy.ends_with("what it reads of the build context changed: `/src/b`"), "{copy}");
+    let run = line(&changed, "RUN cat");
+    assert!(run.starts_with("miss") && run.contains("COPY src /src` changed"), "{run}");
+
+    let argument = explained(&["--build-arg=LEVEL=2"]);
+    let run = line(&argument, "RUN cat");
+    assert!(run.ends_with("the environment variable `LEVEL` changed"), "{run}");
+    environment.write("app/Dockerfile", dockerfile("cat /src/b"));
+    let command = explained(&["--build-arg=LEVEL=2"]);
+    assert!(line(&command, "RUN cat").ends_with("the command changed"), "{command}");
+    let ignored = explained(&["--build-arg=LEVEL=2", "--no-cache"]);
+    assert!(line(&ignored, "RUN cat").ends_with("the cache was not to be used"), "{ignored}");
+
+    // The history tells it later, of each build.
+    let later = environment.run(["history", "inspect", "--explain", "^1"]).succeeded().stdout;
+    assert!(line(&later, "RUN cat").ends_with("the command changed"), "{later}");
+    let data = environment.run(["history", "inspect", "--explain", "--format=json", "^2"]).succeeded().stdout;
+    let data: Value = serde_json::from_str(&data).unwrap();
+    let run = data.as_array().unwrap().iter().find(|step| step["Name"].as_str().unwrap().contains("RUN cat"));
+    assert_eq!(run.unwrap()["Cached"], false);
+    // Unasked, nothing is said.
+    assert!(!environment.build(&[&context]).succeeded().stderr.contains("CACHE"));
+}
+
+#[test]
+fn records_are_for_other_programs_too() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let dockerfile = format!("FROM {}\nARG VERSION\nRUN echo built\n", registry.reference("library/busybox"));
+    let context = environment.context("app", &dockerfile);
+    environment.build(&["--build-arg=VERSION=7", &context]).succeeded();
+    environment.build(&["--no-cache", &context]).succeeded();
+
+    let trace = environment.run(["history", "trace", "--compare", "^1"]).succeeded().stdout;
+    let trace: Value = serde_json::from_str(&trace).unwrap();
+    assert_eq!(trace["data"].as_array().unwrap().len(), 2);
+    let spans = trace["data"][0]["spans"].as_array().unwrap();
+    let run = spans.iter().find(|span| span["operationName"].as_str().unwrap().contains("RUN echo built")).unwrap();
+    assert_eq!(run["references"][0]["spanID"], spans[0]["spanID"]);
+    assert!(run["duration"].as_u64().unwrap() <= spans[0]["duration"].as_u64().unwrap());
+
+    // One build is a manifest, several are an index of them.
+    let unpacked = |arguments: &[&str]| -> (std::path::PathBuf, Value) {
+        let bundle = environment.text("builds.dockerbuild");
+        environment.run([&["history", "export", "--output", &bundle][..], arguments].concat()).succeeded();
+        let directory = environment.path(&format!("bundle-{}", arguments.len()));
+        std::fs::create_dir(&directory).unwrap();
+        let status = std::process::Command::new("tar").arg("-xzf").arg(&bundle).arg("-C").arg(&directory).status();
+        assert!(status.unwrap().success());
+        let index = std::fs::read(directory.join("index.json")).unwrap();
+        (directory, serde_json::from_slice::<Value>(&index).unwrap()["manifests"][0].clone())
+    };
+    let read = |directory: &std::path::Path, descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        let bytes = std::fs::read(directory.join("blobs/sha256").join(digest)).unwrap();
+        assert_eq!(bytes.len() as u64, descriptor["size"].as_u64().unwrap());
+        bytes
+    };
+    let (directory, root) = unpacked(&["^1"]);
+    assert_eq!(root["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    let manifest: Value = serde_json::from_slice(&read(&directory, &root)).unwrap();
+    assert_eq!(manifest["config"]["mediaType"], "application/vnd.buildkit.historyrecord.v0");
+    let record: Value = serde_json::from_slice(&read(&directory, &manifest["config"])).unwrap();
+    assert_eq!(record["FrontendAttrs"]["build-arg:VERSION"], "7");
+    assert_eq!(record["localState"]["LocalPath"], context);
+    let kinds: Vec<&str> =
+        manifest["layers"].as_array().unwrap().iter().map(|layer| layer["mediaType"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["application/vnd.buildkit.otlp.json.v0", "application/vnd.buildkit.status.v0"]);
+    let logs = read(&directory, &manifest["layers"][1]);
+    assert!(logs.windows(5).any(|window| window == b"built"));
+    assert_eq!(record["logs"]["digest"], manifest["layers"][1]["digest"]);
+    let (directory, root) = unpacked(&["^0", "^1"]);
+    let index: Value = serde_json::from_slice(&read(&directory, &root)).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+
+    let error = environment.run(["history", "open"]).failed(1);
+    assert!(error.contains("Docker Desktop is not here") && error.contains("slipway history inspect"), "{error}");
+}

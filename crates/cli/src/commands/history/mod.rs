@@ -1,5 +1,7 @@
 //! `history`: what was built, and what it said.
 
+mod share;
+
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -15,19 +17,23 @@ use crate::settings::SettingsError;
 use crate::settings::history::Condition;
 use crate::template::{JsonStyle, Template, TemplateError};
 use crate::ui::format::{human_duration, rfc3339, seconds, table};
-use crate::ui::{DisplayMode, DisplayOptions, replay};
+use crate::ui::{DisplayMode, DisplayOptions, explain, replay};
 
 /// The longest name in a table.
 const NAME_WIDTH: usize = 36;
 
 /// Runs `history`.
-pub(crate) fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
-    let builder = Builder::open(&context.global)?;
+pub(crate) fn run(args: &HistoryArgs, context: &mut Context) -> Result<(), Failure> {
+    let open = || Builder::open(&context.global);
     match &args.command {
-        HistoryCommand::Ls(args) => list(&builder, args),
-        HistoryCommand::Inspect(args) => inspect(&builder, args),
-        HistoryCommand::Logs(args) => logs(&builder, args, context),
-        HistoryCommand::Rm(args) => remove(&builder, args),
+        HistoryCommand::Ls(args) => list(&open()?, args),
+        HistoryCommand::Inspect(args) => inspect(&open()?, args),
+        HistoryCommand::Logs(args) => logs(&open()?, args, context),
+        HistoryCommand::Rm(args) => remove(&open()?, args),
+        HistoryCommand::Trace(args) => share::trace(&open()?, args),
+        HistoryCommand::Export(args) => share::export(&open()?, args, context),
+        HistoryCommand::Import(args) => share::import(args, context),
+        HistoryCommand::Open(args) => share::open(&open()?, args, context),
     }
 }
 
@@ -132,6 +138,13 @@ fn row(record: &Record, now: SystemTime) -> Value {
 }
 
 fn inspect(builder: &Builder, args: &InspectArgs) -> Result<(), Failure> {
+    if args.explain {
+        let steps = builder.explain(&args.reference)?;
+        return output::text(&match args.format.as_str() {
+            "json" => format!("{:#}\n", explain::to_json(&steps)),
+            _ => explain::table(&steps),
+        });
+    }
     let record = builder.history().find(&args.reference)?;
     let now = SystemTime::now();
     let text = match args.format.as_str() {
