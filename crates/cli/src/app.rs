@@ -75,6 +75,7 @@ fn run(arguments: Vec<OsString>, mut around: Surroundings, palette: Palette) -> 
         Command::Images(args) => commands::images::run(&args, &context),
         Command::Push(args) => commands::push::run(&args, &context),
         Command::History(args) => commands::history::run(&args, &mut context),
+        Command::Debug(args) => commands::debug::run(&args, &mut context),
         Command::Du(args) => commands::du::run(&args, &context),
         Command::Prune(args) => commands::prune::run(&args, &mut context),
         Command::Daemon(args) => commands::daemon::run(&args, &context),

@@ -13,7 +13,7 @@ pub(crate) use slipway_engine::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, RunOptions, RunSource,
     Stated, Volume, Wanted,
 };
-use slipway_engine::{Engine, EngineOptions, SolveResponse, runtime};
+use slipway_engine::{DebugOptions, DebugStep, Engine, EngineOptions, SolveResponse, runtime};
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{Call, Frontend};
 use slipway_model::{Diagnostic, Digest, Platform, Reference, SolveRequest};
@@ -167,6 +167,21 @@ impl Builder {
     /// Returns the records of what was built.
     pub(crate) fn history(&self) -> History {
         self.engine.history()
+    }
+
+    /// Finds a step of a build that a program can be started in.
+    pub(crate) fn debug_step(&self, reference: &str, step: Option<&str>) -> Result<DebugStep, Failure> {
+        Ok(self.engine.debug_step(reference, step)?)
+    }
+
+    /// Runs a program in a step, with this process's streams; returns its exit code.
+    pub(crate) async fn debug(
+        &self,
+        step: &DebugStep,
+        options: DebugOptions<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<u8, Failure> {
+        Ok(self.engine.debug(step, options, cancel).await?)
     }
 
     /// Tells of each step of a build whether it was in the cache, and why.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use prost::Message as _;
 use slipway_model::llb::{Definition, pb};
 use slipway_model::progress::CacheVerdict;
 use slipway_model::{Diagnostic, Platform, progress};
@@ -75,6 +76,17 @@ impl Job {
             .collect();
         self.sandboxes.decide(|| self.engine.facts(), platforms)
     }
+}
+
+/// Writes down an operation that runs a program.
+fn process_of(op: &pb::Op) -> Option<String> {
+    let mut op = op.clone();
+    let Some(pb::op::Op::Exec(exec)) = &mut op.op else { return None };
+    if let Some(meta) = &mut exec.meta {
+        // Their addresses often hold passwords.
+        meta.proxy_env = None;
+    }
+    Some(hex::encode(op.encode_to_vec()))
 }
 
 /// Tells what happens to vertices, of each vertex only what the client was not told before.
@@ -162,6 +174,7 @@ impl Observer<VertexOperation> for Narrator<'_> {
         let inputs = self.graph.inputs(id).iter().zip(&trace.map.inputs).enumerate();
         let inputs = inputs.map(|(index, (input, map))| progress::InputKey {
             vertex: self.graph.digest(input.vertex),
+            output: input.index,
             selector: map.selector,
             key: trace.inputs[index],
             content: trace.contents[index],
@@ -181,6 +194,7 @@ impl Observer<VertexOperation> for Narrator<'_> {
             key: trace.canonical,
             operation: trace.map.digest,
             parts: crate::ops::key_parts(&operation.vertex),
+            process: process_of(&operation.vertex.op),
             inputs: inputs.collect(),
         });
     }

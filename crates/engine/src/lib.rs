@@ -12,6 +12,7 @@ mod build;
 mod cache;
 mod config;
 mod content;
+mod debug;
 mod engine;
 mod error;
 mod evaluate;
@@ -50,6 +51,7 @@ pub use build::{
     ContainerRequest, ExportOptions, ExporterRequest, FileInfo, FileKind, ImageMeta, ProcessRequest, Ref,
     Refs, ResolveOptions, SourceMeta, keys,
 };
+pub use debug::{DebugOptions, DebugStep};
 pub use engine::{Engine, EngineOptions, default_root};
 pub use failed::{FailedPart, FailedStep};
 pub use frontend::{CallResult, FrontendHost, FrontendReturn, FrontendStream};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{LayoutSelector, NetworkMode};
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
-use slipway_runtime::{Mount, MountSource, Network, ProcessSettings, ProcessSpec, Stdio, Terminal};
+use slipway_runtime::{Mount, MountSource, Network, ProcessSettings, ProcessSpec};
 use slipway_store::{CommitInfo, LayerBlob};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use crate::images::{Images, Pinned};
 use crate::progress::Progress;
 use crate::sandbox::{Sandbox, Sandboxes};
 use crate::sources::layout::Layout;
-use crate::terminal::Relay;
+use crate::terminal::OwnStreams;
 
 /// The name under which a layout to run from is known.
 const LAYOUT: &str = "run";
@@ -215,20 +215,8 @@ struct Attached<'a> {
 
 impl Attached<'_> {
     fn run(&self, root: OwnedFd, mounts: Vec<Mount>, settings: ProcessSettings) -> Result<u8, Diagnostic> {
-        let terminal = match self.options.terminal {
-            true => Some(
-                Terminal::open()
-                    .map_err(std::io::Error::from)
-                    .context(|| "cannot make a terminal for the program".to_owned())?,
-            ),
-            false => None,
-        };
-        let stdio = match &terminal {
-            Some(terminal) => {
-                Stdio::Terminal(terminal.file_system().map_err(std::io::Error::from).diagnose()?)
-            }
-            None => self.streams()?,
-        };
+        let input = self.options.interactive;
+        let (streams, stdio) = OwnStreams::open(self.options.terminal, input)?;
         let program = settings.args.first().cloned().unwrap_or_default();
         let process = self
             .sandbox
@@ -237,25 +225,11 @@ impl Attached<'_> {
             .map_err(|error| error.explain())?;
         let killer = process.killer();
         let watch = Watch::start(self.cancel.clone(), move || killer.kill());
-        let input = self.options.interactive;
-        let relay = terminal.map(|terminal| Relay::start(terminal, input)).transpose().diagnose()?;
+        let relay = streams.relay()?;
         let exit = process.wait().context(|| format!("cannot run `{program}`"));
         drop(watch);
         drop(relay);
         Ok(u8::try_from(exit?.status.code() & 0xff).unwrap_or(1))
-    }
-
-    fn streams(&self) -> Result<Stdio, Diagnostic> {
-        let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().diagnose();
-        let stdin = match self.options.interactive {
-            true => copy(std::io::stdin().as_fd())?,
-            false => std::fs::File::open("/dev/null").diagnose()?.into(),
-        };
-        Ok(Stdio::Streams {
-            stdin,
-            stdout: copy(std::io::stdout().as_fd())?,
-            stderr: copy(std::io::stderr().as_fd())?,
-        })
     }
 }
 

@@ -48,10 +48,14 @@ impl Engine {
             };
             let build = self.start(options, events.clone(), &cancel)?;
             build.use_cache(&request.cache, inline_cache(&request))?;
+            if request.steps.keep_failed {
+                build.keep_failed_steps();
+            }
             Ok(build)
         };
         let build = start().map_err(|e| vec![e])?;
-        Self::solve_in(&build, &request).await
+        let solved = Self::solve_in(&build, &request).await;
+        solved.inspect_err(|failures| self.keep_failed(&build, &request.id, failures))
     }
 
     async fn solve_in(build: &Build, request: &SolveRequest) -> Result<SolveResponse, Vec<Diagnostic>> {

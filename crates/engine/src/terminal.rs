@@ -5,14 +5,18 @@
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Once};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use rustix::termios::{self, OptionalActions, Termios};
-use slipway_runtime::Terminal;
+use slipway_model::Diagnostic;
+use slipway_runtime::{Stdio, Terminal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+
+use crate::error::Context as _;
 
 /// What a terminal reads as the end of its input: Ctrl-D.
 const END_OF_INPUT: [u8; 1] = [4];
@@ -28,6 +32,43 @@ pub fn restore_terminal() {
     }
 }
 
+/// Our streams, for a program: passed on as they are, or behind a terminal of its own.
+pub(crate) struct OwnStreams {
+    terminal: Option<Terminal>,
+    input: bool,
+}
+
+impl OwnStreams {
+    /// Returns what the program gets; our standard input only if `input`.
+    pub(crate) fn open(terminal: bool, input: bool) -> Result<(Self, Stdio), Diagnostic> {
+        if terminal {
+            let make = || -> std::io::Result<_> {
+                let terminal = Terminal::open()?;
+                let stdio = Stdio::Terminal(terminal.file_system()?);
+                Ok((Self { terminal: Some(terminal), input }, stdio))
+            };
+            return make().context(|| "cannot make a terminal for the program".to_owned());
+        }
+        let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().diagnose();
+        let stdin = match input {
+            true => copy(std::io::stdin().as_fd())?,
+            false => File::open("/dev/null").diagnose()?.into(),
+        };
+        let stdio = Stdio::Streams {
+            stdin,
+            stdout: copy(std::io::stdout().as_fd())?,
+            stderr: copy(std::io::stderr().as_fd())?,
+        };
+        Ok((Self { terminal: None, input }, stdio))
+    }
+
+    /// Starts to pass bytes on, until what this returns is dropped.
+    pub(crate) fn relay(self) -> Result<Option<Relay>, Diagnostic> {
+        let input = self.input;
+        self.terminal.map(|terminal| Relay::start(terminal, input)).transpose().diagnose()
+    }
+}
+
 /// Passes bytes between our streams and a program's terminal, and the size of ours.
 pub(crate) struct Relay {
     terminal: Arc<Terminal>,
@@ -37,7 +78,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Starts to pass bytes on; our standard input too if `input`.
-    pub(crate) fn start(terminal: Terminal, input: bool) -> std::io::Result<Self> {
+    fn start(terminal: Terminal, input: bool) -> std::io::Result<Self> {
         let terminal = Arc::new(terminal);
         let size = follow_size(terminal.clone())?;
         let master = || terminal.master().try_clone_to_owned().map(File::from);

@@ -91,7 +91,8 @@ pub struct Warning {
 
 /// How the cache key of a vertex came about and what the cache said, told when it is known for good.
 ///
-/// No value that a person gave is in it, only names and digests: it is kept, and others may read it.
+/// It is kept, and others may read it: build arguments are in it as in the record of a build, addresses of
+/// proxies and secrets are not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepKey {
     pub vertex: Digest,
@@ -106,6 +107,9 @@ pub struct StepKey {
     /// What `operation` is made of, in the order in which people think of it.
     pub parts: Vec<KeyPart>,
     pub inputs: Vec<InputKey>,
+    /// The operation of a vertex that runs a program, as protocol buffers in hexadecimal; to look into it later.
+    #[serde(default)]
+    pub process: Option<String>,
 }
 
 /// What the cache said of a vertex.
@@ -137,6 +141,9 @@ pub struct KeyPart {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputKey {
     pub vertex: Digest,
+    /// Which of the vertex's outputs it is.
+    #[serde(default)]
+    pub output: usize,
     /// What is read of the input, where that is not everything.
     pub selector: Option<Digest>,
     /// The input's own key, if it is final.

@@ -181,6 +181,8 @@ pub struct StepOptions {
     pub resources: pb::LinuxResources,
     pub secrets: Vec<SecretSpec>,
     pub ssh: Vec<SshSpec>,
+    /// Keep what a step leaves that fails, to look at it when the build is over.
+    pub keep_failed: bool,
 }
 
 /// The network a step sees.

@@ -77,6 +77,9 @@ pub(crate) struct BuildArgs {
     /// Do not use the cache for the named stages
     #[arg(long, value_name = "STAGE[,STAGE]")]
     pub(crate) no_cache_filter: Vec<String>,
+    /// Do this when a step fails
+    #[arg(long, value_enum, value_name = "ACTION")]
+    pub(crate) on_failure: Option<OnFailureArg>,
     /// Say where the result goes (format: `type=local,dest=path`)
     #[arg(short, long, value_name = "CSV | PATH | -")]
     pub(crate) output: Vec<String>,
@@ -197,6 +200,13 @@ pub(crate) struct HiddenArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = boolean_flag)]
     pub(crate) squash: Option<bool>,
+}
+
+/// What to do when a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnFailureArg {
+    /// Open a shell in it: its files as it left them, its mounts, environment, user and emulator
+    Shell,
 }
 
 /// Kinds of progress output.

@@ -8,6 +8,7 @@ pub(crate) mod binfmt;
 pub(crate) mod build;
 pub(crate) mod builders;
 pub(crate) mod daemon;
+pub(crate) mod debug;
 pub(crate) mod history;
 pub(crate) mod imagetools;
 mod names;
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Push(storage::PushArgs),
     /// Show what was built
     History(history::HistoryArgs),
+    /// Look into the steps of a build
+    Debug(Box<debug::DebugArgs>),
     /// Show what the state takes on disk
     Du(storage::DuArgs),
     /// Remove build cache and images that nothing uses

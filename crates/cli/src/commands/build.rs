@@ -7,6 +7,7 @@ use slipway_model::Diagnostic;
 use slipway_model::progress::Warning;
 use tokio_util::sync::CancellationToken;
 
+use super::debug;
 use crate::app::Context;
 use crate::args::build::BuildArgs;
 use crate::builder::{BuildOutcome, Builder};
@@ -19,6 +20,11 @@ use crate::ui::{DisplayMode, DisplayOptions, Progress, Tone, call, explain, warn
 
 /// Runs `build`.
 pub(crate) fn run(args: &BuildArgs, context: &mut Context) -> Result<(), Failure> {
+    run_with(args, &[], context)
+}
+
+/// Builds; `program` is what is started in a step that fails, if that was asked for.
+pub(super) fn run_with(args: &BuildArgs, program: &[String], context: &mut Context) -> Result<(), Failure> {
     let mut settings = build::resolve(args, &mut context.around)?;
     if let Some(CallSettings { function: CallFunction::Describe, json, .. }) = settings.call {
         return output::text(&call::describe(json));
@@ -42,6 +48,12 @@ pub(crate) fn run(args: &BuildArgs, context: &mut Context) -> Result<(), Failure
     if settings.explain && settings.call.is_none() {
         output::text_to_stderr(&format!("\n{}", explain::table(&builder.explain(&settings.request.id)?)));
     }
+    let built = match built {
+        Err(failure) if settings.shell_on_failure => {
+            Err(look_into(failure, &builder, &settings, program, context))
+        }
+        built => built,
+    };
     let left = built.and_then(|built| leave_results(&settings, &built, &warnings, context));
     if settings.call.is_none() {
         builder.tidy();
@@ -63,6 +75,26 @@ fn solve(builder: &Builder, settings: &BuildSettings, progress: &Progress) -> Re
     match result {
         Err(_) if cancel.is_cancelled() => Err(Failure::Interrupted("failed to build: canceled")),
         result => result,
+    }
+}
+
+/// Opens a shell in the step that failed, if one has; the failure is told before.
+fn look_into(
+    failure: Failure,
+    builder: &Builder,
+    settings: &BuildSettings,
+    program: &[String],
+    context: &Context,
+) -> Failure {
+    if matches!(failure, Failure::Interrupted(_)) {
+        return failure;
+    }
+    let Ok(step) = builder.debug_step(&settings.request.id, None) else { return failure };
+    let _ = failure.report(&context.palette, &mut io::stderr().lock());
+    match debug::enter(builder, &step, program, Some(&settings.request)) {
+        // However the shell ended, the build has failed.
+        Ok(_) => Failure::Status(1),
+        Err(failure) => failure,
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod binfmt;
 pub(crate) mod build;
 pub(crate) mod builders;
 pub(crate) mod daemon;
+pub(crate) mod debug;
 pub(crate) mod du;
 pub(crate) mod history;
 pub(crate) mod images;

@@ -33,6 +33,8 @@ pub(crate) struct BuildSettings {
     pub(crate) iid_file: Option<PathBuf>,
     /// Tell why steps were in the cache or were not.
     pub(crate) explain: bool,
+    /// Open a shell in a step that fails.
+    pub(crate) shell_on_failure: bool,
     /// What a person should know about the flags, and that stops nothing.
     pub(crate) notes: Vec<String>,
     /// Keeps a context received on standard input open until the build is over.
@@ -158,6 +160,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         metadata_file: args.metadata_file.as_ref().map(|path| around.absolute(path)),
         iid_file,
         explain: args.explain,
+        shell_on_failure: args.on_failure.is_some(),
         notes,
         received: inputs.received,
     })
@@ -312,6 +315,7 @@ fn step_options(
         resources: limits::resources(&args.resource, &args.hidden)?,
         secrets: secrets::secrets(&args.secret, around)?,
         ssh: secrets::ssh(&ssh, around)?,
+        keep_failed: args.on_failure.is_some(),
     };
     Ok((options, entitlements))
 }

@@ -56,6 +56,11 @@ impl Ref {
         Some(Self(Arc::new(Inner { wire, definition, outcomes: [(); ATTEMPTS].map(outcome) })))
     }
 
+    /// Returns the files, if they are there.
+    pub(crate) fn known_tree(&self) -> Option<Tree> {
+        self.0.outcome.get().map(|outcome| outcome.tree.clone())
+    }
+
     /// Returns the definition, as it was given.
     pub fn definition(&self) -> &pb::Definition {
         &self.0.wire

@@ -107,6 +107,11 @@ impl<'a> Place<'a> {
 }
 
 impl Keys {
+    /// Lists the keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &StepKey> {
+        self.steps.iter()
+    }
+
     fn get(&self, vertex: &Digest) -> Option<&StepKey> {
         self.by_vertex.get(vertex).map(|&at| &self.steps[at])
     }
@@ -270,12 +275,14 @@ mod tests {
             operation: Digest::of("operation"),
             parts: Vec::new(),
             inputs,
+            process: None,
         }
     }
 
     fn input(of: &str, key: &str, content: Option<&str>) -> InputKey {
         InputKey {
             vertex: Digest::of(of),
+            output: 0,
             selector: None,
             key: Some(Digest::of(key)),
             content: content.map(Digest::of),

@@ -150,7 +150,8 @@ fn records_are_for_other_programs_too() {
     let trace: Value = serde_json::from_str(&trace).unwrap();
     assert_eq!(trace["data"].as_array().unwrap().len(), 2);
     let spans = trace["data"][0]["spans"].as_array().unwrap();
-    let run = spans.iter().find(|span| span["operationName"].as_str().unwrap().contains("RUN echo built")).unwrap();
+    let run =
+        spans.iter().find(|span| span["operationName"].as_str().unwrap().contains("RUN echo built")).unwrap();
     assert_eq!(run["references"][0]["spanID"], spans[0]["spanID"]);
     assert!(run["duration"].as_u64().unwrap() <= spans[0]["duration"].as_u64().unwrap());
 
@@ -160,7 +161,8 @@ fn records_are_for_other_programs_too() {
         environment.run([&["history", "export", "--output", &bundle][..], arguments].concat()).succeeded();
         let directory = environment.path(&format!("bundle-{}", arguments.len()));
         std::fs::create_dir(&directory).unwrap();
-        let status = std::process::Command::new("tar").arg("-xzf").arg(&bundle).arg("-C").arg(&directory).status();
+        let status =
+            std::process::Command::new("tar").arg("-xzf").arg(&bundle).arg("-C").arg(&directory).status();
         assert!(status.unwrap().success());
         let index = std::fs::read(directory.join("index.json")).unwrap();
         (directory, serde_json::from_slice::<Value>(&index).unwrap()["manifests"][0].clone())
@@ -178,8 +180,12 @@ fn records_are_for_other_programs_too() {
     let record: Value = serde_json::from_slice(&read(&directory, &manifest["config"])).unwrap();
     assert_eq!(record["FrontendAttrs"]["build-arg:VERSION"], "7");
     assert_eq!(record["localState"]["LocalPath"], context);
-    let kinds: Vec<&str> =
-        manifest["layers"].as_array().unwrap().iter().map(|layer| layer["mediaType"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> = manifest["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|layer| layer["mediaType"].as_str().unwrap())
+        .collect();
     assert_eq!(kinds, ["application/vnd.buildkit.otlp.json.v0", "application/vnd.buildkit.status.v0"]);
     let logs = read(&directory, &manifest["layers"][1]);
     assert!(logs.windows(5).any(|window| window == b"built"));
@@ -189,5 +195,8 @@ fn records_are_for_other_programs_too() {
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
 
     let error = environment.run(["history", "open"]).failed(1);
-    assert!(error.contains("Docker Desktop is not here") && error.contains("slipway history inspect"), "{error}");
+    assert!(
+        error.contains("Docker Desktop is not here") && error.contains("slipway history inspect"),
+        "{error}"
+    );
 }

@@ -13,6 +13,7 @@ mod builders;
 mod concurrent;
 mod crates;
 mod debian;
+mod debug;
 mod docker_plugin;
 mod git;
 mod hello;
