@@ -91,7 +91,7 @@ fn run(arguments: Vec<OsString>, mut around: Surroundings, palette: Palette) -> 
         Command::PluginMetadata => commands::plugin::metadata(),
         Command::Version => output::text(concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Completion(args) => output::bytes(&completion::script(args.shell)),
-        Command::Docs(args) => reference::write(&args.directory),
+        Command::Reference(args) => reference::write(&args.directory),
     }
 }
 

@@ -113,7 +113,7 @@ pub(crate) enum Command {
     Completion(CompletionArgs),
     /// Write the reference of the command line
     #[command(hide = true)]
-    Docs(DocsArgs),
+    Reference(ReferenceArgs),
 }
 
 /// Flags of `completion`.
@@ -123,9 +123,9 @@ pub(crate) struct CompletionArgs {
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// Flags of `docs`.
+/// Flags of `reference`.
 #[derive(Args, Debug)]
-pub(crate) struct DocsArgs {
+pub(crate) struct ReferenceArgs {
     /// Directory to write the pages to
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
