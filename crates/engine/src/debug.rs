@@ -191,8 +191,8 @@ impl Engine {
     pub(crate) fn keep_failed(&self, build: &Build, id: &str, failures: &[Diagnostic]) {
         for vertex in failures.iter().filter_map(|failure| failure.vertex) {
             let Some(step) = build.failed_step(&vertex) else { continue };
-            let trees: Vec<Option<Tree>> =
-                step.mounts.iter().map(|mount| mount.as_ref().and_then(Ref::known_tree)).collect();
+            let known = |mount: &Option<Ref>| mount.as_ref().and_then(|files| files.known_tree(&build.job));
+            let trees: Vec<Option<Tree>> = step.mounts.iter().map(known).collect();
             let record =
                 |tree: &Option<Tree>| tree.as_ref().and_then(Tree::record).unwrap_or(TreeRecord::Absent);
             let records: Vec<TreeRecord> = trees.iter().map(record).collect();

@@ -57,8 +57,8 @@ impl Ref {
     }
 
     /// Returns the files, if they are there.
-    pub(crate) fn known_tree(&self) -> Option<Tree> {
-        self.0.outcome.get().map(|outcome| outcome.tree.clone())
+    pub(crate) fn known_tree(&self, job: &Job) -> Option<Tree> {
+        self.outcome(job).get().map(|outcome| outcome.tree.clone())
     }
 
     /// Returns the definition, as it was given.
