@@ -127,11 +127,15 @@ pub struct ImageIndex {
 }
 
 impl ImageIndex {
-    /// Picks the manifest that serves `platform` best: an exact match before a compatible one.
+    /// Picks the manifest that serves `platform` best: an exact match before a compatible one. Of one for Windows the
+    /// version has to fit.
     pub fn select(&self, platform: &Platform) -> Option<&Descriptor> {
         platform.compatible().into_iter().find_map(|wanted| {
             self.manifests.iter().find(|descriptor| {
-                let same = descriptor.platform.as_ref().is_some_and(|p| p.same_machine(&wanted));
+                let same = descriptor
+                    .platform
+                    .as_ref()
+                    .is_some_and(|p| p.same_machine(&wanted) && platform.accepts_version(p));
                 same && (descriptor.media_type.is_empty() || MediaType::is_manifest(&descriptor.media_type))
             })
         })
@@ -185,5 +189,18 @@ mod tests {
         assert_eq!(pick("linux/arm/v6").as_deref(), Some("linux/arm/v6"));
         assert_eq!(pick("linux/arm64").as_deref(), Some("linux/arm64"));
         assert_eq!(pick("linux/amd64"), None);
+    }
+
+    #[test]
+    fn selection_for_windows_looks_at_the_version() {
+        let manifest = |platform: &str| Descriptor {
+            platform: Some(platform.parse().unwrap()),
+            ..Descriptor::of(MediaType::OCI_MANIFEST, platform.as_bytes())
+        };
+        let text = r#"{"schemaVersion":2,"manifests":[]}"#;
+        let mut index: ImageIndex = serde_json::from_str(text).unwrap();
+        index.manifests = vec![manifest("windows(1.2.3)/amd64"), manifest("windows(1.1.0)/amd64")];
+        let wanted = "windows(1.1.0)/amd64".parse().unwrap();
+        assert_eq!(index.select(&wanted).and_then(|d| d.platform.clone()), Some(wanted));
     }
 }

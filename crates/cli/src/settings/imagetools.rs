@@ -240,7 +240,7 @@ mod tests {
             (&["-t", "a", "-t", "b", DIGEST], "multiple repositories specified"),
             (&["--dry-run", DIGEST], "no repositories specified"),
             (&["-t", "a", "-f", "absent", "b"], "absent`: no such file or directory"),
-            (&["-t", "a", "b", "-p", "linux/amd64/v9/x"], "invalid platform"),
+            (&["-t", "a", "b", "-p", "linux/amd64/v9/x"], "cannot parse platform specifier"),
             (&["-t", "oci-layout://", "b"], "names no directory"),
         ] {
             let error = of(line, directory.path()).unwrap_err();

@@ -84,7 +84,10 @@ impl Converter<'_> {
         for (index, stage) in document.stages.into_iter().enumerate() {
             match self.stage(index, stage, &capture) {
                 Ok(state) => self.add_stage(state),
-                Err(problem) => self.problems.push(problem),
+                Err(problem) => {
+                    self.linter.close();
+                    self.problems.push(problem);
+                }
             }
         }
         self.file_stages = self.stages.len();
@@ -222,7 +225,9 @@ impl Converter<'_> {
         }
         let platform = text.parse::<Platform>().map_err(|error| {
             let problem = suggest(Problem::new(error.to_string()));
-            problem.context(format_args!("failed to parse platform {written}")).at(from.lines).token(written)
+            let problem = problem.context(format_args!("failed to parse platform {written}"));
+            let hint = "write a platform as `os/architecture[/variant]`, as in `linux/arm64`";
+            problem.at(from.lines).token(written).hint(hint)
         })?;
         used.extend(matched);
         Ok(platform)

@@ -8,7 +8,7 @@ mod config;
 mod file;
 pub(crate) mod rules;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 pub use config::LintConfig;
 pub(crate) use file::{
@@ -41,11 +41,18 @@ impl LintWarning {
 pub(crate) struct Linter {
     pub(crate) config: LintConfig,
     warnings: RefCell<Vec<LintWarning>>,
+    /// A mistake was found: what comes after it in the file may only be a consequence.
+    closed: Cell<bool>,
 }
 
 impl Linter {
     pub(crate) fn new(config: LintConfig) -> Self {
-        Self { config, warnings: RefCell::default() }
+        Self { config, ..Self::default() }
+    }
+
+    /// Takes no more warnings.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
     }
 
     /// Reports a finding in an instruction that has `comments` above it.
@@ -56,7 +63,10 @@ impl Linter {
         lines: Lines,
         detail: impl Into<String>,
     ) {
-        if self.config.allows(rule) && config::comments_allow(comments, rule, &self.config) {
+        if !self.closed.get()
+            && self.config.allows(rule)
+            && config::comments_allow(comments, rule, &self.config)
+        {
             self.warnings.borrow_mut().push(LintWarning { rule, detail: detail.into(), lines });
         }
     }
@@ -100,6 +110,15 @@ mod tests {
         assert_eq!(count("", &[], experimental), 0);
         assert_eq!(count("experimental=all", &[], experimental), 1);
         assert_eq!(count("", &["check=experimental=InvalidDefinitionDescription"], experimental), 1);
+    }
+
+    #[test]
+    fn nothing_is_reported_after_a_mistake() {
+        let linter = Linter::default();
+        linter.report(&rules::STAGE_NAME_CASING, &[], Lines::single(1), "x");
+        linter.close();
+        linter.report(&rules::STAGE_NAME_CASING, &[], Lines::single(2), "y");
+        assert_eq!(linter.into_warnings().len(), 1);
     }
 
     #[test]
