@@ -23,7 +23,7 @@ use std::io;
 pub use bollard_buildkit_proto::fsutil::types as fstypes;
 use fstypes::Packet;
 
-pub use receive::{ReceiveOptions, Received, Wanted, receive};
+pub use receive::{ReceiveOptions, Received, Transferred, Wanted, receive};
 pub use send::{SendFilter, SendTree, send};
 pub use stat::go_mode;
 

@@ -27,6 +27,9 @@ const MAX_ENTRIES: u32 = 20_000_000;
 /// Says of a path whether its contents are wanted.
 pub type Wanted = Box<dyn Fn(&str) -> bool + Send>;
 
+/// Counts bytes as they come.
+pub type Transferred = Box<dyn Fn(u64) + Send>;
+
 /// How to receive.
 #[derive(Default)]
 pub struct ReceiveOptions {
@@ -38,6 +41,8 @@ pub struct ReceiveOptions {
     pub merge: bool,
     /// Keeps the list alone, and the files for whose path this says yes.
     pub wanted: Option<Wanted>,
+    /// Is told of each entry and each piece of contents how many bytes came.
+    pub transferred: Option<Transferred>,
 }
 
 /// What a transfer did.
@@ -160,7 +165,10 @@ impl Receiver<'_> {
                     return Err(TransferError::Protocol("an entry after the end of the list"));
                 }
                 Ok(PacketType::PacketStat) => match packet.stat {
-                    Some(stat) => self.entry(stat)?,
+                    Some(stat) => {
+                        self.count(stat.encoded_len());
+                        self.entry(stat)?;
+                    }
                     None => self.end_of_list()?,
                 },
                 Ok(PacketType::PacketData) => self.data(packet.id, &packet.data)?,
@@ -172,6 +180,12 @@ impl Receiver<'_> {
                 self.finish()?;
                 return self.drain(source);
             }
+        }
+    }
+
+    fn count(&self, bytes: usize) {
+        if let Some(transferred) = &self.options.transferred {
+            transferred(bytes as u64);
         }
     }
 
@@ -358,6 +372,7 @@ impl Receiver<'_> {
     }
 
     fn data(&mut self, id: u32, data: &[u8]) -> Result<(), TransferError> {
+        self.count(data.len());
         let Some(pending) = self.pending.get_mut(&id) else {
             return Err(TransferError::Protocol("contents that were not asked for"));
         };
