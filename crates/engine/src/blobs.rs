@@ -50,6 +50,13 @@ pub(crate) enum BlobSource {
     Client(String),
 }
 
+impl BlobSource {
+    /// Names an OCI layout of the client; a client keeps its layouts and its caches apart.
+    pub(crate) fn client_layout(id: &str) -> Self {
+        Self::Client(format!("oci:{id}"))
+    }
+}
+
 type Slot = Arc<OnceCell<Result<(), Diagnostic>>>;
 
 /// Fetches blobs for one solve, each at most once.
@@ -168,13 +175,16 @@ impl Blobs {
     }
 
     /// Describes a document in a content store of the client.
-    pub(crate) async fn describe(&self, store: &str, digest: &Digest) -> Result<Descriptor, Diagnostic> {
-        let bytes = match self.inner.store.content().read(digest, MAX_DOCUMENT) {
-            Ok(bytes) => bytes,
-            Err(_) => self.client_document(store, digest).await?,
+    pub(crate) async fn describe(
+        &self,
+        source: &BlobSource,
+        digest: &Digest,
+    ) -> Result<Descriptor, Diagnostic> {
+        let bytes = match (self.inner.store.content().read(digest, MAX_DOCUMENT), source) {
+            (Err(_), BlobSource::Client(store)) => self.client_document(store, digest).await?,
+            (read, _) => read.diagnose()?,
         };
-        crate::sources::layout::describe(&bytes)
-            .context(|| format!("cannot use {digest} of the OCI layout `{store}`"))
+        crate::sources::layout::describe(&bytes).context(|| format!("cannot use {digest} of an OCI layout"))
     }
 
     async fn client_document(&self, store: &str, digest: &Digest) -> Result<Vec<u8>, Diagnostic> {
@@ -322,6 +332,45 @@ impl Blobs {
             fetched?;
         }
         Ok(())
+    }
+
+    /// Makes sure that a blob is in the store of which no more than the digest is known.
+    pub(crate) async fn ensure_alone(
+        &self,
+        digest: Digest,
+        source: &BlobSource,
+        vertex: Digest,
+    ) -> Result<(), Diagnostic> {
+        if self.is_here(&digest) {
+            return self.inner.lease.hold_blobs(&[digest]).diagnose();
+        }
+        let doing = || format!("cannot fetch the blob {digest}");
+        let missing = |place: &str| {
+            Diagnostic::new(ErrorKind::User, format!("{digest}: not found"))
+                .cause(format!("{place} has no such blob"))
+        };
+        match source {
+            BlobSource::Registry(repository) => {
+                let size = self.client_for(repository).blob_size(repository, digest).await.context(doing)?;
+                let size = size.ok_or_else(|| missing(&repository.familiar()))?;
+                self.remember(&digest, source);
+                self.ensure(&[Descriptor::new("application/octet-stream", digest, size)], vertex).await
+            }
+            BlobSource::Client(store) => {
+                let reader = self.client_blob(store, &digest).await?;
+                let mut ingest = self.inner.store.content().ingest(None, &self.inner.lease).context(doing)?;
+                let got = blocking(move || {
+                    copy_into(&mut SyncIoBridge::new(reader), &mut ingest).diagnose()?;
+                    ingest.commit().diagnose()
+                });
+                match got.await? {
+                    got if got == digest => Ok(()),
+                    got => Err(Diagnostic::new(ErrorKind::User, doing())
+                        .cause(format!("expected checksum to match {digest}, got {got}"))),
+                }
+            }
+            BlobSource::Layout(path) => Err(missing(&path.display().to_string())),
+        }
     }
 
     async fn fetch(&self, blob: &Descriptor, vertex: Digest) -> Result<(), Diagnostic> {
@@ -500,7 +549,10 @@ impl Unpacking {
 }
 
 /// Copies bytes into the store, in pieces that are large enough to make the calls cheap.
-fn copy_into(file: &mut impl std::io::Read, ingest: &mut slipway_store::Ingest) -> std::io::Result<()> {
+pub(crate) fn copy_into(
+    file: &mut impl std::io::Read,
+    ingest: &mut slipway_store::Ingest,
+) -> std::io::Result<()> {
     let mut buffer = vec![0u8; 1 << 20];
     loop {
         match file.read(&mut buffer)? {

@@ -121,19 +121,3 @@ pub(crate) fn snapshot_of_context(
         CommitInfo { description: format!("[internal] context {}", context.name), ..CommitInfo::default() };
     active.commit(&info).diagnose()
 }
-
-/// Finds the newest time of a context's files, in seconds since 1970.
-pub(crate) fn newest(tree: &dyn FileTree) -> Result<Option<i64>, Diagnostic> {
-    let mut newest = None;
-    let mut directories = vec![PathBuf::new()];
-    while let Some(path) = directories.pop() {
-        let directory = tree.children(&path).diagnose()?;
-        for entry in &directory.entries {
-            newest = newest.max(Some(entry.metadata.modified.seconds));
-            if entry.metadata.is_dir() {
-                directories.push(path.join(&entry.name));
-            }
-        }
-    }
-    Ok(newest)
-}

@@ -115,11 +115,9 @@ impl Images {
         digest: Digest,
         platform: &Platform,
     ) -> Result<Pinned, Diagnostic> {
-        // So do clients keep them apart from the stores of caches.
-        let place = format!("oci:{store}");
-        let root = self.blobs.describe(&place, &digest);
-        let source = BlobSource::Client(place.clone());
-        self.pin(format!("client:{store}@{digest}"), platform, source, root).await
+        let source = BlobSource::client_layout(store);
+        let root = self.blobs.describe(&source, &digest).await;
+        self.pin(format!("client:{store}@{digest}"), platform, source, async { root }).await
     }
 
     /// Takes an image of slipway's own store for a platform.

@@ -101,7 +101,7 @@ impl Job {
         let blobs = Blobs::new(client, engine.store.clone(), lease.clone(), progress.clone(), cancel.clone());
         blobs.serve(session.clone());
         Ok(Self {
-            contexts: Contexts::new(session.clone(), engine.store.clone(), lease.clone()),
+            contexts: Contexts::new(session.clone(), engine.store.clone(), lease.clone(), progress.clone()),
             notes: Notes::default(),
             engine: engine.clone(),
             session,

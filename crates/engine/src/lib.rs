@@ -47,9 +47,9 @@ mod tree;
 mod vertices;
 
 pub use build::{
-    Attestation, Build, BuildOptions, BuildResult, Container, ContainerMount, ContainerProcess,
-    ContainerRequest, ExportOptions, ExporterRequest, FileInfo, FileKind, ImageMeta, ProcessRequest, Ref,
-    Refs, ResolveOptions, SourceMeta, keys,
+    Attestation, Build, BuildOptions, BuildResult, Checksum, ChecksumAlgorithm, ChecksumRequest, Container,
+    ContainerMount, ContainerProcess, ContainerRequest, ExportOptions, ExporterRequest, FileInfo, FileKind,
+    GitMeta, HttpMeta, ImageMeta, ProcessRequest, Ref, Refs, ResolveOptions, SourceMeta, keys,
 };
 pub use debug::{DebugOptions, DebugStep};
 pub use engine::{Engine, EngineOptions, default_root};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join;
 use slipway_dockerfile::LintWarning;
 use slipway_model::progress::EventSink;
-use slipway_model::solve::{Frontend, SolveRequest, SourceDateEpoch};
+use slipway_model::solve::{Frontend, SolveRequest};
 use slipway_model::{Diagnostic, Digest};
 use tokio_util::sync::CancellationToken;
 
@@ -69,10 +69,7 @@ impl Engine {
         };
         let options = ExportOptions {
             keep: true,
-            epoch: match request.source_date_epoch {
-                Some(SourceDateEpoch::Seconds(seconds)) => Some(seconds),
-                _ => None,
-            },
+            epoch: request.source_date_epoch,
             platform_check: request.platform_check,
         };
         let exported = build.write(&result, &request.outputs, &options).await?;

@@ -3,7 +3,9 @@
 //! Owns what the attributes of images mean. Where the result goes is for the one who asks: paths of a command
 //! line and ends of a client's session are different things.
 
-use crate::solve::{AnnotationSpec, AnnotationTarget, Compression, ImageOptions, ImageOutput};
+use crate::solve::{
+    AnnotationSpec, AnnotationTarget, Compression, ImageOptions, ImageOutput, SourceDateEpoch,
+};
 use crate::{Diagnostic, ErrorKind, Hint, Platform, Reference, parse_bool};
 
 const TARGETS: &str = "use `manifest`, `manifest-descriptor`, `index` or `index-descriptor`";
@@ -88,13 +90,14 @@ impl OutputAttributes {
         names.map(|name| parse_image_name("name", name)).collect()
     }
 
-    /// Reads the epoch that times are clamped to: seconds since 1970.
+    /// Reads what times are clamped to, if the output says so; an empty value takes the clamp away.
     ///
     /// # Errors
-    /// The value is no number.
-    pub fn epoch(&self) -> Result<Option<i64>, AttributeError> {
-        let text = self.non_empty("source-date-epoch");
-        text.map(|text| text.parse().map_err(|_| self.invalid("source-date-epoch", text))).transpose()
+    /// The value is no number of seconds since 1970.
+    pub fn epoch(&self) -> Result<Option<SourceDateEpoch>, AttributeError> {
+        const KEY: &str = "source-date-epoch";
+        let text = self.get(KEY);
+        text.map(|text| SourceDateEpoch::of_output(text).map_err(|_| self.invalid(KEY, text))).transpose()
     }
 
     /// Reads an output of the kinds `image` and `registry`.
@@ -274,6 +277,10 @@ mod tests {
         ] {
             assert!(attributes(&[(key, value)]).image_output().is_err(), "{key}={value}");
         }
-        assert!(attributes(&[("source-date-epoch", "soon")]).epoch().is_err());
+        let epoch = |text: &str| attributes(&[("source-date-epoch", text)]).epoch();
+        assert_eq!(epoch("12").ok().flatten(), Some(SourceDateEpoch::Seconds(12)));
+        assert_eq!(epoch("").ok().flatten(), Some(SourceDateEpoch::Unset));
+        assert!(epoch("soon").is_err());
+        assert_eq!(attributes(&[]).epoch().ok().flatten(), None);
     }
 }

@@ -24,16 +24,36 @@ pub struct SolveRequest {
     pub attestations: Attestations,
     pub entitlements: BTreeSet<Entitlement>,
     pub platform_check: PlatformCheck,
-    /// `SOURCE_DATE_EPOCH`: seconds since 1970 that `created` and, on request, file times are clamped to.
+    /// What `created` and, on request, file times are clamped to, if it is not what the frontend says
+    /// (`SOURCE_DATE_EPOCH`).
     pub source_date_epoch: Option<SourceDateEpoch>,
 }
 
-/// Where the clamp of times comes from.
+/// The clamp of times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceDateEpoch {
+    /// Since 1970.
     Seconds(i64),
-    /// The newest time in the build context (`SOURCE_DATE_EPOCH=context`).
-    Context,
+    /// There is none, whatever the frontend says.
+    Unset,
+}
+
+impl SourceDateEpoch {
+    /// Reads what an output says of it; nothing takes the clamp away.
+    pub fn of_output(text: &str) -> Result<Self, std::num::ParseIntError> {
+        match text {
+            "" => Ok(Self::Unset),
+            text => text.parse().map(Self::Seconds),
+        }
+    }
+
+    /// Returns the seconds, if there are any.
+    pub fn seconds(self) -> Option<i64> {
+        match self {
+            Self::Seconds(seconds) => Some(seconds),
+            Self::Unset => None,
+        }
+    }
 }
 
 /// Who turns the request into LLB.
@@ -53,6 +73,8 @@ pub struct DockerfileRequest {
     pub build_args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     pub named_contexts: Vec<NamedContext>,
+    /// The directory of a context elsewhere that is taken for the context.
+    pub context_directory: Option<String>,
     pub no_cache_stages: NoCache,
     pub pull: bool,
     pub call: Call,

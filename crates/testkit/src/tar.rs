@@ -4,12 +4,22 @@
 #[derive(Clone, Debug, Default)]
 pub struct Archive {
     bytes: Vec<u8>,
+    modified: Option<u64>,
 }
+
+/// When entries were changed of which nothing is said, in seconds since 1970.
+const MODIFIED: u64 = 1_599_764_992;
 
 impl Archive {
     /// Starts an archive.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says when the entries after this were changed, in seconds since 1970.
+    #[must_use]
+    pub fn at(self, modified: u64) -> Self {
+        Self { modified: Some(modified), ..self }
     }
 
     /// Adds a directory.
@@ -64,7 +74,7 @@ impl Archive {
         put(108, b"0000000");
         put(116, b"0000000");
         put(124, format!("{:011o}", content.len()).as_bytes());
-        put(136, b"13726475000");
+        put(136, format!("{:011o}", self.modified.unwrap_or(MODIFIED)).as_bytes());
         put(148, b"        ");
         put(156, &[kind]);
         put(157, link.as_bytes());

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use slipway_model::SolveRequest;
 use slipway_model::solve::{
     Attestations, CacheOptions, Call, DockerfileRequest, Entitlement, Frontend, NetworkMode, NoCache,
-    OutputSpec, PlatformCheck, SourceDateEpoch, StepOptions,
+    OutputSpec, PlatformCheck, StepOptions,
 };
 
 use super::outputs::{self, OutputFlags};
@@ -102,7 +102,6 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         imports: cache::parse("cache-from", &args.cache_from)?,
         exports: cache::parse("cache-to", &args.cache_to)?,
     };
-    let epoch = source_date_epoch(&build_args, outputs.source_date_epoch.as_deref())?;
     let platforms = platforms::of_build(&args.platform, around)?;
     let (step_options, entitlements) = step_options(args, grants.entitlements, around)?;
     refuse_policies(args, around)?;
@@ -126,6 +125,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         build_args,
         labels: pairs::labels(&args.label)?,
         named_contexts,
+        context_directory: None,
         no_cache_stages: no_cache(args)?,
         pull: args.pull,
         call: call.map_or(Call::Build, |call| match call.function {
@@ -150,7 +150,8 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
             PlatformCheckArg::Warn => PlatformCheck::Warn,
             PlatformCheckArg::Error => PlatformCheck::Error,
         },
-        source_date_epoch: epoch,
+        // The build argument is the frontend's, which knows the contexts and stages that it may name.
+        source_date_epoch: outputs.source_date_epoch,
     };
     Ok(BuildSettings {
         request,
@@ -241,6 +242,8 @@ fn call(args: &BuildArgs) -> Result<Option<CallSettings>, SettingsError> {
     Ok(Some(CallSettings { function, json, ignore_status }))
 }
 
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 fn build_args(args: &BuildArgs, around: &Surroundings) -> Result<BTreeMap<String, String>, SettingsError> {
     let mut map = pairs::from_environment(&args.build_arg, around)?;
     if !map.contains_key(EPOCH)
@@ -250,23 +253,6 @@ fn build_args(args: &BuildArgs, around: &Surroundings) -> Result<BTreeMap<String
     }
     proxies::add(&mut map, around);
     Ok(map)
-}
-
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
-
-fn source_date_epoch(
-    build_args: &BTreeMap<String, String>,
-    of_output: Option<&str>,
-) -> Result<Option<SourceDateEpoch>, SettingsError> {
-    match build_args.get(EPOCH).map(String::as_str).or(of_output) {
-        None | Some("") => Ok(None),
-        Some("context") => Ok(Some(SourceDateEpoch::Context)),
-        Some(text) => match text.parse() {
-            Ok(seconds) => Ok(Some(SourceDateEpoch::Seconds(seconds))),
-            Err(_) => Err(SettingsError::flag(format!("invalid {EPOCH}: `{text}`"))
-                .hint("give seconds since 1970, as `$(git log -1 --format=%ct)` prints, or `context`")),
-        },
-    }
 }
 
 fn no_cache(args: &BuildArgs) -> Result<NoCache, SettingsError> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use slipway_model::solve::{
     AnnotationSpec, ArchiveOutput, Destination, DockerOutput, FilesOutput, ImageOptions, ImageOutput,
-    OutputSpec,
+    OutputSpec, SourceDateEpoch,
 };
 use slipway_model::{OutputAttributes, Reference, parse_image_name};
 
@@ -26,7 +26,7 @@ pub(super) struct OutputFlags<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Outputs {
     pub(super) specs: Vec<OutputSpec>,
-    pub(super) source_date_epoch: Option<String>,
+    pub(super) source_date_epoch: Option<SourceDateEpoch>,
 }
 
 const KINDS: &[&str] = &["cacheonly", "docker", "image", "local", "oci", "registry", "tar"];
@@ -70,9 +70,7 @@ pub(super) fn parse(flags: &OutputFlags<'_>, around: &Surroundings) -> Result<Ou
     let mut outputs = Outputs::default();
     for value in flags.outputs.iter().filter(|value| !value.is_empty()) {
         let entry = Entry::parse(value)?;
-        if let Some(epoch) = entry.attributes.get("source-date-epoch") {
-            outputs.source_date_epoch = Some(epoch.to_owned());
-        }
+        outputs.source_date_epoch = entry.attributes.epoch()?.or(outputs.source_date_epoch);
         outputs.specs.push(entry.into_spec(around, flags.local_delete)?);
     }
     apply_push(&mut outputs.specs, flags.push);

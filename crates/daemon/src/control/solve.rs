@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use slipway_engine::{Build, BuildOptions, BuildResult, ExportOptions, ExporterRequest, Refs};
-use slipway_model::solve::Entitlement;
+use slipway_model::solve::{Entitlement, SourceDateEpoch};
 use slipway_model::{Diagnostic, ErrorKind};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -77,7 +77,7 @@ async fn run(
     running.set_bridge(bridge.clone());
     let result = result(request, &build, returned).await?;
     check::result(&result).map_err(one)?;
-    let options = ExportOptions { epoch: epoch(request).map_err(one)?, ..ExportOptions::default() };
+    let options = ExportOptions { epoch: epoch(request), ..ExportOptions::default() };
     let mut exporters = exporters(&request.exporters, &result);
     let client = match request.enable_session_exporter {
         true => Some(session.client().await.map_err(one)?),
@@ -153,15 +153,10 @@ fn exporters(exporters: &[Exporter], result: &BuildResult) -> Vec<ExporterReques
     exporters.iter().enumerate().map(request).collect()
 }
 
-/// Reads the build argument that pins times.
-fn epoch(request: &ControlSolveRequest) -> Result<Option<i64>, Diagnostic> {
-    let Some(text) = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH") else { return Ok(None) };
-    if text.is_empty() || text == "context" {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| {
-        Diagnostic::new(ErrorKind::User, format!("invalid SOURCE_DATE_EPOCH `{text}`: no number of seconds"))
-    })
+/// Reads the build argument that pins times; what is no number is for the frontend.
+fn epoch(request: &ControlSolveRequest) -> Option<SourceDateEpoch> {
+    let text = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH")?;
+    text.parse().ok().map(SourceDateEpoch::Seconds)
 }
 
 fn entitlements(daemon: &Daemon, names: &[String]) -> Result<BTreeSet<Entitlement>, Status> {

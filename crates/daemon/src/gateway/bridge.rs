@@ -198,10 +198,17 @@ impl Bridge {
         request: ResolveSourceMetaRequest,
     ) -> Result<ResolveSourceMetaResponse, Status> {
         let source = request.source.ok_or_else(|| Status::invalid_argument("no source to resolve"))?;
-        let options = options(request.platform.as_ref(), &request.resolve_mode, request.log_name);
+        let asked = request.http.and_then(|http| http.checksum_request);
+        let options = ResolveOptions {
+            git_objects: request.git.is_some_and(|git| git.return_object),
+            checksum: asked.map(convert::checksum_request).transpose()?,
+            ..options(request.platform.as_ref(), &request.resolve_mode, request.log_name)
+        };
         let found = self.build.resolve_source(recode(&source), &options).await;
         let found = found.map_err(|diagnostic| self.status(&diagnostic))?;
         Ok(ResolveSourceMetaResponse {
+            git: found.git.map(convert::git),
+            http: found.http.map(convert::http),
             source: Some(recode(&found.op)),
             image: found.image.map(|image| ResolveSourceImageResponse {
                 digest: image.digest.to_string(),
@@ -240,5 +247,5 @@ fn options(
         let platform: pb::Platform = recode(platform);
         Platform::from(&platform)
     });
-    ResolveOptions { platform, pull: mode == "pull", log_name }
+    ResolveOptions { platform, pull: mode == "pull", log_name, ..ResolveOptions::default() }
 }

@@ -1,14 +1,58 @@
 //! Results on the wire: references by id, metadata and attestations.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, SystemTime};
 
-use slipway_engine::{Attestation, BuildResult, Ref, Refs};
+use slipway_engine::{
+    Attestation, BuildResult, ChecksumAlgorithm, ChecksumRequest, GitMeta, HttpMeta, Ref, Refs,
+};
 use slipway_model::solve::CacheSpec;
 use tonic::Status;
 
 use super::Bridge;
 use crate::wire::gateway::{self as wire, InTotoSubject, RefMap, RefMapDeprecated, result};
-use crate::wire::recode;
+use crate::wire::{recode, timestamp};
+
+/// Puts what is known of a repository on the wire.
+pub(super) fn git(meta: GitMeta) -> wire::ResolveSourceGitResponse {
+    wire::ResolveSourceGitResponse {
+        checksum: meta.checksum,
+        r#ref: meta.reference,
+        commit_checksum: meta.commit_checksum.unwrap_or_default(),
+        commit_object: meta.commit_object,
+        tag_object: meta.tag_object,
+    }
+}
+
+/// Puts what is known of a file at an address on the wire.
+pub(super) fn http(meta: HttpMeta) -> wire::ResolveSourceHttpResponse {
+    let time = |seconds: i64| match u64::try_from(seconds) {
+        Ok(after) => SystemTime::UNIX_EPOCH + Duration::from_secs(after),
+        Err(_) => SystemTime::UNIX_EPOCH,
+    };
+    wire::ResolveSourceHttpResponse {
+        checksum: meta.digest.to_string(),
+        filename: meta.filename,
+        last_modified: meta.last_modified.map(time).map(timestamp),
+        checksum_response: meta
+            .checksum
+            .map(|checksum| wire::ChecksumResponse { digest: checksum.digest, suffix: checksum.suffix }),
+    }
+}
+
+/// Reads which checksum is wanted.
+pub(super) fn checksum_request(request: wire::ChecksumRequest) -> Result<ChecksumRequest, Status> {
+    use wire::checksum_request::ChecksumAlgo;
+    let algorithm = match ChecksumAlgo::try_from(request.algo) {
+        Ok(ChecksumAlgo::Sha256) => ChecksumAlgorithm::Sha256,
+        Ok(ChecksumAlgo::Sha384) => ChecksumAlgorithm::Sha384,
+        Ok(ChecksumAlgo::Sha512) => ChecksumAlgorithm::Sha512,
+        Err(_) => {
+            return Err(Status::invalid_argument(format!("unsupported checksum algorithm {}", request.algo)));
+        }
+    };
+    Ok(ChecksumRequest { algorithm, suffix: request.suffix })
+}
 
 /// Reads where a frontend wants caches from; those at the client are in the client's own request.
 pub(super) fn cache_imports(entries: &[wire::CacheOptionsEntry]) -> Vec<CacheSpec> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::fs::{Mode, OFlags};
 use slipway_engine::files::patterns::PatternMatcher;
-use slipway_engine::session::{LocalRequest, OutputTree};
+use slipway_engine::session::{LocalRequest, OutputTree, Transferred};
 use slipway_model::{Diagnostic, ErrorKind};
 use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::runtime::Handle;
@@ -25,11 +25,15 @@ use slipway_fsutil::{
     PacketSink, PacketSource, ReceiveOptions, Received, SendTree, TransferError, receive, send,
 };
 
+/// What clients say who do not offer a directory.
+const NO_ACCESS: &str = "no access allowed";
+
 /// Brings `directory` up to date with what `request` selects at the client's.
 pub(super) async fn fetch(
     client: &ClientSession,
     request: &LocalRequest,
     directory: &Path,
+    transferred: Transferred,
 ) -> Result<Received, Diagnostic> {
     let doing = || format!("cannot get the directory `{}` from the client", request.name);
     if !client.supports("/moby.filesync.v1.FileSync/DiffCopy") {
@@ -45,7 +49,8 @@ pub(super) async fn fetch(
         Diagnostic::new(ErrorKind::Environment, format!("cannot open `{}`", directory.display()))
             .cause(error.to_string())
     })?;
-    let options = options(request)?;
+    let options =
+        ReceiveOptions { transferred: Some(Box::new(move |bytes| transferred(bytes))), ..options(request)? };
     let cancel = client.gone().child_token();
     let _stop = cancel.clone().drop_guard();
     let handle = Handle::current();
@@ -61,13 +66,18 @@ pub(super) async fn fetch(
 
 fn refused(status: &Status, doing: &str) -> Diagnostic {
     // The client's own words are the message people look for: "no access allowed to dir".
-    match status.message().contains("no access allowed") {
+    match status.message().contains(NO_ACCESS) {
         true => Diagnostic::new(ErrorKind::User, status.message()),
         false => failed(doing, status),
     }
 }
 
 fn broken(error: &TransferError, doing: String) -> Diagnostic {
+    if let TransferError::Transport(said) = error
+        && said.to_string().contains(NO_ACCESS)
+    {
+        return Diagnostic::new(ErrorKind::User, doing).cause(said.to_string());
+    }
     let kind = match error {
         TransferError::Disk { .. } | TransferError::Transport(_) | TransferError::Ended => {
             ErrorKind::Environment

@@ -66,7 +66,7 @@ impl Session for BuildSession {
     ) -> Result<LocalDirectory, Diagnostic> {
         let client = self.other(&request.session).await?;
         let path = mirror.path().await?.to_owned();
-        super::files::fetch(&client, request, &path).await?;
+        super::files::fetch(&client, request, &path, mirror.transferred()).await?;
         Ok(LocalDirectory { path, filtered: true })
     }
 

@@ -43,13 +43,18 @@ fn status(status: &Status) -> VertexStatus {
     VertexStatus {
         id: status.id.clone(),
         vertex: status.vertex.to_string(),
-        name: String::new(),
+        name: action(&status.id).to_owned(),
         current: status.current as i64,
         total: status.total as i64,
         timestamp: Some(timestamp(status.timestamp)),
         started: status.started.map(timestamp),
         completed: status.completed.map(timestamp),
     }
+}
+
+/// Returns what is being done, where clients ask for that apart from what it is done to.
+fn action(id: &str) -> &str {
+    id.split(' ').next().filter(|word| *word == "transferring").unwrap_or_default()
 }
 
 fn log(log: &Log) -> VertexLog {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
-use slipway_model::solve::{OutputSpec, PlatformCheck};
+use slipway_model::solve::{OutputSpec, PlatformCheck, SourceDateEpoch};
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform};
 
 use super::{Build, BuildResult, ExporterRequest, Ref, Refs, keys};
@@ -16,8 +16,8 @@ use crate::tree::Tree;
 /// How results are exported.
 #[derive(Clone, Debug, Default)]
 pub struct ExportOptions {
-    /// Seconds since 1970 that times are clamped to; replaces what the result says.
-    pub epoch: Option<i64>,
+    /// What times are clamped to, if it is not what the result says.
+    pub epoch: Option<SourceDateEpoch>,
     pub platform_check: PlatformCheck,
     /// Gives images their names in slipway's own store, so that they can be run and pushed later.
     pub keep: bool,
@@ -40,7 +40,7 @@ impl Build {
             .map_err(|e| vec![e])?;
         let epochs = exporters.iter().map(ExporterRequest::epoch).collect::<Result<Vec<_>, _>>();
         let epoch = epochs.map_err(|e| vec![e])?.into_iter().flatten().next();
-        let options = ExportOptions { epoch: options.epoch.or(epoch), ..*options };
+        let options = ExportOptions { epoch: epoch.or(options.epoch), ..*options };
         let exported = self.write(result, &outputs, &options).await?;
         Ok(exported.response())
     }
@@ -71,7 +71,7 @@ impl Build {
         let context = ExportContext {
             job: self.job.clone(),
             results,
-            epoch: options.epoch.or_else(|| result.epoch()),
+            epoch: options.epoch.map_or_else(|| result.epoch(), SourceDateEpoch::seconds),
             force_index: matches!(result.refs, Refs::ByPlatform(_)),
             platform_check: options.platform_check,
             keep: options.keep,

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use slipway_model::solve::{ArchiveOutput, Destination, DockerOutput, FilesOutput, OutputSpec};
+use slipway_model::solve::{
+    ArchiveOutput, Destination, DockerOutput, FilesOutput, OutputSpec, SourceDateEpoch,
+};
 use slipway_model::{Diagnostic, ErrorKind, OutputAttributes, Reference};
 
 use crate::session::ExporterId;
@@ -54,8 +56,8 @@ impl ExporterRequest {
         }
     }
 
-    /// Returns the time that this output's times are to be clamped to.
-    pub(crate) fn epoch(&self) -> Result<Option<i64>, Diagnostic> {
+    /// Returns what this output's times are to be clamped to, if it says so.
+    pub(crate) fn epoch(&self) -> Result<Option<SourceDateEpoch>, Diagnostic> {
         Ok(self.attributes().epoch()?)
     }
 

@@ -92,9 +92,10 @@ impl Build {
         self.look(reference, move |tree| stat_file(tree, &path)).await
     }
 
-    /// Finds the newest time of a result's files, in seconds since 1970.
-    pub(crate) async fn newest(&self, reference: &Ref) -> Result<Option<i64>, Diagnostic> {
-        self.look(Some(reference), |tree| crate::content::newest(tree)).await
+    /// Opens a file, to be read however large it is.
+    pub(crate) async fn open_file(&self, reference: &Ref, path: &str) -> Result<std::fs::File, Diagnostic> {
+        let path = path.to_owned();
+        self.look(Some(reference), move |tree| open_file(tree, &path)).await
     }
 
     /// Does something with the files of a reference.
@@ -141,6 +142,21 @@ pub(crate) fn read_file(
 ) -> Result<Vec<u8>, Diagnostic> {
     use std::os::unix::fs::FileExt as _;
     let doing = || format!("cannot read `{path}`");
+    let file = open_file(tree, path)?;
+    let size = file.metadata().context(doing)?.len();
+    let Range { start, end } = range.unwrap_or(0..size);
+    let length = end.min(size).saturating_sub(start);
+    if length > MAX_READ {
+        return Err(Diagnostic::new(ErrorKind::User, doing())
+            .cause(format!("{length} bytes are more than the limit of {MAX_READ}")));
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, start).context(doing)?;
+    Ok(bytes)
+}
+
+fn open_file(tree: &dyn FileTree, path: &str) -> Result<std::fs::File, Diagnostic> {
+    let doing = || format!("cannot read `{path}`");
     let resolved = resolve(tree, path, true)?;
     let entry = tree.find(&resolved).diagnose()?.ok_or_else(|| not_found(path))?;
     if entry.metadata.kind != FileKind::File {
@@ -152,17 +168,7 @@ pub(crate) fn read_file(
     let file = rustix::fs::openat(&directory, name, flags, rustix::fs::Mode::empty())
         .map_err(std::io::Error::from)
         .context(doing)?;
-    let file = std::fs::File::from(file);
-    let size = file.metadata().context(doing)?.len();
-    let Range { start, end } = range.unwrap_or(0..size);
-    let length = end.min(size).saturating_sub(start);
-    if length > MAX_READ {
-        return Err(Diagnostic::new(ErrorKind::User, doing())
-            .cause(format!("{length} bytes are more than the limit of {MAX_READ}")));
-    }
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
-    file.read_exact_at(&mut bytes, start).context(doing)?;
-    Ok(bytes)
+    Ok(std::fs::File::from(file))
 }
 
 pub(super) fn read_dir(

@@ -41,7 +41,9 @@ pub use files::{FileInfo, FileKind};
 pub use reference::Ref;
 pub use result::{Attestation, BuildResult, Refs, keys};
 pub(crate) use result::{Details, key_of};
-pub use source::{ImageMeta, ResolveOptions, SourceMeta};
+pub use source::{
+    Checksum, ChecksumAlgorithm, ChecksumRequest, GitMeta, HttpMeta, ImageMeta, ResolveOptions, SourceMeta,
+};
 
 /// What a build is started with.
 pub struct BuildOptions {

@@ -6,6 +6,7 @@ use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, Reference};
 
 use super::Build;
+use crate::sources::{self, Found};
 
 /// How a source is resolved.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,10 @@ pub struct ResolveOptions {
     pub pull: bool,
     /// Shown to people while it is resolved.
     pub log_name: String,
+    /// Of repositories, the commit and the tag themselves are wanted too, which have to be fetched.
+    pub git_objects: bool,
+    /// Of files at an address, another checksum is wanted too.
+    pub checksum: Option<ChecksumRequest>,
 }
 
 /// What a source stands for.
@@ -24,6 +29,77 @@ pub struct SourceMeta {
     pub op: pb::SourceOp,
     /// For images.
     pub image: Option<ImageMeta>,
+    /// For files at an address.
+    pub http: Option<HttpMeta>,
+    /// For repositories.
+    pub git: Option<GitMeta>,
+}
+
+/// What is at an address.
+#[derive(Clone, Debug)]
+pub struct HttpMeta {
+    pub digest: Digest,
+    pub filename: String,
+    /// In seconds since 1970.
+    pub last_modified: Option<i64>,
+    pub checksum: Option<Checksum>,
+}
+
+/// Which commit a source means.
+#[derive(Clone, Debug)]
+pub struct GitMeta {
+    /// The whole name, as `refs/heads/main`; the commit where that was given.
+    pub reference: String,
+    /// The commit, or the annotated tag.
+    pub checksum: String,
+    /// The commit behind an annotated tag.
+    pub commit_checksum: Option<String>,
+    /// As git has it; empty if it was not asked for.
+    pub commit_object: Vec<u8>,
+    pub tag_object: Vec<u8>,
+}
+
+/// Asks for a checksum of a file with something after it, as signatures are over.
+#[derive(Clone, Debug)]
+pub struct ChecksumRequest {
+    pub algorithm: ChecksumAlgorithm,
+    pub suffix: Vec<u8>,
+}
+
+/// How a checksum is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChecksumAlgorithm {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// Answers a [`ChecksumRequest`].
+#[derive(Clone, Debug)]
+pub struct Checksum {
+    /// With the name of the algorithm before it.
+    pub digest: String,
+    pub suffix: Vec<u8>,
+}
+
+impl ChecksumRequest {
+    const MAX_SUFFIX: usize = 4 << 10;
+
+    pub(crate) fn check(&self) -> Result<(), Diagnostic> {
+        match self.suffix.len() > Self::MAX_SUFFIX {
+            true => Err(Diagnostic::new(
+                ErrorKind::User,
+                format!("http checksum request suffix exceeds max size {}", Self::MAX_SUFFIX),
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+impl SourceMeta {
+    fn of_image(op: pb::SourceOp, image: ImageMeta) -> Self {
+        Self { op, image: Some(image), http: None, git: None }
+    }
 }
 
 /// What an image's name stands for.
@@ -53,7 +129,11 @@ impl Build {
             return self.resolve_layout(op, &name, &platform).await;
         }
         if kind != "docker-image" {
-            return Ok(SourceMeta { op, image: None });
+            return Ok(match sources::find(&self.job, &op, options).await? {
+                Found::Http(http) => SourceMeta { op, image: None, http: Some(http), git: None },
+                Found::Git(git) => SourceMeta { op, image: None, http: None, git: Some(git) },
+                Found::Nothing => SourceMeta { op, image: None, http: None, git: None },
+            });
         }
         let reference: Reference = name.parse().map_err(|e: slipway_model::ParseReferenceError| {
             Diagnostic::new(ErrorKind::User, e.to_string())
@@ -68,7 +148,7 @@ impl Build {
         let digest = pinned.root.digest;
         let identifier = format!("docker-image://{}", reference.with_digest(digest));
         let op = pb::SourceOp { identifier, ..op };
-        Ok(SourceMeta { op, image: Some(ImageMeta { digest, config: pinned.config }) })
+        Ok(SourceMeta::of_image(op, ImageMeta { digest, config: pinned.config }))
     }
 
     /// Resolves an image in a content store of the client.
@@ -88,6 +168,6 @@ impl Build {
         let store = op.attrs.get("oci.store").map_or(store, String::as_str);
         let pinned = self.job.images.pin_client_layout(store, digest, platform).await?;
         let digest = pinned.root.digest;
-        Ok(SourceMeta { op, image: Some(ImageMeta { digest, config: pinned.config }) })
+        Ok(SourceMeta::of_image(op, ImageMeta { digest, config: pinned.config }))
     }
 }

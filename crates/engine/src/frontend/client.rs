@@ -17,6 +17,7 @@ use slipway_model::{Diagnostic, ErrorKind};
 use crate::build::read_file;
 use crate::error::{Context as _, blocking};
 use crate::job::Job;
+use crate::progress::Step;
 use crate::session::LocalRequest;
 use crate::sources::local::IgnoreFile;
 
@@ -64,6 +65,7 @@ async fn fetch(
     from: &Place,
     hint: String,
     paths: Vec<String>,
+    step: &Step,
 ) -> Result<BTreeMap<String, Vec<u8>>, Diagnostic> {
     let request = LocalRequest {
         follow_paths: paths.clone(),
@@ -72,7 +74,7 @@ async fn fetch(
         always_send: true,
         ..LocalRequest::named(&from.name)
     };
-    let fetched = job.contexts.directory(&request).await?;
+    let fetched = job.contexts.directory(&request, step.digest()).await?;
     blocking(move || {
         let path = &fetched.directory.path;
         // A link of the client must not lead to a file of this machine.
@@ -93,7 +95,7 @@ pub(super) struct ClientDockerfile {
 
 impl ClientDockerfile {
     /// Fetches a Dockerfile, also by the name `dockerfile`.
-    pub(super) async fn fetch(job: &Job, from: &Place, path: &str) -> Result<Self, Diagnostic> {
+    pub(super) async fn fetch(job: &Job, from: &Place, path: &str, step: &Step) -> Result<Self, Diagnostic> {
         let path = path.trim_start_matches("./").trim_start_matches('/');
         let special = format!("{path}{IGNORE}");
         let mut names = vec![path.to_owned()];
@@ -102,7 +104,7 @@ impl ClientDockerfile {
         }
         let wanted: Vec<String> = names.iter().cloned().chain([special.clone()]).collect();
         let source = pb::op::Op::Source(from.source(&from.name, Some(&wanted), &[]));
-        let mut files = fetch(job, from, from.name.clone(), wanted).await?;
+        let mut files = fetch(job, from, from.name.clone(), wanted, step).await?;
         let text = names.iter().find_map(|name| files.remove(name)).ok_or_else(|| {
             let what = format!("failed to read dockerfile: open {path}: no such file or directory");
             Diagnostic::new(ErrorKind::User, what).hint("name the file with `--file PATH`")
@@ -123,11 +125,13 @@ impl ClientDirectory {
         place: &Place,
         hint: &str,
         ignore: Option<IgnoreFile>,
+        step: &Step,
     ) -> Result<Self, Diagnostic> {
         let ignore = match ignore {
             Some(ignore) => ignore,
             None => {
-                let files = fetch(job, place, format!("{hint}-{IGNORE}"), vec![IGNORE.to_owned()]).await?;
+                let wanted = vec![IGNORE.to_owned()];
+                let files = fetch(job, place, format!("{hint}-{IGNORE}"), wanted, step).await?;
                 match files.get(IGNORE) {
                     Some(text) => IgnoreFile { name: IGNORE.to_owned(), patterns: parse_ignore_file(text) },
                     None => IgnoreFile::default(),

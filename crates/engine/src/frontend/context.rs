@@ -67,6 +67,16 @@ impl BuildContext {
         Ok(Self::Remote { main: options.main_context, reference })
     }
 
+    /// Takes only a directory of a remote context; the Dockerfile is still looked for in the whole of it.
+    pub(super) fn below(self, directory: Option<&str>) -> Self {
+        match (self, directory) {
+            (Self::Remote { main, reference }, Some(directory)) => {
+                Self::Remote { main: MainContext::Below(Box::new(main), directory.to_owned()), reference }
+            }
+            (context, _) => context,
+        }
+    }
+
     /// Takes what a definition makes for the context.
     pub(super) fn of_definition(definition: &pb::Definition) -> Result<Self, Diagnostic> {
         match Ref::new(definition.clone())? {
@@ -87,25 +97,12 @@ impl BuildContext {
         }
     }
 
-    pub(super) fn is_remote(&self) -> bool {
-        matches!(self, Self::Remote { .. })
-    }
-
     /// Returns the question whether the ignore file keeps a path out, if there is such a file.
     pub(super) fn ignored(&self) -> Option<Ignored> {
         match self {
             Self::Local(context) | Self::Empty(context) => context.ignored(),
             Self::Client(directory) => directory.ignored(),
             Self::Nothing | Self::Missing(_) | Self::Remote { .. } => None,
-        }
-    }
-
-    /// Finds the time that the context states: its commit's, or that of its newest file.
-    pub(super) async fn newest(&self, build: &Build) -> Result<Option<i64>, Diagnostic> {
-        match self {
-            Self::Local(context) | Self::Empty(context) => context.newest().await,
-            Self::Remote { reference, .. } => build.newest(reference).await,
-            Self::Nothing | Self::Client(_) | Self::Missing(_) => Ok(None),
         }
     }
 

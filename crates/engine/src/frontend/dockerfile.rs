@@ -15,15 +15,14 @@ use slipway_dockerfile::{
 use slipway_model::llb::pb;
 use slipway_model::solve::{
     Call, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContextSource, SolveRequest,
-    SourceDateEpoch,
 };
 use slipway_model::{Diagnostic, Digest, Platform, SourceSpan, progress};
 
 use super::client::{self, ClientDirectory, ClientDockerfile, IGNORE, Place};
 use super::context::BuildContext;
 use super::image;
+use super::resolver::Resolver;
 use crate::build::{Build, BuildResult, Details, Ref, Refs, key_of, keys};
-use crate::images::Images;
 use crate::job::Job;
 use crate::platform_check::Base;
 use crate::progress::Progress;
@@ -118,21 +117,17 @@ impl<'a> DockerfileFrontend<'a> {
             super::options::check_capabilities(asked.options, true).map_err(|e| vec![e])?;
         }
         self.add_layouts();
-        let images = &self.job.images;
-        let mut options: Vec<ConvertOptions> =
+        let resolver = Resolver(self.build);
+        let options: Vec<ConvertOptions> =
             self.platforms.iter().map(|platform| self.convert_options(platform, &context)).collect();
         if self.dockerfile.call != Call::Build {
-            let call = crate::services::call(self.dockerfile.call, &source, &options[0], images).await?;
+            let call = crate::services::call(self.dockerfile.call, &source, &options[0], &resolver).await?;
             return Ok(Answer::Called(call));
         }
-        let epoch = self.epoch(&context).await.map_err(|e| vec![e])?;
-        if context.is_remote() {
-            options.iter_mut().for_each(|options| pin_epoch(options, epoch));
-        }
-        self.preflight(&source, &options, images).await?;
-        let converted = self.convert(&source, &options, images).await?;
+        self.preflight(&source, &options).await?;
+        let converted = self.convert(&source, &options).await?;
         let converted = self.narrow(&source, options, converted, &context).await?;
-        let epoch = epoch.or_else(|| converted.iter().find_map(|one| one.epoch));
+        let epoch = converted.iter().find_map(|one| one.epoch);
         self.result(converted, epoch).map(Answer::Built).map_err(|e| vec![e])
     }
 
@@ -140,7 +135,8 @@ impl<'a> DockerfileFrontend<'a> {
     async fn load(&self) -> Result<(BuildContext, SourceFile), Diagnostic> {
         if let DockerfileSource::Client { directory, path } = &self.dockerfile.dockerfile {
             let step = self.progress().step(format!("[internal] load build definition from {path}"));
-            let file = step.end(ClientDockerfile::fetch(self.job, &self.place(directory), path).await)?;
+            let file = ClientDockerfile::fetch(self.job, &self.place(directory), path, &step).await;
+            let file = step.end(file)?;
             let context = self.context(file.ignore).await?;
             let source = SourceFile::new(path.clone(), file.text);
             return Ok((context, SourceFile { definition: Some(file.definition), ..source }));
@@ -151,7 +147,7 @@ impl<'a> DockerfileFrontend<'a> {
             if let NamedContextSource::Directory(path) = &named.source {
                 let name = format!("{MAIN}:{}", context_key(&named.name, named.platform.as_ref()));
                 self.job.contexts.ignore(&name, IgnoreFile::read(path, None)?);
-                self.job.contexts.get(&local(&name)).await?;
+                self.job.contexts.get(&local(&name), Digest::of(&name)).await?;
             }
         }
         Ok((context, source?))
@@ -162,12 +158,16 @@ impl<'a> DockerfileFrontend<'a> {
         match &self.dockerfile.context {
             ContextSource::Url(url) => {
                 let options = self.convert_options(&self.platforms[0], &BuildContext::Nothing);
-                BuildContext::fetch(self.build, url, options).await
+                let context = BuildContext::fetch(self.build, url, options).await?;
+                Ok(context.below(self.dockerfile.context_directory.as_deref()))
             }
-            ContextSource::Definition(definition) => BuildContext::of_definition(definition),
+            ContextSource::Definition(definition) => {
+                let context = BuildContext::of_definition(definition)?;
+                Ok(context.below(self.dockerfile.context_directory.as_deref()))
+            }
             ContextSource::Client(name) => {
                 let step = self.progress().step(format!("[internal] load {IGNORE}"));
-                let opened = ClientDirectory::open(self.job, &self.place(name), name, special).await;
+                let opened = ClientDirectory::open(self.job, &self.place(name), name, special, &step).await;
                 step.done();
                 Ok(opened.map_or_else(|why| BuildContext::Missing(Box::new(why)), BuildContext::Client))
             }
@@ -189,12 +189,12 @@ impl<'a> DockerfileFrontend<'a> {
                 _ => Origin::Named,
             },
         );
-        let fetched = contexts.directory(&request).await?;
+        let fetched = contexts.directory(&request, Digest::of(MAIN)).await?;
         let has_context = self.dockerfile.context != ContextSource::Empty;
         let directory = has_context.then_some(fetched.directory.path.as_path());
         let special = directory.and_then(|d| ignore_file_of(d, &self.dockerfile.dockerfile));
         contexts.ignore(MAIN, IgnoreFile::read(&fetched.directory.path, special)?);
-        let context = contexts.get(&request).await?;
+        let context = contexts.get(&request, Digest::of(MAIN)).await?;
         Ok(match has_context {
             true => BuildContext::Local(context),
             false => BuildContext::Empty(context),
@@ -293,10 +293,9 @@ impl<'a> DockerfileFrontend<'a> {
     ) -> Result<(Option<Ref>, slipway_model::ImageConfig), Vec<Diagnostic>> {
         self.add_layouts();
         let source = SourceFile::new(name, format!("FROM {name}\n"));
-        let images = &self.job.images;
         let options = [self.convert_options(&Platform::host(), &BuildContext::Nothing)];
-        self.preflight(&source, &options, images).await?;
-        let converted = self.convert(&source, &options, images).await?;
+        self.preflight(&source, &options).await?;
+        let converted = self.convert(&source, &options).await?;
         let converted = self.narrow(&source, options.into(), converted, &BuildContext::Nothing).await?;
         let one = converted.into_iter().next();
         let one = one.ok_or_else(|| vec![crate::error::internal("an image became nothing")])?;
@@ -332,7 +331,6 @@ impl<'a> DockerfileFrontend<'a> {
         &self,
         source: &SourceFile,
         options: &[ConvertOptions],
-        images: &Images,
     ) -> Result<(), Vec<Diagnostic>> {
         let mut wanted = Vec::new();
         for options in options {
@@ -348,7 +346,7 @@ impl<'a> DockerfileFrontend<'a> {
             .map(|name| self.progress().step(format!("[internal] load metadata for {name}")))
             .collect();
         let requests: Vec<ResolveRequest> = wanted.into_iter().map(request_of).collect();
-        let resolved = join_all(requests.iter().map(|request| images.find(request))).await;
+        let resolved = join_all(requests.iter().map(|request| self.job.images.find(request))).await;
         let failures: Vec<Diagnostic> = resolved.into_iter().filter_map(Result::err).collect();
         match failures.first() {
             None => steps.into_iter().for_each(|step| step.done()),
@@ -361,26 +359,28 @@ impl<'a> DockerfileFrontend<'a> {
         &self,
         source: &SourceFile,
         options: &[ConvertOptions],
-        images: &Images,
     ) -> Result<Vec<Converted>, Vec<Diagnostic>> {
-        let conversions = options.iter().map(|options| slipway_dockerfile::convert(source, options, images));
+        let resolver = &Resolver(self.build);
+        let conversions =
+            options.iter().map(|options| slipway_dockerfile::convert(source, options, resolver));
         let mut converted = Vec::with_capacity(options.len());
         let mut failures = Vec::new();
-        let mut told = BTreeSet::new();
         for conversion in join_all(conversions).await {
             match conversion {
-                Ok(one) => {
-                    self.warn(&one.warnings, &one.source, &mut told);
-                    converted.push(one);
-                }
+                Ok(one) => converted.push(one),
                 Err(failure) => failures.push(failure),
             }
         }
-        // The same mistake is found once for each platform; told once, it is for all of them.
+        // The same is found once for each platform; told once, it is for all of them.
         match failures.into_iter().next() {
-            None => Ok(converted),
+            None => {
+                if let Some(first) = converted.first() {
+                    self.warn(&first.warnings, &first.source);
+                }
+                Ok(converted)
+            }
             Some(failure) => {
-                self.warn(&failure.warnings, &source.info(), &mut told);
+                self.warn(&failure.warnings, &source.info());
                 Err(failure.diagnostics)
             }
         }
@@ -407,8 +407,9 @@ impl<'a> DockerfileFrontend<'a> {
             let key = context_key(&named.name, named.platform.as_ref());
             if let (NamedContextSource::Client(name), Some(paths)) = (&named.source, needed.get(&key)) {
                 let hint = format!("{MAIN}:{key}");
-                let directory = ClientDirectory::open(self.job, &self.place(name), &hint, None).await;
-                let directory = directory.map_err(|e| vec![e])?;
+                let step = self.progress().step(format!("[context {key}] load {IGNORE}"));
+                let opened = ClientDirectory::open(self.job, &self.place(name), &hint, None, &step).await;
+                let directory = step.end(opened).map_err(|e| vec![e])?;
                 locals.insert(key, directory.source(paths));
             }
         }
@@ -418,13 +419,14 @@ impl<'a> DockerfileFrontend<'a> {
         for options in &mut options {
             options.locals = locals.clone();
         }
-        let images = &self.job.images;
-        let again = options.iter().map(|options| slipway_dockerfile::convert(source, options, images));
+        let resolver = &Resolver(self.build);
+        let again = options.iter().map(|options| slipway_dockerfile::convert(source, options, resolver));
         join_all(again).await.into_iter().map(|one| one.map_err(|failure| failure.diagnostics)).collect()
     }
 
     /// Passes on what the checks found, each finding once.
-    fn warn(&self, warnings: &[LintWarning], source: &Arc<pb::SourceInfo>, told: &mut BTreeSet<String>) {
+    fn warn(&self, warnings: &[LintWarning], source: &Arc<pb::SourceInfo>) {
+        let mut told = BTreeSet::new();
         for warning in warnings {
             if !told.insert(format!("{:?} {}", warning.lines, warning.short())) {
                 continue;
@@ -438,15 +440,6 @@ impl<'a> DockerfileFrontend<'a> {
                 source: Some(source.clone()),
                 ranges: warning.lines.ranges(),
             });
-        }
-    }
-
-    /// Finds the time that the request wants times to be clamped to.
-    async fn epoch(&self, context: &BuildContext) -> Result<Option<i64>, Diagnostic> {
-        match self.request.source_date_epoch {
-            Some(SourceDateEpoch::Seconds(seconds)) => Ok(Some(seconds)),
-            Some(SourceDateEpoch::Context) => context.newest(self.build).await,
-            None => Ok(None),
         }
     }
 
@@ -468,10 +461,9 @@ impl<'a> DockerfileFrontend<'a> {
             let details =
                 Details { layer_spans: layer_spans(&one), base: Base::of(&one), lint: one.lint.clone() };
             result.details.insert(id.clone(), details);
-            for warning in one.warnings {
-                if !result.warnings.contains(&warning) {
-                    result.warnings.push(warning);
-                }
+            // Those of the other platforms say the same, or what only this machine's user cannot mend.
+            if references.is_empty() {
+                result.warnings = one.warnings;
             }
             platforms.push((platform.to_string(), platform));
             references.insert(id, Ref::new(one.definition)?);
@@ -522,13 +514,6 @@ fn layer_spans(converted: &Converted) -> Vec<Option<SourceSpan>> {
             Some(SourceSpan { source: converted.source.clone(), ranges: lines.ranges() })
         })
         .collect()
-}
-
-/// Makes `SOURCE_DATE_EPOCH=context` the time that was found.
-fn pin_epoch(options: &mut ConvertOptions, epoch: Option<i64>) {
-    if let (Some(value), Some(epoch)) = (options.build_args.get_mut("SOURCE_DATE_EPOCH"), epoch) {
-        *value = epoch.to_string();
-    }
 }
 
 fn truthy(value: &str) -> bool {

@@ -8,6 +8,7 @@ mod context;
 mod dockerfile;
 mod image;
 mod options;
+mod resolver;
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use slipway_model::llb::pb;
 use slipway_model::solve::{
     Attestations, CacheOptions, CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource,
     Entitlement, ExtraHost, Frontend, NamedContext, NamedContextSource, NetworkMode, NoCache, PlatformCheck,
-    SolveRequest, SourceDateEpoch, StepOptions, Ulimit,
+    SolveRequest, StepOptions, Ulimit,
 };
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
 
@@ -50,11 +50,7 @@ pub(super) fn request(
         attestations: options.attestations()?,
         entitlements: entitlements.clone(),
         platform_check: PlatformCheck::Off,
-        source_date_epoch: match options.get("build-arg:SOURCE_DATE_EPOCH") {
-            Some("context") => Some(SourceDateEpoch::Context),
-            Some(text) => text.parse().ok().map(SourceDateEpoch::Seconds),
-            None => None,
-        },
+        source_date_epoch: None,
     })
 }
 
@@ -165,6 +161,7 @@ impl Options<'_> {
             build_args,
             labels: self.map("label:"),
             named_contexts: self.named_contexts()?,
+            context_directory: self.get("contextsubdir").map(str::to_owned),
             no_cache_stages: match self.values.get("no-cache").map(String::as_str) {
                 None => NoCache::Nothing,
                 Some("") => NoCache::All,
@@ -202,10 +199,7 @@ impl Options<'_> {
         // The directory's name is the name of the option, too, that has an address instead.
         let key = self.get("contextkey").unwrap_or(CONTEXT);
         if let Some(url) = self.get(key).filter(|text| is_address(text)) {
-            return ContextSource::Url(match self.get("contextsubdir") {
-                Some(directory) if !url.contains('#') => format!("{url}#:{directory}"),
-                _ => url.to_owned(),
-            });
+            return ContextSource::Url(url.to_owned());
         }
         match self.inputs.get(CONTEXT) {
             Some(definition) => ContextSource::Definition(Box::new(definition.clone())),

@@ -6,6 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -28,7 +29,11 @@ pub struct MirrorDirectory {
     lease: Lease,
     key: Digest,
     locked: OnceCell<Locked>,
+    transferred: Transferred,
 }
+
+/// Is told how many bytes came, each time that some did.
+pub type Transferred = Arc<dyn Fn(u64) + Send + Sync>;
 
 #[derive(Debug)]
 struct Locked {
@@ -37,8 +42,13 @@ struct Locked {
 }
 
 impl MirrorDirectory {
-    pub(crate) fn new(store: Store, lease: Lease, key: Digest) -> Self {
-        Self { store, lease, key, locked: OnceCell::new() }
+    pub(crate) fn new(store: Store, lease: Lease, key: Digest, transferred: Transferred) -> Self {
+        Self { store, lease, key, locked: OnceCell::new(), transferred }
+    }
+
+    /// Returns whom to tell of the bytes that come.
+    pub fn transferred(&self) -> Transferred {
+        self.transferred.clone()
     }
 
     /// Returns the directory, which exists and is this build's alone.
@@ -119,7 +129,8 @@ mod tests {
         let state = std::env::temp_dir().join(format!("slipway-mirror-{}", std::process::id()));
         let store = Store::open(&state).unwrap();
         let lease = store.lease().unwrap();
-        let mirror = || MirrorDirectory::new(store.clone(), lease.clone(), Digest::of("a client's context"));
+        let key = Digest::of("a client's context");
+        let mirror = || MirrorDirectory::new(store.clone(), lease.clone(), key, Arc::new(|_| ()));
         let first = mirror();
         let path = first.path().await.unwrap().to_owned();
         assert!(path.starts_with(state.join(DIRECTORY)));

@@ -23,8 +23,8 @@ use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, Secret};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use embedded::EmbeddedSession;
-pub use mirror::MirrorDirectory;
 pub(crate) use mirror::collect as collect_mirrors;
+pub use mirror::{MirrorDirectory, Transferred};
 
 /// What the client of a build offers. Everything but directories and secrets may be missing.
 #[async_trait]

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -23,6 +23,7 @@ use crate::error::{Context as _, blocking};
 use crate::job::{Job, Slot};
 use crate::ops::keys::Selection;
 use crate::ops::{VertexOperation, keys};
+use crate::progress::{Counter, Progress};
 use crate::session::{LocalDirectory, LocalRequest, MirrorDirectory, Session};
 use crate::tree::Tree;
 
@@ -69,7 +70,7 @@ pub(super) async fn execute(
     source: &pb::SourceOp,
 ) -> Result<Tree, Diagnostic> {
     let request = request_of(name, source)?;
-    operation.job.contexts.get(&request).await.map(Tree::Local)
+    operation.job.contexts.get(&request, operation.digest()).await.map(Tree::Local)
 }
 
 /// The local directories of a build, each opened when it is first asked for.
@@ -77,6 +78,7 @@ pub(crate) struct Contexts {
     session: Arc<dyn Session>,
     store: Store,
     lease: Lease,
+    progress: Progress,
     /// What is known of the ignore files of directories, by name.
     ignore_files: Mutex<HashMap<String, Arc<IgnoreFile>>>,
     /// Where directories come from that the client has not named.
@@ -105,11 +107,12 @@ pub(crate) struct IgnoreFile {
 }
 
 impl Contexts {
-    pub(crate) fn new(session: Arc<dyn Session>, store: Store, lease: Lease) -> Self {
+    pub(crate) fn new(session: Arc<dyn Session>, store: Store, lease: Lease, progress: Progress) -> Self {
         Self {
             session,
             store,
             lease,
+            progress,
             ignore_files: Mutex::default(),
             origins: Mutex::default(),
             open: Mutex::default(),
@@ -126,23 +129,38 @@ impl Contexts {
         self.origins.lock().insert(name.to_owned(), origin);
     }
 
-    /// Gives what a request asks for, without reading it.
-    pub(crate) async fn directory(&self, request: &LocalRequest) -> Result<Fetched, Diagnostic> {
+    /// Gives what a request asks for, without reading it; what has to come is counted below `vertex`.
+    pub(crate) async fn directory(
+        &self,
+        request: &LocalRequest,
+        vertex: Digest,
+    ) -> Result<Fetched, Diagnostic> {
         let mut key = Digester::new();
         for part in [self.session.shared_key().as_str(), &request.name, &request.shared_key_hint] {
             key.field(part);
         }
-        let mirror = MirrorDirectory::new(self.store.clone(), self.lease.clone(), key.finish());
+        let (progress, name, counter) =
+            (self.progress.clone(), format!("transferring {}:", request.name), OnceLock::new());
+        let transferred = move |bytes| {
+            let counter: &Counter = counter.get_or_init(|| progress.counter(vertex, name.clone(), 0));
+            counter.add(bytes);
+        };
+        let (store, lease) = (self.store.clone(), self.lease.clone());
+        let mirror = MirrorDirectory::new(store, lease, key.finish(), Arc::new(transferred));
         let directory = self.session.local(request, &mirror).await?;
         Ok(Fetched { directory, _mirror: mirror })
     }
 
     /// Opens what a request asks for; equal requests are one directory.
-    pub(crate) async fn get(&self, request: &LocalRequest) -> Result<Arc<LocalContext>, Diagnostic> {
+    pub(crate) async fn get(
+        &self,
+        request: &LocalRequest,
+        vertex: Digest,
+    ) -> Result<Arc<LocalContext>, Diagnostic> {
         let slot = self.open.lock().entry(request.clone()).or_default().clone();
         let open = || async {
             let ignore = self.ignore_files.lock().get(&request.name).cloned().unwrap_or_default();
-            let fetched = self.directory(request).await?;
+            let fetched = self.directory(request, vertex).await?;
             let origin = self.origins.lock().get(&request.name).copied().unwrap_or_default();
             let state = self.store.root().join("contexts");
             LocalContext::open(request, fetched, &ignore, origin, &state).map(Arc::new)
@@ -362,11 +380,5 @@ impl LocalContext {
         let (engine, lease, this) = (job.engine.clone(), job.lease.clone(), self.clone());
         let make = || blocking(move || crate::content::snapshot_of_context(&engine.store, &lease, &this));
         self.snapshot.get_or_init(make).await.clone()
-    }
-
-    /// Finds the newest time of the context's files, in seconds since 1970.
-    pub(crate) async fn newest(self: &Arc<Self>) -> Result<Option<i64>, Diagnostic> {
-        let this = self.clone();
-        blocking(move || crate::content::newest(&this.tree)).await
     }
 }

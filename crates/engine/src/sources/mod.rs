@@ -1,18 +1,26 @@
 //! Where trees come from: images, directories of the person who builds, addresses on the web, repositories.
 
+mod blob;
+mod file;
 mod git;
 mod http;
 mod image;
 pub(crate) mod layout;
 pub(crate) mod local;
+mod signature;
 
-use slipway_model::llb::pb;
-use slipway_model::{Diagnostic, ErrorKind};
+use std::sync::Arc;
+
+use slipway_model::llb::{Vertex, pb};
+use slipway_model::{Diagnostic, Digest, ErrorKind};
 use slipway_solver::CacheMap;
 
+use crate::build::{GitMeta, HttpMeta, ResolveOptions};
+use crate::job::Job;
 use crate::ops::VertexOperation;
 use crate::tree::Tree;
 
+pub(crate) use git::committed;
 pub(crate) use image::is_layer;
 
 /// What the scheme of a source's identifier says.
@@ -22,6 +30,7 @@ enum Source<'a> {
     Local(&'a str),
     Http,
     Git,
+    Blob,
 }
 
 impl<'a> Source<'a> {
@@ -32,6 +41,7 @@ impl<'a> Source<'a> {
             Some(("local", rest)) => Ok(Self::Local(rest)),
             Some(("http" | "https", _)) => Ok(Self::Http),
             Some(("git", _)) => Ok(Self::Git),
+            Some((blob::REGISTRY | blob::LAYOUT, _)) => Ok(Self::Blob),
             _ => Err(Diagnostic::new(ErrorKind::User, format!("unknown source `{identifier}`"))),
         }
     }
@@ -48,6 +58,7 @@ pub(crate) async fn cache_map(
         Source::Local(_) => Ok(local::cache_map(operation, source)),
         Source::Http => http::cache_map(operation, source).await,
         Source::Git => git::cache_map(operation, source).await,
+        Source::Blob => blob::cache_map(source),
     }
 }
 
@@ -59,5 +70,56 @@ pub(crate) async fn execute(operation: &VertexOperation, source: &pb::SourceOp) 
         Source::Local(name) => local::execute(operation, name, source).await,
         Source::Http => http::execute(operation, source).await,
         Source::Git => git::execute(operation, source).await,
+        Source::Blob => blob::execute(operation, source).await,
+    }
+}
+
+/// What is known of a source that is no image.
+pub(crate) enum Found {
+    Http(HttpMeta),
+    Git(GitMeta),
+    /// Nothing can be said of it without its files.
+    Nothing,
+}
+
+/// Finds out what a source is now, without its files where that can be.
+pub(crate) async fn find(
+    job: &Arc<Job>,
+    source: &pb::SourceOp,
+    options: &ResolveOptions,
+) -> Result<Found, Diagnostic> {
+    let kind = Source::parse(&source.identifier)?;
+    if !matches!(kind, Source::Http | Source::Git) {
+        return Ok(Found::Nothing);
+    }
+    let name = match options.log_name.as_str() {
+        "" => format!("resolve source metadata for {}", redacted(&source.identifier)),
+        name => name.to_owned(),
+    };
+    let step = job.progress.step(name);
+    let operation = alone(job, source, step.digest());
+    let found = match kind {
+        Source::Git => git::metadata(&operation, source, options.git_objects).await.map(Found::Git),
+        _ => http::metadata(&operation, source, options.checksum.as_ref()).await.map(Found::Http),
+    };
+    step.end(found)
+}
+
+/// Makes an operation of a source that is in no definition; what it says is shown at the step of that digest.
+fn alone(job: &Arc<Job>, source: &pb::SourceOp, digest: Digest) -> VertexOperation {
+    let op = pb::Op { op: Some(pb::op::Op::Source(source.clone())), ..pb::Op::default() };
+    let vertex =
+        Vertex { digest, op, inputs: Vec::new(), metadata: pb::OpMetadata::default(), locations: Vec::new() };
+    VertexOperation::new(Arc::new(vertex), Vec::new(), job.clone())
+}
+
+/// Takes the password out of an address.
+fn redacted(identifier: &str) -> String {
+    match url::Url::parse(identifier) {
+        Ok(mut url) if url.password().is_some() => {
+            let _ = url.set_password(Some("xxxxx"));
+            url.to_string()
+        }
+        _ => identifier.to_owned(),
     }
 }

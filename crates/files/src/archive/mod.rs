@@ -36,6 +36,18 @@ pub fn is_archive(data: impl Read + Send) -> bool {
         .is_ok_and(|plain| reader::TarReader::new(plain).next_entry().is_ok_and(|entry| entry.is_some()))
 }
 
+/// Finds the newest time of the files in an archive, in seconds since 1970; `None` if it has none or is no archive.
+pub fn newest(data: impl Read + Send) -> Option<i64> {
+    let mut reader = reader::TarReader::new(decompress(data).ok()?);
+    let mut newest = None;
+    while let Some(entry) = reader.next_entry().ok()? {
+        if entry.kind.is_file() {
+            newest = newest.max(Some(entry.modified.seconds));
+        }
+    }
+    newest
+}
+
 /// Unpacks a source of `ADD` into a directory if it is an archive; `None`, with nothing done, if it is not.
 pub(crate) fn add(
     source: &dyn FileTree,

@@ -63,6 +63,17 @@ impl Client {
         self.blob_is_there(&self.origin(reference), reference, digest, ScopeSet::pull(reference.path())).await
     }
 
+    /// Returns the size of a blob; `None` if the repository of `reference` does not have it, or does not say.
+    pub async fn blob_size(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+    ) -> Result<Option<u64>, RegistryError> {
+        let scopes = ScopeSet::pull(reference.path());
+        let found = self.look_for_blob(&self.origin(reference), reference, digest, scopes).await?;
+        Ok(found.and_then(|answer| answer.length()))
+    }
+
     /// Puts the blob that `descriptor` describes into the repository of `reference`.
     ///
     /// What `source` gives is checked by the registry against the descriptor's digest.
@@ -131,13 +142,24 @@ impl Client {
         digest: Digest,
         scopes: ScopeSet,
     ) -> Result<bool, RegistryError> {
+        self.look_for_blob(host, reference, digest, scopes).await.map(|found| found.is_some())
+    }
+
+    /// Returns what the registry says of a blob that it has.
+    async fn look_for_blob(
+        &self,
+        host: &Host,
+        reference: &Reference,
+        digest: Digest,
+        scopes: ScopeSet,
+    ) -> Result<Option<Answer>, RegistryError> {
         let action = format!("look for blob `{digest}` in `{}`", reference.without_tag().familiar());
         let path = format!("{}/blobs/{digest}", reference.path());
         let call = Call::get(path, scopes, action).with_method(Method::HEAD);
         let answer = self.send(host, &call).await?;
         match answer.status {
-            status if status.is_success() => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
+            status if status.is_success() => Ok(Some(answer)),
+            StatusCode::NOT_FOUND => Ok(None),
             _ => Err(answer.into_error(host, &call.action)),
         }
     }

@@ -298,6 +298,17 @@ fn tokens_open_private_repositories_and_are_not_told() {
 #[test]
 fn servers_without_a_program_behind_them_are_enough() {
     let Some(Sample { environment, first, .. }) = Sample::new() else { return };
+    let outer = GitRepository::new(&environment, "outer");
+    outer.git(&[
+        "submodule",
+        "--quiet",
+        "add",
+        environment.path("served/sample.git").to_str().unwrap(),
+        "lib",
+    ]);
+    outer.git(&["config", "--file", ".gitmodules", "submodule.lib.url", "../sample.git"]);
+    outer.commit("outer");
+    outer.publish();
     let directory = environment.path("served");
     let server = FakeRegistry::start(move |request| {
         let path = request.path.split('?').next().unwrap_or_default().trim_start_matches('/');
@@ -308,6 +319,8 @@ fn servers_without_a_program_behind_them_are_enough() {
     build(&environment, &format!("FROM scratch\nADD {address}#v1 /a/\nADD {address}#{first} /b/\n"), &[])
         .succeeded();
     assert_eq!(read(&environment, "a/text") + &read(&environment, "b/text"), "one\none\n");
+    build(&environment, &format!("FROM scratch\nADD {} /\n", server.address("outer.git")), &[]).succeeded();
+    assert_eq!(read(&environment, "lib/text"), "two\n");
 }
 
 #[test]

@@ -28,5 +28,6 @@ mod platform_check;
 mod remote_cache;
 mod rootless;
 mod several_errors;
+mod steps;
 mod stopped;
 mod terminal;

@@ -171,7 +171,7 @@ fn layers_are_written_as_asked() {
     let keys: Vec<String> =
         output.image.annotations.iter().map(|a| format!("{}={}", a.key, a.value)).collect();
     assert_eq!(keys, ["i=1", "k=flag", "p=1"]);
-    assert_eq!(parsed.source_date_epoch.as_deref(), Some("12"));
+    assert_eq!(parsed.source_date_epoch, Some(SourceDateEpoch::Seconds(12)));
 }
 
 #[test]

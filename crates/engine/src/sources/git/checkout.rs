@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use slipway_model::{Diagnostic, ErrorKind};
 
 use super::access::Access;
-use super::command::{Call, Failure};
+use super::command::{Call, Failure, SHALLOW};
 use super::repository::Repository;
 use super::resolve::Resolved;
 use super::{GitSource, Times, explain};
@@ -102,14 +102,14 @@ impl Work<'_> {
         }
         let call =
             Call { git_dir: Some(git_dir), work_tree: Some(target), index, shown: true, ..Call::default() };
-        let update = ["submodule", "update", "--init", "--recursive", "--depth=1"];
-        let updated = call.run(self.access, &update).await;
+        let update = ["submodule", "update", "--init", "--recursive", SHALLOW];
+        let updated = call.run_shallow(self.access, &update).await;
         let modules = self.repository.path().join("modules");
         if updated.as_ref().is_err_and(|failure| matches!(failure, Failure::Said(_))) && modules.exists() {
             // They may be of other addresses than now.
             std::fs::remove_dir_all(&modules).map_err(Failure::Start)?;
-            let again = ["submodule", "update", "--init", "--recursive", "--force", "--depth=1"];
-            call.run(self.access, &again).await?;
+            let again = ["submodule", "update", "--init", "--recursive", "--force", SHALLOW];
+            call.run_shallow(self.access, &again).await?;
             return Ok(true);
         }
         updated.map(|_| true)

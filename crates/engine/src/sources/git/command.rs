@@ -12,6 +12,8 @@ use tokio::process::{Child, Command};
 use super::access::Access;
 use super::address::PROTOCOLS;
 
+/// Asks for the latest commit without those before it.
+pub(super) const SHALLOW: &str = "--depth=1";
 /// How much of what git says is kept for errors.
 const SAID: usize = 16 << 10;
 
@@ -89,8 +91,31 @@ impl Drop for Group {
 }
 
 impl Call<'_> {
-    /// Runs git and returns its standard output.
+    /// Runs git and returns its standard output as text.
     pub(super) async fn run(&self, access: &Access<'_>, arguments: &[&str]) -> Result<String, Failure> {
+        let output = self.output(access, arguments).await?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// Runs a command that asks for the latest commit alone (`--depth=1`). Servers without a program behind them give
+    /// all or nothing, and are asked again for all.
+    pub(super) async fn run_shallow(
+        &self,
+        access: &Access<'_>,
+        arguments: &[&str],
+    ) -> Result<String, Failure> {
+        match self.run(access, arguments).await {
+            Err(failure) if failure.says(&["--depth", "shallow"]) => {
+                let whole: Vec<&str> =
+                    arguments.iter().copied().filter(|argument| *argument != SHALLOW).collect();
+                self.run(access, &whole).await
+            }
+            done => done,
+        }
+    }
+
+    /// Runs git and returns its standard output.
+    pub(super) async fn output(&self, access: &Access<'_>, arguments: &[&str]) -> Result<Vec<u8>, Failure> {
         let mut child = self.start(access, arguments).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Failure::Missing,
             _ => Failure::Start(error),
@@ -120,7 +145,7 @@ impl Call<'_> {
         let status = status.map_err(Failure::Start)?;
         group.0 = None;
         match status.success() {
-            true => Ok(String::from_utf8_lossy(&output.map_err(Failure::Start)?).into_owned()),
+            true => output.map_err(Failure::Start),
             false if said.trim().is_empty() => Err(Failure::Said(format!("git ended with {status}"))),
             false => Err(Failure::Said(said)),
         }

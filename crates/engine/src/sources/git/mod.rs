@@ -9,9 +9,11 @@
 
 mod access;
 mod address;
+mod bundle;
 mod checkout;
 mod command;
 mod explain;
+mod object;
 mod repository;
 mod resolve;
 
@@ -22,13 +24,18 @@ use slipway_model::{Diagnostic, ErrorKind};
 use slipway_solver::CacheMap;
 use slipway_store::{CommitInfo, SnapshotKind};
 
+use super::blob::BlobLocation;
+use crate::build::GitMeta;
 use crate::error::{Context as _, blocking};
 use crate::ops::{VertexOperation, keys};
 use crate::tree::Tree;
 use access::Access;
 use address::Address;
+use object::{Objects, SignatureRule};
 use repository::Repository;
 use resolve::Resolved;
+
+pub(crate) use object::committed;
 
 /// What is taken of which repository, and how.
 #[derive(Clone, Debug)]
@@ -49,6 +56,12 @@ struct GitSource {
     /// The agent to use.
     ssh: Option<String>,
     known_hosts: Option<String>,
+    /// A bundle that has the commit, instead of the remote.
+    bundle: Option<BlobLocation>,
+    /// Give a bundle with the commit instead of its files.
+    as_bundle: bool,
+    /// Who has to have signed the commit or the tag.
+    signature: Option<SignatureRule>,
 }
 
 /// Which time the files have.
@@ -65,13 +78,8 @@ impl GitSource {
         let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
         let attribute = |name: &str| source.attrs.get(name).filter(|value| !value.is_empty());
         let is_set = |name: &str| attribute(name).is_some_and(|value| value == "true");
-        let unknown = ["git.bundle", "git.checkoutbundle", "git.sig.pubkey"];
-        if let Some(name) = unknown.into_iter().find(|name| attribute(name).is_some_and(|v| v != "false")) {
-            return Err(Diagnostic::new(
-                ErrorKind::User,
-                format!("`{name}` of a git source is not supported"),
-            ));
-        }
+        let store = attribute("oci.store").map(String::as_str);
+        let bundle = attribute("git.bundle").map(|text| BlobLocation::parse(text, store)).transpose()?;
         let parsed = Self {
             address: Address::parse(attribute("git.fullurl").map_or(location, String::as_str))?,
             reference: Some(reference.to_owned()).filter(|reference| !reference.is_empty()),
@@ -88,6 +96,9 @@ impl GitSource {
             header_secret: attribute("git.authheadersecret").cloned(),
             ssh: attribute("git.mountsshsock").cloned(),
             known_hosts: attribute("git.knownsshhosts").cloned(),
+            bundle,
+            as_bundle: is_set("git.checkoutbundle"),
+            signature: SignatureRule::of(source),
         };
         parsed.check()?;
         Ok(parsed)
@@ -98,6 +109,23 @@ impl GitSource {
         let bad = |name: &&str| name.starts_with('-') || name.contains(|c: char| c.is_control() || c == ' ');
         if let Some(name) = self.reference.as_deref().filter(bad) {
             return refused(format!("invalid git ref {name:?}"));
+        }
+        match (&self.checksum, self.reference.as_deref()) {
+            (None, _) if self.bundle.is_some() => {
+                return refused("git.bundle requires git.checksum to be set".to_owned());
+            }
+            (Some(sum), Some(commit))
+                if self.bundle.is_some() && is_commit(commit) && !commit.starts_with(sum.as_str()) =>
+            {
+                return refused(format!("expected checksum to match {sum}, got {commit}"));
+            }
+            _ if self.as_bundle && self.keep_git_dir => {
+                return refused("git.checkoutbundle is incompatible with git.keepgitdir".to_owned());
+            }
+            _ if self.as_bundle && !self.directory.is_empty() => {
+                return refused("git.checkoutbundle is incompatible with git.subdir".to_owned());
+            }
+            _ => {}
         }
         match &self.checksum {
             Some(sum) if !sum.bytes().all(|b| b.is_ascii_hexdigit()) => {
@@ -131,6 +159,9 @@ impl GitSource {
         if self.times == Times::Commit {
             key.push_str("(mtime=commit)");
         }
+        if self.as_bundle {
+            key.push_str("(bundle)");
+        }
         key
     }
 
@@ -147,21 +178,83 @@ pub(super) async fn cache_map(
 ) -> Result<CacheMap, Diagnostic> {
     let source = GitSource::parse(source)?;
     let resolved = resolve::resolve(operation, &source).await?;
+    if let Some(rule) = &source.signature {
+        let repository = Fetched::get(operation, &source, &resolved).await?;
+        repository.objects().await?.check(rule)?;
+    }
     Ok(keys::source("git", None, source.key(&resolved).as_bytes(), None))
+}
+
+/// Says which commit is meant, on request with the commit and the tag themselves.
+pub(super) async fn metadata(
+    operation: &VertexOperation,
+    source: &pb::SourceOp,
+    with_objects: bool,
+) -> Result<GitMeta, Diagnostic> {
+    let source = GitSource::parse(source)?;
+    let resolved = resolve::resolve(operation, &source).await?;
+    // Whoever keeps the git directory gets the tag.
+    let commit = resolved.peeled.clone().filter(|_| !source.keep_git_dir);
+    let mut meta = GitMeta {
+        reference: resolved.name.clone().unwrap_or_else(|| resolved.object.clone()),
+        checksum: resolved.object.clone(),
+        commit_checksum: commit,
+        commit_object: Vec::new(),
+        tag_object: Vec::new(),
+    };
+    if with_objects || source.signature.is_some() {
+        let objects = Fetched::get(operation, &source, &resolved).await?.objects().await?;
+        if let Some(rule) = &source.signature {
+            objects.check(rule)?;
+        }
+        meta.commit_checksum = objects.tag.as_ref().map(|_| objects.commit.name.clone());
+        meta.commit_object = objects.commit.raw;
+        meta.tag_object = objects.tag.map(|tag| tag.raw).unwrap_or_default();
+    }
+    Ok(meta)
+}
+
+/// A repository of which what was wanted is here.
+struct Fetched<'a> {
+    access: Access<'a>,
+    repository: Repository,
+    source: &'a GitSource,
+    resolved: &'a Resolved,
+}
+
+impl<'a> Fetched<'a> {
+    async fn get(
+        operation: &'a VertexOperation,
+        source: &'a GitSource,
+        resolved: &'a Resolved,
+    ) -> Result<Self, Diagnostic> {
+        let access = Access::prepare(operation, source).await?;
+        let repository = Repository::open(operation, source, resolved).await?;
+        repository.fetch(&access, source, resolved).await?;
+        Ok(Self { access, repository, source, resolved })
+    }
+
+    /// Reads the commit, and the tag that names it.
+    async fn objects(&self) -> Result<Objects, Diagnostic> {
+        let read = Objects::read(&self.access, &self.repository, self.resolved).await;
+        read.map_err(|failure| explain::failure(&self.access, self.source, failure))?
+    }
 }
 
 /// Fetches the commit, where that was not done before, and checks it out into a snapshot.
 pub(super) async fn execute(operation: &VertexOperation, source: &pb::SourceOp) -> Result<Tree, Diagnostic> {
     let source = GitSource::parse(source)?;
     let resolved = resolve::resolve(operation, &source).await?;
-    let access = Access::prepare(operation, &source).await?;
-    let repository = Repository::open(operation, &source, &resolved).await?;
-    repository.fetch(&access, &source, &resolved).await?;
+    let fetched = Fetched::get(operation, &source, &resolved).await?;
+    let Fetched { access, repository, .. } = &fetched;
     let job = &operation.job;
     let active = job.engine.store.snapshots().prepare(None, &job.lease).diagnose()?;
     // Without a parent, the snapshot is this directory and nothing else.
     let target = active.overlay().upper.ok_or_else(|| crate::error::internal("a snapshot without files"))?;
-    checkout::checkout(&access, &repository, &source, &resolved, &target).await?;
+    match source.as_bundle {
+        true => bundle::make(access, repository, &source, &resolved, &target).await?,
+        false => checkout::checkout(access, repository, &source, &resolved, &target).await?,
+    }
     let kind = SnapshotKind::GitCheckout;
     let info = CommitInfo { description: source.description(), kind, ..CommitInfo::default() };
     blocking(move || active.commit(&info).diagnose().map(Tree::Snapshot)).await
@@ -189,6 +282,9 @@ fn clean(path: &str) -> String {
 mod tests {
     use super::*;
 
+    const BUNDLE: &str = "oci-layout+blob://a@sha256:\
+                          e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
     fn source(identifier: &str, attributes: &[(&str, &str)]) -> Result<GitSource, Diagnostic> {
         let attrs =
             attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -214,7 +310,14 @@ mod tests {
             ("git://h/r.git#--upload-pack=x", &[][..], "invalid git ref"),
             ("git://h/r.git", &[("git.checksum", "xyz")][..], "invalid checksum xyz"),
             ("git://h/r.git", &[("git.fetchbycommit", "true")][..], "requires a checksum"),
-            ("git://h/r.git", &[("git.sig.pubkey", "key")][..], "not supported"),
+            ("git://h/r.git", &[("git.bundle", "docker-image+blob://a/b")][..], "no digest"),
+            ("git://h/r.git", &[("git.bundle", BUNDLE)][..], "requires git.checksum"),
+            (
+                "git://h/r.git",
+                &[("git.checkoutbundle", "true"), ("git.keepgitdir", "true")][..],
+                "incompatible with git.keepgitdir",
+            ),
+            ("git://h/r.git#:d", &[("git.checkoutbundle", "true")][..], "incompatible with git.subdir"),
             ("git://h/r.git", &[("git.fullurl", "file:///etc")][..], "cannot fetch"),
         ] {
             let error = source(identifier, attributes).unwrap_err().to_string();

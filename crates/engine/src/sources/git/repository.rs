@@ -10,7 +10,8 @@ use slipway_model::{Diagnostic, Digest, ErrorKind};
 use slipway_store::{CacheMount, GIT_REPOSITORY, Sharing};
 
 use super::access::Access;
-use super::command::{Call, Failure};
+use super::bundle::Bundle;
+use super::command::{Call, Failure, SHALLOW};
 use super::resolve::Resolved;
 use super::{GitSource, explain};
 use crate::error::{Context as _, blocking};
@@ -85,6 +86,10 @@ impl Repository {
     ) -> Result<(), Diagnostic> {
         let fetched = match self.has(access, &resolved.object).await {
             true => Ok(()),
+            false if source.bundle.is_some() => {
+                let bundle = Bundle::fetch(access, source).await?;
+                self.take_bundle(access, &bundle).await
+            }
             false => self.fetch_object(access, source, resolved).await,
         };
         let fetched = match fetched {
@@ -118,6 +123,13 @@ impl Repository {
         settle(self.path(), source.address.as_str(), resolved.object.len() == 64)
     }
 
+    /// Takes everything that a bundle has.
+    async fn take_bundle(&self, access: &Access<'_>, bundle: &Bundle) -> Result<(), Failure> {
+        let path = bundle.path.to_string_lossy();
+        let fetch = ["fetch", "--no-tags", "--force", &path, "+refs/*:refs/slipway-all/*"];
+        Call { local: true, ..self.call() }.run(access, &fetch).await.map(drop)
+    }
+
     /// Fetches the commit alone, or, from servers that do not give a commit by its name, all branches and tags.
     async fn fetch_object(
         &self,
@@ -149,15 +161,8 @@ impl Repository {
 
     async fn fetch_shallow(&self, access: &Access<'_>, specification: &str) -> Result<(), Failure> {
         let call = Call { shown: true, ..self.call() };
-        let shallow = ["fetch", "--depth=1", "--no-tags", "--force", "origin", specification];
-        match call.run(access, &shallow).await {
-            // Servers without a program behind them give all or nothing.
-            Err(failure) if failure.says(&["--depth", "shallow"]) => {
-                let whole = ["fetch", "--no-tags", "--force", "origin", specification];
-                call.run(access, &whole).await.map(drop)
-            }
-            done => done.map(drop),
-        }
+        let fetch = ["fetch", SHALLOW, "--no-tags", "--force", "origin", specification];
+        call.run_shallow(access, &fetch).await.map(drop)
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use slipway_model::{Diagnostic, ErrorKind};
 
 use super::access::Access;
+use super::bundle::Bundle;
 use super::command::Call;
 use super::{GitSource, explain, is_commit};
 use crate::ops::VertexOperation;
@@ -36,7 +37,8 @@ pub(super) async fn resolve(operation: &VertexOperation, source: &GitSource) -> 
         return Ok(resolved);
     }
     let reference = source.reference.as_deref().unwrap_or_default();
-    let slot = operation.job.http_slot(&format!("git {}#{reference}", source.address));
+    let bundle = source.bundle.as_ref().map(|bundle| bundle.digest.to_string()).unwrap_or_default();
+    let slot = operation.job.http_slot(&format!("git {}#{reference} {bundle}", source.address));
     let answer = slot
         .get_or_init(|| async {
             let access = Access::prepare(operation, source).await?;
@@ -58,7 +60,8 @@ fn given(source: &GitSource) -> Option<Resolved> {
     if let Some(reference) = source.reference.as_deref().filter(|reference| is_commit(reference)) {
         return Some(commit(None, reference));
     }
-    let checksum = source.checksum.as_deref().filter(|_| source.fetch_by_commit)?;
+    let unnamed = source.bundle.is_some() && source.reference.is_none();
+    let checksum = source.checksum.as_deref().filter(|_| source.fetch_by_commit || unnamed)?;
     let full = |name: &String| match name.starts_with("refs/") {
         true => name.clone(),
         false => format!("refs/heads/{name}"),
@@ -80,11 +83,16 @@ fn check(source: &GitSource, resolved: &Resolved) -> Result<(), Diagnostic> {
 }
 
 async fn ask(access: &Access<'_>, source: &GitSource) -> Result<Resolved, Diagnostic> {
-    let address = source.address.as_str();
+    let bundle = match source.bundle {
+        Some(_) => Some(Bundle::fetch(access, source).await?.path.to_string_lossy().into_owned()),
+        None => None,
+    };
+    let address = bundle.as_deref().unwrap_or(source.address.as_str());
+    let call = Call { local: bundle.is_some(), ..Call::default() };
     let failed = |failure| explain::failure(access, source, failure);
     let Some(reference) = &source.reference else {
         let arguments = ["ls-remote", "--symref", "--", address, "HEAD"];
-        let listed = Call::default().run(access, &arguments).await.map_err(failed)?;
+        let listed = call.run(access, &arguments).await.map_err(failed)?;
         return default_branch(&listed).ok_or_else(|| {
             let message = format!("could not find default branch for repository: {}", source.address);
             Diagnostic::new(ErrorKind::User, message)
@@ -94,7 +102,7 @@ async fn ask(access: &Access<'_>, source: &GitSource) -> Result<Resolved, Diagno
     };
     let peeled = format!("{reference}^{{}}");
     let arguments = ["ls-remote", "--", address, reference, &peeled];
-    let listed = Call::default().run(access, &arguments).await.map_err(failed)?;
+    let listed = call.run(access, &arguments).await.map_err(failed)?;
     match choose(reference, &listed) {
         Some(resolved) => Ok(resolved),
         None => Err(unknown(access, source, reference).await),
