@@ -70,7 +70,7 @@ impl Grants {
                     .into());
             }
             ("network.host" | "security.insecure" | "ssh" | "buildx.local.delete", true) => {
-                return Err(Problem::new(format!("`--allow {key}` does not accept a value")).into());
+                return Err(Problem::new(format!("`--allow`: {key} does not accept a value")).into());
             }
             _ => return Err(Problem::new(format!("unknown entitlement `{text}`")).meant(key, KEYS).into()),
         }

@@ -287,7 +287,7 @@ fn override_secret(target: &mut Target, id: &str, value: &str) -> Result<()> {
     let new = SecretEntry::parse(value)?;
     let declared: Vec<String> = target.secrets.iter().flatten().map(|secret| secret.id.clone()).collect();
     let Some(secret) = target.secrets.iter_mut().flatten().find(|secret| secret.id == id) else {
-        return Err(Problem::new(format!("secret `{id}` must be declared before it can be overridden"))
+        return Err(Problem::new(format!("secret {id:?} must be declared before it can be overridden"))
             .meant(id, declared.iter().map(String::as_str))
             .into());
     };

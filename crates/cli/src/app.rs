@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Command, PLUGIN, PluginCall, Root, canonical, plugin_call};
+use crate::args::{Command, PLUGIN, PluginCall, Root, called_buildx, canonical, plugin_call};
 use crate::error::{self, Failure};
 use crate::settings::Surroundings;
 use crate::ui::Palette;
@@ -34,7 +34,10 @@ pub(crate) fn main() -> ExitCode {
     if let Some(call) = plugin_call(&arguments) {
         return end(&again(call), &palette);
     }
-    match run(canonical(arguments), around, palette.clone()) {
+    let as_buildx = called_buildx(&arguments);
+    // Scripts look for buildx's word in its output.
+    let palette = if as_buildx { palette.loud() } else { palette };
+    match run(canonical(arguments), as_buildx, around, palette.clone()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => end(&failure, &palette),
     }
@@ -54,7 +57,12 @@ fn end(failure: &Failure, palette: &Palette) -> ExitCode {
     failure.exit_code()
 }
 
-fn run(arguments: Vec<OsString>, mut around: Surroundings, palette: Palette) -> Result<(), Failure> {
+fn run(
+    arguments: Vec<OsString>,
+    as_buildx: bool,
+    mut around: Surroundings,
+    palette: Palette,
+) -> Result<(), Failure> {
     if let Some(words) = completion_request(&arguments) {
         let described = arguments[1] == completion::REQUEST;
         return output::text(&completion::answer(&words, &mut around, described));
@@ -89,7 +97,8 @@ fn run(arguments: Vec<OsString>, mut around: Surroundings, palette: Palette) -> 
         Command::Install => commands::plugin::install(&context),
         Command::Uninstall => commands::plugin::uninstall(&context),
         Command::PluginMetadata => commands::plugin::metadata(),
-        Command::Version => output::text(concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::DialStdio(args) => commands::dial_stdio::run(&args, &context),
+        Command::Version => commands::plugin::version(as_buildx),
         Command::Completion(args) => output::bytes(&completion::script(args.shell)),
         Command::Reference(args) => reference::write(&args.directory),
     }

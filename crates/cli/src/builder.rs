@@ -1,33 +1,77 @@
 //! The seam to the engine: every call that the command line makes of it, and the data it gets back.
 //!
-//! Commands know only this module; what is behind it may become a daemon or a remote builder.
+//! Commands know only this module. Builds run at a [`Place`]: in this process, or at nodes elsewhere.
+
+mod embedded;
+mod fan_out;
+mod nodes;
+mod remote;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use async_trait::async_trait;
 use serde_json::{Map, Value};
 use slipway_daemon::Frontends;
 use slipway_engine::history::{ExplainedStep, History, Outcome, Recording, RequestRecord};
-use slipway_engine::store::{self, UsageItem, UsageKind};
+use slipway_engine::{CallResult, DebugOptions, DebugStep, Engine, EngineOptions, runtime};
 pub(crate) use slipway_engine::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, RunOptions, RunSource,
     Stated, Volume, Wanted,
 };
-use slipway_engine::{DebugOptions, DebugStep, Engine, EngineOptions, SolveResponse, runtime};
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{Call, Frontend};
 use slipway_model::{Diagnostic, Digest, Platform, Reference, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalArgs;
-use crate::builders::{self, Docker, Selected, Store};
+use crate::builders::{self, BuildInputs, Docker, Selected, Store};
 use crate::error::Failure;
 use crate::settings::filter::Filter;
+use embedded::Embedded;
+use remote::Remote;
 
 /// A builder with its state.
 pub(crate) struct Builder {
+    /// For what is here, wherever builds run: the store, registries, records of builds.
     engine: Engine,
     selected: Selected,
+    place: Box<dyn Place>,
+}
+
+/// Where builds run, and what is kept of them there.
+#[async_trait]
+trait Place: Send + Sync {
+    /// Builds.
+    async fn build(
+        &self,
+        request: SolveRequest,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<BuildOutcome, Vec<Diagnostic>>;
+
+    /// Lists what takes space.
+    async fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure>;
+
+    /// Removes what nothing uses; returns it.
+    async fn prune(&self, options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure>;
+
+    /// Lists what a person should know before a build.
+    fn notes(&self, request: &SolveRequest) -> Vec<String> {
+        let _ = request;
+        Vec::new()
+    }
+
+    /// Tidies up, if that is ours to do.
+    fn tidy(&self) {}
+}
+
+/// The member of the metadata that names a build.
+const BUILD_REF: &str = "buildx.build.ref";
+
+/// Names a build among those of all builders.
+fn reference(builder: &str, node: &str, id: &str) -> String {
+    format!("{builder}/{node}/{id}")
 }
 
 /// What a build has made.
@@ -96,6 +140,11 @@ pub(crate) struct PruneOptions {
 impl Builder {
     /// Opens the state, with the powers that steps and their files need; call it before any thread.
     pub(crate) fn open(global: &GlobalArgs) -> Result<Self, Failure> {
+        let selected = builders::select(global.builder.as_deref(), &Docker::of_process())?;
+        if selected.elsewhere.is_some() {
+            // Steps run elsewhere: nothing here needs powers.
+            return Self::with(global, selected);
+        }
         runtime::rootless::enter_if_needed().map_err(|error| {
             let mut diagnostic = Diagnostic::from_error(error.kind(), &error);
             diagnostic.hint = error.hint();
@@ -106,7 +155,10 @@ impl Builder {
 
     /// Opens the state for what reads and asks only.
     pub(crate) fn open_unprivileged(global: &GlobalArgs) -> Result<Self, Failure> {
-        let selected = builders::select(global.builder.as_deref(), &Docker::of_process())?;
+        Self::with(global, builders::select(global.builder.as_deref(), &Docker::of_process())?)
+    }
+
+    fn with(global: &GlobalArgs, selected: Selected) -> Result<Self, Failure> {
         let options = EngineOptions {
             root: global.root.clone(),
             config: global.config.clone().or_else(|| selected.config.clone()),
@@ -114,12 +166,39 @@ impl Builder {
             frontends: Some(Arc::new(Frontends::default())),
             ..EngineOptions::default()
         };
-        Ok(Self { engine: Engine::open(options)?, selected })
+        let engine = Engine::open(options)?;
+        let place: Box<dyn Place> = match &selected.elsewhere {
+            Some(group) => Box::new(Remote::new(engine.clone(), group.clone())),
+            None => Box::new(Embedded {
+                engine: engine.clone(),
+                name: selected.name.clone(),
+                node: selected.node.clone(),
+            }),
+        };
+        Ok(Self { engine, selected, place })
     }
 
-    /// Lists what a person should know of the builder: how it was chosen, what of its configuration has no effect.
+    /// Lists what a person should know of the builder: what of its configuration has no effect.
     pub(crate) fn notes(&self) -> Vec<String> {
-        self.selected.notes.iter().chain(self.engine.notes()).cloned().collect()
+        match self.selected.elsewhere {
+            Some(_) => Vec::new(),
+            None => self.engine.notes().to_vec(),
+        }
+    }
+
+    /// Returns the driver and the name of a builder that builds elsewhere.
+    pub(crate) fn label(&self) -> Option<(String, String)> {
+        self.selected.elsewhere.as_ref().map(|group| (group.driver.clone(), group.name.clone()))
+    }
+
+    /// Returns what a build of this builder is called.
+    pub(crate) fn reference_of(&self, id: &str) -> String {
+        reference(&self.selected.name, &self.selected.node, id)
+    }
+
+    /// Lists what a person should know before a build.
+    pub(crate) fn notes_on(&self, request: &SolveRequest) -> Vec<String> {
+        self.place.notes(request)
     }
 
     /// Builds.
@@ -129,18 +208,13 @@ impl Builder {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
-        self.note_use();
+        self.note_use(&request);
         let recording = self.begin(&request);
         let events = match &recording {
             Some(recording) => recording.sink(events),
             None => events,
         };
-        let mut solved = self.engine.solve(request, events, cancel.clone()).await.map(BuildOutcome::from);
-        if let Ok(built) = &mut solved
-            && let Some(Value::String(reference)) = built.metadata.get_mut("buildx.build.ref")
-        {
-            *reference = format!("{}/{}/{reference}", self.selected.name, self.selected.node);
-        }
+        let solved = self.place.build(request, events, cancel.clone()).await;
         if let Some(recording) = recording {
             let (outcome, metadata) = match &solved {
                 Ok(built) => (Outcome::Completed, built.metadata.clone()),
@@ -189,24 +263,27 @@ impl Builder {
         Ok(self.engine.explain(reference)?)
     }
 
-    /// Returns what a build is called in `buildx.build.ref`.
-    pub(crate) fn full_reference(id: &str) -> String {
-        format!("default/default/{id}")
-    }
-
-    /// Notes when a builder with a name of its own was last used.
-    fn note_use(&self) {
+    /// Notes when a builder with a name of its own was last used, and for what: Docker's other tools look there.
+    fn note_use(&self, request: &SolveRequest) {
         if self.selected.name == builders::DEFAULT {
             return;
         }
-        // A time that cannot be written down is no reason not to build.
-        let _ =
-            Store::open(Docker::of_process().builders()).and_then(|store| store.touch(&self.selected.name));
+        // What cannot be written down is no reason not to build.
+        let noted = Store::open(Docker::of_process().builders()).and_then(|store| {
+            store.touch(&self.selected.name)?;
+            match BuildInputs::of(request) {
+                Some(inputs) => store.save_inputs(&self.reference_of(&request.id), &inputs),
+                None => Ok(()),
+            }
+        });
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the builder's use cannot be noted");
+        }
     }
 
     /// Tidies the state, if that is due; for when everything the user waits for is done.
     pub(crate) fn tidy(&self) {
-        self.engine.collect_garbage();
+        self.place.tidy();
     }
 
     /// Reads an image where it is.
@@ -256,24 +333,13 @@ impl Builder {
     }
 
     /// Lists what takes space.
-    pub(crate) fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure> {
-        Ok(self.engine.usage()?.iter().map(UsageRecord::from).collect())
+    pub(crate) async fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure> {
+        self.place.disk_usage().await
     }
 
     /// Removes what nothing uses; returns it.
-    pub(crate) fn prune(&self, options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure> {
-        let now = SystemTime::now();
-        let wanted = |item: &UsageItem| options.filter.matches(&UsageRecord::from(item), now);
-        let removed = self.engine.prune(&store::PruneOptions {
-            all: options.all,
-            keep_duration: options.filter.until,
-            filter: Some(&wanted),
-            max_used: options.max_used_space.unwrap_or(0),
-            reserved: options.reserved_space.unwrap_or(0),
-            min_free: options.min_free_space.unwrap_or(0),
-            dry_run: false,
-        })?;
-        Ok(removed.iter().map(UsageRecord::from).collect())
+    pub(crate) async fn prune(&self, options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure> {
+        self.place.prune(options).await
     }
 
     /// Pushes an image of the store; returns its digest.
@@ -298,29 +364,8 @@ impl Builder {
     }
 }
 
-impl From<SolveResponse> for BuildOutcome {
-    fn from(response: SolveResponse) -> Self {
-        let answer =
-            response.call.map(|call| CallAnswer { text: call.text, json: call.json, failed: call.failed });
-        Self { metadata: response.metadata, answer }
-    }
-}
-
-impl From<&UsageItem> for UsageRecord {
-    fn from(item: &UsageItem) -> Self {
-        Self {
-            id: item.id.to_string(),
-            parents: item.parents.iter().map(ToString::to_string).collect(),
-            kind: item.kind.name().to_owned(),
-            description: item.description.clone(),
-            size: item.size,
-            // Only cache mounts are written to.
-            mutable: item.kind == UsageKind::CacheMount,
-            in_use: item.in_use,
-            shared: item.shared,
-            usage_count: item.use_count,
-            created: item.created_at,
-            last_used: Some(item.last_used_at),
-        }
+impl From<CallResult> for CallAnswer {
+    fn from(call: CallResult) -> Self {
+        Self { text: call.text, json: call.json, failed: call.failed }
     }
 }

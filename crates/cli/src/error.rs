@@ -61,7 +61,7 @@ impl Failure {
             Self::Usage(diagnostic) => std::slice::from_ref(&**diagnostic),
             Self::Failed(diagnostics) => diagnostics.as_slice(),
             Self::Interrupted(what) => {
-                writeln!(out, "{} {what}", palette.paint(Tone::Error, "error:"))?;
+                writeln!(out, "{} {what}", palette.error())?;
                 &[]
             }
             Self::Status(_) => &[],
@@ -177,7 +177,7 @@ fn instead_of(command: &str, usage: &str) -> String {
 fn render(diagnostic: &Diagnostic, palette: &Palette) -> String {
     let label = |tone: Tone, text: &str| palette.paint(tone, text);
     let message = multiline(&diagnostic.message);
-    let mut out = format!("{} {message}\n", label(Tone::Error, "error:"));
+    let mut out = format!("{} {message}\n", palette.error());
     if let Some(span) = &diagnostic.span
         && let Some(snippet) = source::snippet(&span.source, &span.ranges)
     {

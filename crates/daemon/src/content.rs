@@ -129,32 +129,37 @@ impl ServerStreamingService<ReadContentRequest> for Content {
         Box::pin(async move {
             let request = request.into_inner();
             let (file, size) = service.open(&request.digest)?;
-            let start = u64::try_from(request.offset).unwrap_or_default();
-            let length = u64::try_from(request.size).ok().filter(|length| *length > 0).unwrap_or(size);
-            let end = start.saturating_add(length).min(size);
-            let parts = stream::try_unfold((file, start), move |(file, at)| async move {
-                if at >= end {
-                    return Ok(None);
-                }
-                let read = move || {
-                    use std::os::unix::fs::FileExt as _;
-                    let mut chunk = vec![0; usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK)];
-                    let length = file.read_at(&mut chunk, at)?;
-                    chunk.truncate(length);
-                    Ok::<_, std::io::Error>((file, chunk))
-                };
-                let (file, chunk) = tokio::task::spawn_blocking(read)
-                    .await
-                    .map_err(|error| Status::internal(error.to_string()))?
-                    .map_err(|error| Status::internal(error.to_string()))?;
-                if chunk.is_empty() {
-                    return Err(Status::data_loss("the blob is shorter than it was"));
-                }
-                let next = at + chunk.len() as u64;
-                let part = ReadContentResponse { offset: at as i64, data: Bytes::from(chunk) };
-                Ok(Some((part, (file, next))))
-            });
-            Ok(Response::new(parts.boxed()))
+            Ok(Response::new(parts(file, size, &request)))
         })
     }
+}
+
+/// Reads the part of a blob that is asked for.
+pub(crate) fn parts(file: File, size: u64, request: &ReadContentRequest) -> Parts<ReadContentResponse> {
+    let start = u64::try_from(request.offset).unwrap_or_default();
+    let length = u64::try_from(request.size).ok().filter(|length| *length > 0).unwrap_or(size);
+    let end = start.saturating_add(length).min(size);
+    let parts = stream::try_unfold((file, start), move |(file, at)| async move {
+        if at >= end {
+            return Ok(None);
+        }
+        let read = move || {
+            use std::os::unix::fs::FileExt as _;
+            let mut chunk = vec![0; usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK)];
+            let length = file.read_at(&mut chunk, at)?;
+            chunk.truncate(length);
+            Ok::<_, std::io::Error>((file, chunk))
+        };
+        let (file, chunk) = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| Status::internal(error.to_string()))?;
+        if chunk.is_empty() {
+            return Err(Status::data_loss("the blob is shorter than it was"));
+        }
+        let next = at + chunk.len() as u64;
+        let part = ReadContentResponse { offset: at as i64, data: Bytes::from(chunk) };
+        Ok(Some((part, (file, next))))
+    });
+    parts.boxed()
 }

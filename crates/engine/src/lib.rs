@@ -53,6 +53,7 @@ pub use build::{
 };
 pub use debug::{DebugOptions, DebugStep};
 pub use engine::{Engine, EngineOptions, default_root};
+pub use exporters::tarball::join_tars;
 pub use failed::{FailedPart, FailedStep};
 pub use frontend::{CallResult, FrontendHost, FrontendReturn, FrontendStream};
 pub use imagetools::{

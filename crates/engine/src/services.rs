@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use slipway_dockerfile::{ConvertOptions, ImageResolver, SourceFile};
-use slipway_model::progress::EventSink;
+use slipway_model::progress::{EventSink, NoEvents};
 use slipway_model::solve::Call;
 use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, ImageIndex, MediaType, Platform, Reference};
 use slipway_store::{PruneOptions, UsageItem};
@@ -33,6 +33,13 @@ pub struct ImageSummary {
 }
 
 impl Engine {
+    /// Reads a Dockerfile at an address.
+    pub async fn fetch_dockerfile(&self, url: &str) -> Result<Vec<u8>, Diagnostic> {
+        let cancel = CancellationToken::new();
+        let build = self.start(BuildOptions::local(String::new()), Arc::new(NoEvents), &cancel)?;
+        crate::frontend::download(&build, url).await
+    }
+
     /// Lists the images that have a name.
     pub fn images(&self) -> Result<Vec<ImageSummary>, Diagnostic> {
         let images = self.inner.store.images().list().diagnose()?;

@@ -110,6 +110,7 @@ impl OutputAttributes {
             push: self.kind == "registry" || self.is_set("push")?,
             push_by_digest: self.is_set("push-by-digest")?,
             insecure: self.is_set("registry.insecure")?,
+            by_default: false,
             image: self.image_options()?,
         })
     }

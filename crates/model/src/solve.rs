@@ -314,6 +314,8 @@ pub struct ImageOutput {
     pub push: bool,
     pub push_by_digest: bool,
     pub insecure: bool,
+    /// Nobody asked for it: a builder elsewhere leaves the result in its cache.
+    pub by_default: bool,
     pub image: ImageOptions,
 }
 

@@ -58,12 +58,14 @@ impl Outcome {
     pub fn failed(self, code: i32) -> String {
         let said = self.said();
         assert_eq!(self.status.code(), Some(code), "{} ended wrong\n{said}", self.command);
-        let errors = self.stderr.lines().filter(|line| line.starts_with("error:")).count();
+        // Called as buildx, slipway says it as buildx does.
+        let begins = |line: &&str| line.starts_with("error:") || line.starts_with("ERROR:");
+        let errors = self.stderr.lines().filter(begins).count();
         assert_eq!(errors, 1, "{} gave {errors} errors\n{said}", self.command);
         for wrong in ["panicked", "mistake in slipway", "bug in slipway"] {
             assert!(!said.contains(wrong), "{} blames itself\n{said}", self.command);
         }
-        let at = self.stderr.find("error:").expect("there is one");
+        let at = self.stderr.find("error:").or_else(|| self.stderr.find("ERROR:")).expect("there is one");
         self.stderr[at..].to_owned()
     }
 

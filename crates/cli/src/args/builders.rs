@@ -117,3 +117,17 @@ pub(crate) struct StopArgs {
     /// Builder to stop; the current one if left out
     pub(crate) name: Option<String>,
 }
+
+/// Flags of `dial-stdio`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DialStdioArgs {
+    /// Address of the daemon, instead of a builder
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) addr: Option<String>,
+    /// Choose the node for this platform
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
+    /// Accepted, as buildx does
+    #[arg(long, value_name = "MODE", default_value = "quiet")]
+    pub(crate) progress: String,
+}

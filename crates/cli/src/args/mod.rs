@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use names::canonical;
+pub(crate) use names::{called_buildx, canonical};
 pub(crate) use plugin::{PLUGIN, PluginCall, plugin_call};
 
 /// Build container images for every platform, with one binary and no daemon
@@ -107,6 +107,8 @@ pub(crate) enum Command {
     /// Tell docker what this plugin is
     #[command(name = "docker-cli-plugin-metadata", hide = true)]
     PluginMetadata,
+    /// Hand on standard input and output to a builder's daemon
+    DialStdio(builders::DialStdioArgs),
     /// Show the version
     Version,
     /// Print a completion script for a shell

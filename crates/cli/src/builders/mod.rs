@@ -2,9 +2,12 @@
 //!
 //! Slipway's own driver, `embedded`, builds in this process: there is nothing to start, stop or reach, and all
 //! its builders share one state. `default` is such a builder and needs no file. Builders of buildx's drivers are
-//! listed and recorded, so that both programs see the same; building with them is not supported yet.
+//! those that buildx has, and the other way round; [`driver`] reaches their nodes.
 
+mod container;
 mod docker;
+pub(crate) mod driver;
+mod inputs;
 mod names;
 mod status;
 mod store;
@@ -15,8 +18,9 @@ use std::path::PathBuf;
 use slipway_model::{Diagnostic, ErrorKind};
 
 pub(crate) use docker::Docker;
+pub(crate) use inputs::BuildInputs;
 pub(crate) use names::random_name;
-pub(crate) use status::{NodeStatus, platforms_in_groups, status};
+pub(crate) use status::{NodeStatus, platforms_in_groups, statuses};
 pub(crate) use store::{Content, Node, NodeGroup, Store, StoreError};
 pub(crate) use update::{Change, UpdateError, leave, update};
 
@@ -32,7 +36,7 @@ pub(crate) const LOCAL: &str = "local";
 /// The name of a builder's configuration among its files.
 pub(crate) const CONFIG: &str = "buildkitd.toml";
 
-/// Drivers that can be named; of the others than `embedded`, builders are only recorded.
+/// Drivers that can be named.
 pub(crate) const DRIVERS: [&str; 3] = [EMBEDDED, "docker-container", "remote"];
 
 /// The builder that a command uses.
@@ -42,8 +46,8 @@ pub(crate) struct Selected {
     pub(crate) node: String,
     /// The configuration that it was created with.
     pub(crate) config: Option<PathBuf>,
-    /// What the user should know of the choice.
-    pub(crate) notes: Vec<String>,
+    /// The builder's nodes, if builds do not run in this process.
+    pub(crate) elsewhere: Option<NodeGroup>,
 }
 
 impl Selected {
@@ -57,23 +61,22 @@ pub(crate) fn select(explicit: Option<&str>, docker: &Docker) -> Result<Selected
     let explicit = explicit.filter(|name| !name.is_empty());
     let store = Store::read(docker.builders());
     let Some(group) = find(&store, explicit, docker)? else { return Ok(Selected::default_builder()) };
+    let node = group.nodes.first().map_or_else(|| group.name.clone(), |node| node.name.clone());
     if group.driver == EMBEDDED {
         let config = store.config_file(&group).map_err(in_store)?;
-        let node = group.nodes.first().map_or_else(|| group.name.clone(), |node| node.name.clone());
-        return Ok(Selected { name: group.name, node, config, notes: Vec::new() });
+        return Ok(Selected { name: group.name, node, config, elsewhere: None });
     }
-    let message = format!("building with the driver `{}` is not supported yet", group.driver);
-    if explicit.is_some() {
-        return Err(Diagnostic::new(ErrorKind::User, message)
-            .cause(format!("the builder `{}` has it", group.name))
-            .hint("leave `--builder` and BUILDX_BUILDER out to build with slipway itself"));
+    if !DRIVERS.contains(&group.driver.as_str()) {
+        return Err(Diagnostic::new(
+            ErrorKind::User,
+            format!("building with the driver `{}` is not supported", group.driver),
+        )
+        .cause(format!("the builder `{}` has it", group.name))
+        .hint(
+            "`--builder default` builds with slipway itself; `slipway use default` makes that the choice",
+        ));
     }
-    let note = format!(
-        "{message}: the current builder `{}` is passed over, and slipway builds itself; `slipway use default` makes \
-         that the choice",
-        group.name
-    );
-    Ok(Selected { notes: vec![note], ..Selected::default_builder() })
+    Ok(Selected { name: group.name.clone(), node, config: None, elsewhere: Some(group) })
 }
 
 /// Finds a builder by name, or the current one; `None` is the default one.
@@ -140,13 +143,11 @@ mod tests {
         let error = select(Some("nope"), &docker).unwrap_err();
         assert_eq!(error.message, "no builder \"nope\" found");
         assert!(error.hint.is_some_and(|hint| hint.contains("there are box, mine, default")));
-        // One that cannot be used is an error if it was named, and a remark if it is only the current one.
-        let error = select(Some("box"), &docker).unwrap_err();
-        assert_eq!(error.message, "building with the driver `docker-container` is not supported yet");
-        store().set_current(&docker.endpoint(), "box", false, false).unwrap();
-        let passed_over = select(None, &docker).unwrap();
-        assert_eq!(passed_over.name, DEFAULT);
-        assert!(passed_over.notes[0].contains("the current builder `box` is passed over"));
+        let elsewhere = select(Some("box"), &docker).unwrap();
+        assert_eq!((elsewhere.name.as_str(), elsewhere.elsewhere.is_some()), ("box", true));
+        store().save(&group("pod", "kubernetes")).unwrap();
+        let error = select(Some("pod"), &docker).unwrap_err();
+        assert_eq!(error.message, "building with the driver `kubernetes` is not supported");
         store().set_current(&docker.endpoint(), "mine", false, false).unwrap();
         assert_eq!(select(None, &docker).unwrap().name, "mine");
     }

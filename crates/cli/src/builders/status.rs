@@ -1,12 +1,15 @@
 //! What can be said of a node now: whether it answers, its version, its platforms.
 
-use std::os::unix::net::UnixStream;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
+use futures_util::future::join_all;
+use slipway_daemon::client::GarbageRule;
 use slipway_engine::emulation::{EmulationOptions, HostFacts, runnable};
-use slipway_model::Platform;
+use slipway_model::{Diagnostic, Platform};
 
 use super::store::{Node, NodeGroup};
-use super::{EMBEDDED, LOCAL};
+use super::{EMBEDDED, driver};
 
 /// The state of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,27 +19,57 @@ pub(crate) struct NodeStatus {
     pub(crate) version: Option<String>,
     /// Platforms that it has by itself.
     pub(crate) platforms: Vec<Platform>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) garbage_rules: Vec<GarbageRule>,
+    /// Why nothing is known of it.
+    pub(crate) error: Option<String>,
 }
 
-/// Looks at a node.
-pub(crate) fn status(group: &NodeGroup, node: &Node, emulation: &EmulationOptions) -> NodeStatus {
-    if group.driver == EMBEDDED && node.endpoint == LOCAL {
+/// Looks at all nodes of a builder at once; who does not answer in time is not there.
+pub(crate) async fn statuses(
+    group: &NodeGroup,
+    emulation: &EmulationOptions,
+    timeout: Duration,
+) -> Vec<NodeStatus> {
+    join_all(group.nodes.iter().map(|node| status(group, node, emulation, timeout))).await
+}
+
+async fn status(
+    group: &NodeGroup,
+    node: &Node,
+    emulation: &EmulationOptions,
+    timeout: Duration,
+) -> NodeStatus {
+    if group.driver == EMBEDDED {
         return NodeStatus {
             status: "running",
             version: Some(concat!("v", env!("CARGO_PKG_VERSION")).to_owned()),
             platforms: runnable(&HostFacts::probe(emulation)),
+            ..NodeStatus::default()
         };
     }
-    let answers = match node.endpoint.strip_prefix("unix://") {
-        Some(path) if group.driver == "remote" => Some(UnixStream::connect(path).is_ok()),
-        _ => None,
+    if let Err(error) = driver::check(group, node) {
+        return NodeStatus { error: Some(error.to_string()), ..NodeStatus::default() };
+    }
+    let look = async {
+        if let Some(status) = driver::asleep(group, node).await? {
+            return Ok(NodeStatus { status, ..NodeStatus::default() });
+        }
+        let workers = driver::connect(group, node).await?.workers().await?;
+        let worker = workers.into_iter().next().unwrap_or_default();
+        Ok::<_, Diagnostic>(NodeStatus {
+            status: "running",
+            error: None,
+            version: worker.version,
+            platforms: worker.platforms,
+            labels: worker.labels,
+            garbage_rules: worker.garbage_rules,
+        })
     };
-    let status = match answers {
-        Some(true) => "running",
-        Some(false) => "inactive",
-        None => "",
-    };
-    NodeStatus { status, ..NodeStatus::default() }
+    match tokio::time::timeout(timeout, look).await {
+        Ok(Ok(status)) => status,
+        Ok(Err(_)) | Err(_) => NodeStatus { status: "inactive", ..NodeStatus::default() },
+    }
 }
 
 /// Lists platforms, those that were set by hand first and marked.

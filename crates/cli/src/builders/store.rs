@@ -6,6 +6,7 @@
 //! current          which one is used, and for which engine
 //! defaults/HASH    which one is used for an engine after others were
 //! .lock            held by whoever changes something
+//! refs/…           what each build was made of
 //! slipway/NAME     the configuration of an embedded builder, for the engine to read
 //! ```
 
@@ -19,6 +20,7 @@ use base64::Engine as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slipway_model::{Digest, Platform};
 
+use super::BuildInputs;
 use crate::ui::format::rfc3339;
 
 /// Says why a builder's files cannot be used.
@@ -169,6 +171,16 @@ impl Store {
         let now = rfc3339(SystemTime::now());
         let seconds = now.split('.').next().unwrap_or_default().trim_end_matches('Z');
         self.write(&format!("activity/{name}"), format!("{seconds}Z").as_bytes())
+    }
+
+    /// Keeps what a build, named by builder, node and id, was made of.
+    pub(crate) fn save_inputs(&self, reference: &str, inputs: &BuildInputs) -> Result<(), StoreError> {
+        let name = format!("refs/{reference}");
+        let directory = self.directory.join(&name);
+        let directory = directory.parent().unwrap_or(&self.directory);
+        fs::create_dir_all(directory)
+            .map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
+        self.write_json(&name, inputs)
     }
 
     /// Returns when a builder was last used, in RFC 3339.

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use slipway_bake::{Bake, ListKind, ListRequest};
-use slipway_model::progress::{Event, EventSink, Warning};
+use slipway_model::progress::{Event, EventSink, Status, Vertex, Warning};
 use slipway_model::{Diagnostic, Digest, ErrorKind};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,7 +21,7 @@ use crate::interrupt::{self, Watch};
 use crate::output;
 use crate::settings::SettingsError;
 use crate::settings::bake::{self, Loaded, PlannedTarget};
-use crate::ui::{DisplayMode, DisplayOptions, Progress, Tone, call, warnings};
+use crate::ui::{DisplayMode, DisplayOptions, Prefixed, Progress, Tone, call, warnings};
 
 /// Runs `bake`.
 pub(crate) fn run(args: &BakeArgs, context: &mut Context) -> Result<(), Failure> {
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &BakeArgs, context: &mut Context) -> Result<(), Failure>
     if args.print {
         return output::text(&format!("{}\n", slipway_bake::to_json(&bake)));
     }
-    build(args, &bake, context)
+    build(args, &loaded, &bake, context)
 }
 
 fn list_request(args: &BakeArgs) -> Result<Option<ListRequest>, Failure> {
@@ -78,7 +79,7 @@ fn warn(text: &str, context: &Context) {
     output::text_to_stderr(&format!("{} {text}\n", context.palette.paint(Tone::Warning, "warning:")));
 }
 
-fn build(args: &BakeArgs, bake: &Bake, context: &mut Context) -> Result<(), Failure> {
+fn build(args: &BakeArgs, loaded: &Loaded, bake: &Bake, context: &mut Context) -> Result<(), Failure> {
     let grants = bake::check_grants(args, bake, &context.around)?;
     let layouts = tempfile::tempdir().map_err(|error| {
         Failure::io("failed to make a directory for what targets need of each other", &error)
@@ -91,7 +92,8 @@ fn build(args: &BakeArgs, bake: &Bake, context: &mut Context) -> Result<(), Fail
         if builds { Builder::open(&context.global)? } else { Builder::open_unprivileged(&context.global)? };
     if display != DisplayMode::RawJson {
         let mut notes: Vec<String> = targets.iter().flat_map(|t| t.settings.notes.iter().cloned()).collect();
-        notes.extend(builder.notes().iter().cloned());
+        notes.extend(builder.notes());
+        notes.extend(targets.iter().flat_map(|target| builder.notes_on(&target.settings.request)));
         let mut seen = std::collections::BTreeSet::new();
         notes.iter().filter(|note| seen.insert((*note).clone())).for_each(|note| warn(note, context));
     }
@@ -105,7 +107,10 @@ fn build(args: &BakeArgs, bake: &Bake, context: &mut Context) -> Result<(), Fail
         }
     }
     let builder = Arc::new(builder);
-    let progress = Progress::start(DisplayOptions::new(display, &context.around));
+    let progress = Progress::start(DisplayOptions::new(display, &context.around).at(builder.label()));
+    if builder.label().is_some() {
+        tell_definition(loaded, &progress.sink());
+    }
     let built = solve_all(&builder, &targets, &progress);
     let warnings = progress.finish();
     if builds && !matches!(display, DisplayMode::Silent | DisplayMode::RawJson) {
@@ -116,6 +121,48 @@ fn build(args: &BakeArgs, bake: &Bake, context: &mut Context) -> Result<(), Fail
         builder.tidy();
     }
     left
+}
+
+/// Shows which files the targets come from.
+fn tell_definition(loaded: &Loaded, events: &Arc<dyn EventSink>) {
+    const NAME: &str = "[internal] load local bake definitions";
+    let (digest, now) = (Digest::of(NAME), SystemTime::now());
+    let vertex = Vertex {
+        digest,
+        name: NAME.to_owned(),
+        inputs: Vec::new(),
+        started: Some(now),
+        completed: None,
+        cached: false,
+        error: None,
+        progress_group: None,
+    };
+    events.emit(Event::Vertex(vertex.clone()));
+    for (name, size) in loaded.files() {
+        events.emit(Event::Status(Status {
+            vertex: digest,
+            id: match name {
+                "-" => "reading from stdin".to_owned(),
+                name => format!("reading {name}"),
+            },
+            current: size,
+            total: size,
+            timestamp: now,
+            started: Some(now),
+            completed: Some(now),
+        }));
+    }
+    events.emit(Event::Vertex(Vertex { completed: Some(SystemTime::now()), ..vertex }));
+}
+
+/// Leaves out warnings that another target has given: of the same lines, the same is said.
+fn once(found: &[Warning]) -> Vec<Warning> {
+    let mut seen = std::collections::HashSet::new();
+    let place = |warning: &Warning| {
+        let file = warning.source.as_ref().map(|source| (source.filename.clone(), source.data.clone()));
+        (warning.short.clone(), file, format!("{:?}", warning.ranges))
+    };
+    found.iter().filter(|warning| seen.insert(place(warning))).cloned().collect()
 }
 
 type Outcomes = BTreeMap<String, BuildOutcome>;
@@ -184,7 +231,7 @@ fn spawn_all(
         };
         let prefix = (targets.len() > 1).then(|| target.name.clone());
         let events: Arc<dyn EventSink> = match prefix {
-            Some(prefix) => Arc::new(Prefixed { prefix, inner: progress.sink() }),
+            Some(prefix) => Arc::new(Prefixed::new(prefix, progress.sink())),
             None => progress.sink(),
         };
         let (builder, stop) = (Arc::clone(builder), stop.clone());
@@ -214,51 +261,6 @@ fn in_order<'a>(
     targets.iter().filter_map(|target| senders.remove_entry(target.name.as_str())).collect()
 }
 
-/// Says of every event which target it belongs to. Targets that do the same step each show it.
-struct Prefixed {
-    prefix: String,
-    inner: Arc<dyn EventSink>,
-}
-
-impl Prefixed {
-    fn digest(&self, digest: &Digest) -> Digest {
-        Digest::of(format!("{}\n{digest}", self.prefix))
-    }
-
-    fn name(&self, name: &str) -> String {
-        match name.strip_prefix('[') {
-            Some(rest) => format!("[{} {rest}", self.prefix),
-            None => format!("[{}] {name}", self.prefix),
-        }
-    }
-}
-
-impl EventSink for Prefixed {
-    fn emit(&self, event: Event) {
-        self.inner.emit(match event {
-            Event::Vertex(mut vertex) => {
-                vertex.name = self.name(&vertex.name);
-                vertex.digest = self.digest(&vertex.digest);
-                vertex.inputs.iter_mut().for_each(|input| *input = self.digest(input));
-                Event::Vertex(vertex)
-            }
-            Event::Status(mut status) => {
-                status.vertex = self.digest(&status.vertex);
-                Event::Status(status)
-            }
-            Event::Log(mut log) => {
-                log.vertex = self.digest(&log.vertex);
-                Event::Log(log)
-            }
-            Event::Warning(mut warning) => {
-                warning.vertex = self.digest(&warning.vertex);
-                Event::Warning(warning)
-            }
-            Event::Key(key) => Event::Key(key),
-        });
-    }
-}
-
 fn leave_results(
     args: &BakeArgs,
     bake: &Bake,
@@ -272,11 +274,11 @@ fn leave_results(
             .iter()
             .filter_map(|target| {
                 let outcome = built.get(&target.name)?;
-                Some((target.name.clone(), Value::Object(metadata(outcome, &target.settings, &[], context))))
+                Some((target.name.clone(), Value::Object(metadata(outcome, &[], context))))
             })
             .collect();
         // Warnings are of all targets together.
-        let of_all = metadata(&BuildOutcome::default(), &targets[0].settings, found, context);
+        let of_all = metadata(&BuildOutcome::default(), &once(found), context);
         members.extend(of_all);
         let members: Map<String, Value> = members.into_iter().collect();
         output::file(&context.around.absolute(path), format!("{:#}", Value::Object(members)).as_bytes())?;
@@ -323,7 +325,7 @@ fn show_answers(
         };
         output::text(&format!("{separator}{}\n{description}\n{}", target.name, answer.text))?;
         if let Some(error) = call::build_error(&answer.json) {
-            output::text_to_stderr(&format!("{} {error}", context.palette.paint(Tone::Error, "error:")));
+            output::text_to_stderr(&format!("{} {error}", context.palette.error()));
         }
     }
     if as_json {

@@ -1,6 +1,7 @@
 //! `build`: make the request, show what happens, leave the results where they were asked for.
 
 use std::io;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use slipway_model::Diagnostic;
@@ -37,13 +38,18 @@ pub(super) fn run_with(args: &BuildArgs, program: &[String], context: &mut Conte
         None => Builder::open(&context.global)?,
     };
     tell_notes(&builder.notes(), settings.display, context);
+    tell_notes(&builder.notes_on(&settings.request), settings.display, context);
     let received = settings.received.take();
-    let progress = Progress::start(DisplayOptions::new(settings.display, &context.around));
+    let display = DisplayOptions::new(settings.display, &context.around).at(builder.label());
+    let progress = Progress::start(display);
     let built = solve(&builder, &settings, &progress);
     let warnings = progress.finish();
     drop(received);
     if !matches!(settings.display, DisplayMode::Silent | DisplayMode::RawJson) && settings.call.is_none() {
         output::text_to_stderr(&warnings::summary(&warnings, &context.palette, context.global.debug));
+    }
+    if settings.call.is_none() {
+        tell_details(&builder, &settings, context);
     }
     if settings.explain && settings.call.is_none() {
         output::text_to_stderr(&format!("\n{}", explain::table(&builder.explain(&settings.request.id)?)));
@@ -126,6 +132,19 @@ fn tell_notes(notes: &[String], display: DisplayMode, context: &Context) {
     }
 }
 
+/// Says where Docker Desktop, if it is there, shows the build.
+fn tell_details(builder: &Builder, settings: &BuildSettings, context: &Context) {
+    let shown = !matches!(settings.display, DisplayMode::Silent | DisplayMode::RawJson);
+    let home = context.around.non_empty("HOME").unwrap_or("/");
+    let desktop = Path::new(home).join(".docker/desktop-build/.lastaccess");
+    if shown && builder.label().is_some() && desktop.exists() {
+        let reference = builder.reference_of(&settings.request.id);
+        output::text_to_stderr(&format!(
+            "\nView build details: docker-desktop://dashboard/build/{reference}\n\n"
+        ));
+    }
+}
+
 fn leave_results(
     settings: &BuildSettings,
     built: &BuildOutcome,
@@ -136,7 +155,7 @@ fn leave_results(
         output::file(path, built.image_id().unwrap_or_default().as_bytes())?;
     }
     if let Some(path) = &settings.metadata_file {
-        let metadata = metadata(built, settings, warnings, context);
+        let metadata = metadata(built, warnings, context);
         output::file(path, format!("{:#}", Value::Object(metadata)).as_bytes())?;
     }
     if let Some(settings) = settings.call {
@@ -149,16 +168,11 @@ fn leave_results(
 }
 
 /// Collects the members of the metadata file, in order of name as Go writes maps.
-pub(super) fn metadata(
-    built: &BuildOutcome,
-    settings: &BuildSettings,
-    warnings: &[Warning],
-    context: &Context,
-) -> Map<String, Value> {
+pub(super) fn metadata(built: &BuildOutcome, warnings: &[Warning], context: &Context) -> Map<String, Value> {
     let mut members: Vec<(String, Value)> =
         built.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let wanted = context.around.variable("BUILDX_METADATA_WARNINGS").and_then(boolean) == Some(true);
-    if wanted && settings.call.is_none() && !warnings.is_empty() {
+    if wanted && !warnings.is_empty() {
         let list = warnings.iter().map(warnings::to_json).collect();
         members.push(("buildx.build.warnings".to_owned(), list));
     }
@@ -174,7 +188,7 @@ fn show_answer(settings: CallSettings, built: &BuildOutcome, context: &Context) 
     } else {
         output::text(&answer.text)?;
         if let Some(error) = call::build_error(&answer.json) {
-            output::text_to_stderr(&format!("{} {error}", context.palette.paint(Tone::Error, "error:")));
+            output::text_to_stderr(&format!("{} {error}", context.palette.error()));
         }
     }
     if answer.failed && !settings.ignore_status { Err(Failure::Status(1)) } else { Ok(()) }

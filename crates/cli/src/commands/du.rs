@@ -8,16 +8,17 @@ use crate::app::Context;
 use crate::args::storage::DuArgs;
 use crate::builder::{Builder, UsageRecord};
 use crate::error::Failure;
-use crate::output;
 use crate::settings::SettingsError;
 use crate::settings::filter::Filter;
 use crate::template::{JsonStyle, Template, TemplateError};
 use crate::ui::format::{human_duration, human_size, rfc3339, table};
+use crate::{interrupt, output};
 
 /// Runs `du`.
 pub(crate) fn run(args: &DuArgs, context: &Context) -> Result<(), Failure> {
     let filter = Filter::parse(&args.filter)?;
-    let mut records = Builder::open(&context.global)?.disk_usage()?;
+    let builder = Builder::open(&context.global)?;
+    let mut records = interrupt::runtime()?.block_on(builder.disk_usage())?;
     let now = SystemTime::now();
     records.retain(|record| filter.matches(record, now));
     let format = args.format.as_deref().unwrap_or(if args.verbose { "pretty" } else { "table" });

@@ -6,6 +6,7 @@ pub(crate) mod build;
 pub(crate) mod builders;
 pub(crate) mod daemon;
 pub(crate) mod debug;
+pub(crate) mod dial_stdio;
 pub(crate) mod du;
 pub(crate) mod history;
 pub(crate) mod images;

@@ -17,12 +17,24 @@ use crate::error::Failure;
 use crate::output;
 use crate::settings::SettingsError;
 
+/// The version of buildx whose command line this is. Others choose by it what they can ask for; what is behind the
+/// plus says who answers, and has no part in the order of versions.
+const AS_BUILDX: &str = concat!("v0.36.1+slipway.", env!("CARGO_PKG_VERSION"));
+
+/// Runs `version`; who asks for buildx gets an answer in its form.
+pub(crate) fn version(as_buildx: bool) -> Result<(), Failure> {
+    output::text(&match as_buildx {
+        true => format!("slipway/buildx {AS_BUILDX}\n"),
+        false => concat!("slipway v", env!("CARGO_PKG_VERSION"), "\n").to_owned(),
+    })
+}
+
 /// Answers docker's question what this plugin is.
 pub(crate) fn metadata() -> Result<(), Failure> {
     let metadata = json!({
         "SchemaVersion": "0.1.0",
         "Vendor": "Slipway",
-        "Version": concat!("v", env!("CARGO_PKG_VERSION")),
+        "Version": AS_BUILDX,
         "ShortDescription": "Build images for every platform with slipway",
     });
     output::text(&format!("{metadata}\n"))

@@ -7,11 +7,11 @@ use crate::app::Context;
 use crate::args::storage::PruneArgs;
 use crate::builder::{Builder, PruneOptions};
 use crate::error::Failure;
-use crate::output;
 use crate::settings::SettingsError;
 use crate::settings::filter::Filter;
 use crate::settings::values::bytes;
 use crate::ui::format::human_size;
+use crate::{interrupt, output};
 
 const USUAL: &str = "WARNING! This will remove all dangling build cache. Are you sure you want to continue?";
 const ALL: &str = "WARNING! This will remove all build cache. Are you sure you want to continue?";
@@ -22,7 +22,8 @@ pub(crate) fn run(args: &PruneArgs, context: &mut Context) -> Result<(), Failure
     if !args.force && !confirmed(if args.all { ALL } else { USUAL }, context)? {
         return Ok(());
     }
-    let removed = Builder::open(&context.global)?.prune(&options)?;
+    let builder = Builder::open(&context.global)?;
+    let removed = interrupt::runtime()?.block_on(builder.prune(&options))?;
     let now = SystemTime::now();
     let mut text = String::new();
     if args.verbose {

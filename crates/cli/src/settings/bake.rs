@@ -125,6 +125,11 @@ fn environment(args: &BakeArgs, around: &Surroundings) -> Result<Environment, Se
 }
 
 impl Loaded {
+    /// Lists the files with their sizes.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.files.iter().map(|file| (file.name.as_str(), file.text.len() as u64))
+    }
+
     /// Resolves what was asked for.
     pub(crate) fn resolve(&self, args: &BakeArgs) -> Result<Bake, Failure> {
         let mut overrides = args.set.clone();

@@ -251,6 +251,11 @@ fn build_args(args: &BuildArgs, around: &Surroundings) -> Result<BTreeMap<String
     {
         map.insert(EPOCH.to_owned(), epoch.to_owned());
     }
+    if map.get("BUILDKIT_SYNTAX").is_some_and(|line| line.trim().is_empty()) {
+        return Err(SettingsError::flag(
+            "empty BUILDKIT_SYNTAX build-arg is invalid, use --build-arg BUILDKIT_SYNTAX without '=' for optional behavior",
+        ));
+    }
     proxies::add(&mut map, around);
     Ok(map)
 }

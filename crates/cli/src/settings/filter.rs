@@ -92,6 +92,25 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Writes the conditions as daemons take them; `None` if there are none.
+    pub(crate) fn to_containerd(&self) -> Option<String> {
+        let condition = |condition: &Condition| {
+            let name = KEYS.iter().find(|(_, key)| *key == condition.key).map_or("", |(name, _)| name);
+            let operator = match condition.comparison {
+                Comparison::Is => return name.to_owned(),
+                Comparison::Equal if condition.key == Key::Id => "~=",
+                Comparison::Equal => "==",
+                Comparison::NotEqual => "!=",
+                Comparison::Contains => "~=",
+            };
+            format!("{name}{operator}{}", condition.value)
+        };
+        let conditions: Vec<String> = self.conditions.iter().map(condition).collect();
+        Some(conditions.join(",")).filter(|text| !text.is_empty())
+    }
+}
+
 fn split(text: &str) -> (&str, Comparison, &str) {
     let Some((key, value)) = text.split_once('=') else { return (text, Comparison::Is, "") };
     let value = value.strip_prefix('=').unwrap_or(value);

@@ -80,7 +80,7 @@ pub(super) fn parse(flags: &OutputFlags<'_>, around: &Surroundings) -> Result<Ou
         specs.retain(|spec| *spec != OutputSpec::CacheOnly);
     }
     if specs.is_empty() {
-        specs.push(OutputSpec::Image(ImageOutput::default()));
+        specs.push(OutputSpec::Image(ImageOutput { by_default: true, ..ImageOutput::default() }));
     }
     for spec in &mut *specs {
         fill_in(spec, &tags, flags.annotations);
@@ -305,7 +305,7 @@ impl Entry {
                 "local output mode=delete for destination `{}` could remove other files",
                 path.display()
             ))
-            .hint("add `--allow buildx.local.delete` if it may be emptied"));
+            .hint("add `--allow=buildx.local.delete` if it may be emptied"));
         }
         let platform_split = self.attributes.boolean("platform-split")?;
         Ok(OutputSpec::Local(FilesOutput { destination: Destination::Path(path), platform_split, delete }))

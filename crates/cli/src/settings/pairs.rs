@@ -11,7 +11,7 @@ pub(super) fn from_environment(
 ) -> Result<BTreeMap<String, String>, SettingsError> {
     let mut pairs = BTreeMap::new();
     for text in values {
-        let (key, value) = split("build-arg", text)?;
+        let (key, value) = split(text)?;
         if let Some(value) = value.or_else(|| around.variable(key)) {
             pairs.insert(key.to_owned(), value.to_owned());
         }
@@ -23,19 +23,17 @@ pub(super) fn from_environment(
 pub(super) fn labels(values: &[String]) -> Result<BTreeMap<String, String>, SettingsError> {
     values
         .iter()
-        .map(|text| split("label", text).map(|(k, v)| (k.to_owned(), v.unwrap_or_default().to_owned())))
+        .map(|text| split(text).map(|(k, v)| (k.to_owned(), v.unwrap_or_default().to_owned())))
         .collect()
 }
 
-fn split<'a>(flag: &str, text: &'a str) -> Result<(&'a str, Option<&'a str>), SettingsError> {
+fn split(text: &str) -> Result<(&str, Option<&str>), SettingsError> {
     let (key, value) = match text.split_once('=') {
         Some((key, value)) => (key, Some(value)),
         None => (text, None),
     };
     if key.is_empty() {
-        return Err(SettingsError::flag(format!(
-            "invalid key-value pair `{text}` for `--{flag}`: empty key"
-        )));
+        return Err(SettingsError::flag(format!("invalid key-value pair {text:?}: empty key")));
     }
     Ok((key, value))
 }

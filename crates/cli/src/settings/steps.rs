@@ -29,6 +29,9 @@ pub(super) fn grants(values: &[String]) -> Result<Grants, SettingsError> {
                 grants.entitlements.insert(Entitlement::SecurityInsecure);
             }
             "buildx.local.delete" => grants.local_delete = true,
+            text if text.starts_with("buildx.local.delete=") => {
+                return Err(SettingsError::flag("`--allow`: buildx.local.delete does not accept a value"));
+            }
             device if device == "device" || device.starts_with("device=") => {
                 return Err(SettingsError::unsupported("`--allow device`"));
             }
@@ -60,6 +63,11 @@ pub(super) fn extra_hosts(values: &[String]) -> Result<Vec<ExtraHost>, SettingsE
     let mut list = Vec::new();
     for value in values {
         for entry in csv_fields("add-host", value)? {
+            // Of several addresses of one host, the first alone has the name before it.
+            let entry = match (list.last(), entry.parse::<IpAddr>()) {
+                (Some(ExtraHost { host, .. }), Ok(address)) => format!("{host}={address}"),
+                _ => entry,
+            };
             list.push(extra_host(&entry)?);
         }
     }
@@ -77,7 +85,7 @@ fn extra_host(entry: &str) -> Result<ExtraHost, SettingsError> {
     }
     if address == "host-gateway" {
         return Err(SettingsError::flag(format!(
-            "invalid host `{entry}` for `--add-host`: there is no host-gateway, since steps are not behind one"
+            "invalid host `{entry}` for `--add-host`: host-gateway is not supported, since steps are not behind one"
         ))
         .hint(format!("steps share the host's network: write `--add-host {host}:127.0.0.1`")));
     }
@@ -104,6 +112,7 @@ mod tests {
             ("a=[fd00::1]", vec!["a fd00::1"]),
             ("a:[10.0.0.1]", vec!["a 10.0.0.1"]),
             ("a:10.1.2.3,b:10.1.2.4", vec!["a 10.1.2.3", "b 10.1.2.4"]),
+            ("a=10.1.2.3,10.1.2.4", vec!["a 10.1.2.3", "a 10.1.2.4"]),
         ] {
             assert_eq!(of(text).unwrap(), want, "{text}");
         }

@@ -22,9 +22,21 @@ pub(crate) struct Palette {
     warning: String,
     faint: String,
     bold: String,
+    /// Say `ERROR:` as buildx does.
+    loud: bool,
 }
 
 impl Palette {
+    /// Says `ERROR:` where slipway says `error:`.
+    pub(crate) fn loud(self) -> Self {
+        Self { loud: true, ..self }
+    }
+
+    /// Returns the word that errors begin with.
+    pub(crate) fn error(&self) -> String {
+        self.paint(Tone::Error, if self.loud { "ERROR:" } else { "error:" })
+    }
+
     /// Uses no colours.
     pub(crate) fn none() -> Self {
         Self::default()
@@ -39,6 +51,7 @@ impl Palette {
             warning: sgr("33"),
             faint: sgr("2"),
             bold: sgr("1"),
+            loud: false,
         }
     }
 

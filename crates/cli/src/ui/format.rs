@@ -72,6 +72,26 @@ pub(crate) fn human_duration(duration: Duration) -> String {
     }
 }
 
+/// Formats a duration as Go does: `48h0m0s`, `1m30s`, `500ms`.
+pub(crate) fn go_duration(duration: Duration) -> String {
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    if seconds == 0 {
+        let (number, unit) = match nanos {
+            0 => return "0s".to_owned(),
+            1..1_000 => (f64::from(nanos), "ns"),
+            1_000..1_000_000 => (f64::from(nanos) / 1e3, "µs"),
+            _ => (f64::from(nanos) / 1e6, "ms"),
+        };
+        return format!("{number}{unit}");
+    }
+    let rest = (seconds % 60) as f64 + f64::from(nanos) / 1e9;
+    match (seconds / 3600, seconds / 60 % 60) {
+        (0, 0) => format!("{rest}s"),
+        (0, minutes) => format!("{minutes}m{rest}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
 /// Formats a time in UTC as RFC 3339 with as many digits as it needs, like Go.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let (seconds, nanos) = match time.duration_since(UNIX_EPOCH) {
@@ -137,6 +157,15 @@ pub(crate) fn display_width(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        for (milliseconds, text) in
+            [(0, "0s"), (500, "500ms"), (1_500, "1.5s"), (90_000, "1m30s"), (172_800_000, "48h0m0s")]
+        {
+            assert_eq!(go_duration(Duration::from_millis(milliseconds)), text);
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -8,6 +8,7 @@ mod colors;
 pub(crate) mod explain;
 pub(crate) mod format;
 mod plain;
+mod prefixed;
 mod queue;
 mod rawjson;
 mod sanitize;
@@ -19,6 +20,7 @@ mod tty;
 pub(crate) mod warnings;
 
 pub(crate) use colors::{Palette, Tone};
+pub(crate) use prefixed::Prefixed;
 pub(crate) use thread::{DisplayMode, DisplayOptions, Progress, replay};
 
 use std::io;

@@ -36,6 +36,8 @@ pub(super) struct Plain<W> {
     last_word: Option<SystemTime>,
     next_number: usize,
     anything_printed: bool,
+    /// What is said before everything else.
+    heading: Option<String>,
 }
 
 /// What the display knows of a vertex.
@@ -67,7 +69,13 @@ impl<W: Write + Send> Plain<W> {
             last_word: None,
             next_number: 0,
             anything_printed: false,
+            heading: None,
         }
+    }
+
+    /// Begins with a line that belongs to no vertex.
+    pub(super) fn after(self, heading: Option<String>) -> Self {
+        Self { heading, ..self }
     }
 
     fn line(&mut self, at: usize) -> &mut Line {
@@ -282,6 +290,10 @@ fn status_text(status: &Status) -> String {
 
 impl<W: Write + Send> Display for Plain<W> {
     fn update(&mut self, events: Vec<Event>, now: SystemTime) -> io::Result<()> {
+        if let Some(heading) = self.heading.take() {
+            writeln!(self.out, "#0 {heading}")?;
+            self.anything_printed = true;
+        }
         for event in events {
             self.take(event, now);
         }

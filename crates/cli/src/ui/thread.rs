@@ -36,6 +36,8 @@ pub(crate) struct DisplayOptions {
     pub(crate) log_lines: usize,
     /// Keep the colours of steps' output.
     pub(crate) keep_colors: bool,
+    /// Where it is built, if that is not here: a builder's driver and name.
+    pub(crate) builder: Option<(String, String)>,
 }
 
 impl DisplayOptions {
@@ -47,7 +49,13 @@ impl DisplayOptions {
             palette: Palette::choose(around),
             log_lines: lines.filter(|lines| *lines > 0).unwrap_or(6),
             keep_colors: around.non_empty("NO_COLOR").is_none(),
+            builder: None,
         }
+    }
+
+    /// Shows also where it is built.
+    pub(crate) fn at(self, builder: Option<(String, String)>) -> Self {
+        Self { builder, ..self }
     }
 }
 
@@ -140,9 +148,16 @@ fn display(options: &DisplayOptions, out: impl io::Write + Send + 'static) -> Bo
     let keep = if options.keep_colors { Keep::Colors } else { Keep::Text };
     match options.mode {
         DisplayMode::Tty => {
-            Box::new(Tty::new(out, terminal::size, options.palette.clone(), options.log_lines))
+            let place = options.builder.as_ref().map(|(driver, name)| format!("{driver}:{name}"));
+            let tty = Tty::new(out, terminal::size, options.palette.clone(), options.log_lines);
+            Box::new(tty.at(place.unwrap_or_default()))
         }
-        DisplayMode::Plain => Box::new(Plain::new(out, keep)),
+        DisplayMode::Plain => {
+            let place = options.builder.as_ref();
+            let place =
+                place.map(|(driver, name)| format!("building with {name:?} instance using {driver} driver"));
+            Box::new(Plain::new(out, keep).after(place))
+        }
         DisplayMode::RawJson => Box::new(RawJson::new(out)),
         DisplayMode::Silent => Box::new(Silent),
     }

@@ -27,6 +27,8 @@ pub(super) struct Tty<W, S> {
     size: S,
     palette: Palette,
     log_lines: usize,
+    /// Where it is built, for the right edge of the summary.
+    place: String,
     trace: Trace,
     lines: Vec<Line>,
     /// Widths of the rows drawn last, which are to be drawn over.
@@ -52,11 +54,17 @@ impl<W: Write + Send, S: Fn() -> Size + Send> Tty<W, S> {
             size,
             palette,
             log_lines,
+            place: String::new(),
             trace: Trace::default(),
             lines: Vec::new(),
             drawn: Vec::new(),
             drawn_at: None,
         }
+    }
+
+    /// Says where it is built.
+    pub(super) fn at(self, place: String) -> Self {
+        Self { place, ..self }
     }
 
     fn line(&mut self, at: usize) -> &mut Line {
@@ -238,7 +246,11 @@ impl<W: Write + Send, S: Fn() -> Size + Send> Tty<W, S> {
             true => " FINISHED",
             false => "",
         };
-        let row = Row::plain(&format!("[+] Building {taken} ({complete}/{all}){end}"), columns);
+        let text = format!("[+] Building {taken} ({complete}/{all}){end}");
+        let row = match self.place.as_str() {
+            "" => Row::plain(&text, columns),
+            place => Row::aligned(&text, place, columns),
+        };
         row.painted(&self.palette, Tone::Bold)
     }
 }

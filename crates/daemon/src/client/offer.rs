@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
-use slipway_model::Secret;
+use parking_lot::Mutex;
+use slipway_engine::registry::Credentials;
+use slipway_engine::session::Session;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,33 +18,54 @@ use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
+use super::agents::Agents;
+use super::logins::Logins;
 use super::outputs::Outputs;
 use super::sources::Sources;
+use super::stores::Stores;
+use super::uploads::Uploads;
 use crate::session::{MAX_MESSAGE, Tunnel};
+use crate::wire::auth::auth_server::AuthServer;
 use crate::wire::control::BytesMessage;
 use crate::wire::control::control_client::ControlClient;
 use crate::wire::filesync::file_sync_server::FileSyncServer;
 use crate::wire::health::health_server::HealthServer;
 use crate::wire::secrets::secrets_server::{Secrets, SecretsServer};
 use crate::wire::secrets::{GetSecretRequest, GetSecretResponse};
+use crate::wire::ssh::ssh_server::SshServer;
+use crate::wire::upload::upload_server::UploadServer;
 
 /// What a client lets its build use.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Offer {
     /// Directories by the name the build knows them by, as `context`.
     pub directories: BTreeMap<String, PathBuf>,
-    pub secrets: BTreeMap<String, Secret<Vec<u8>>>,
+    /// Gives secrets and connections to agents.
+    pub session: Option<Arc<dyn Session>>,
+    /// Who the client is to registries.
+    pub credentials: Option<Arc<dyn Credentials>>,
     /// Where outputs go, by the index of their exporter.
     pub outputs: BTreeMap<usize, OutputPlace>,
+    /// Directories with blobs, by the name of the store: OCI layouts, local caches.
+    pub stores: BTreeMap<String, PathBuf>,
+    /// Files that the daemon fetches from `http://buildkit-session/NAME`.
+    pub uploads: BTreeMap<String, PathBuf>,
     /// Lets the daemon find what an earlier build of the same directories sent.
     pub shared_key: String,
 }
 
 /// Where an output goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum OutputPlace {
     File(PathBuf),
-    Directory(PathBuf),
+    Stdout,
+    /// A file that is being read meanwhile, as by a container engine.
+    Pipe(Arc<Mutex<Option<mpsc::Sender<std::io::Result<Bytes>>>>>),
+    Directory {
+        path: PathBuf,
+        /// What is there and not in the output is removed.
+        delete: bool,
+    },
 }
 
 /// The methods that are announced.
@@ -50,7 +73,16 @@ const METHODS: &[&str] = &[
     "/grpc.health.v1.Health/Check",
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.filesync.v1.FileSend/DiffCopy",
+    "/moby.filesync.v1.Auth/Credentials",
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+    "/moby.sshforward.v1.SSH/CheckAgent",
+    "/moby.sshforward.v1.SSH/ForwardAgent",
+    "/moby.upload.v1.Upload/Pull",
+    "/containerd.services.content.v1.Content/Info",
+    "/containerd.services.content.v1.Content/Read",
+    "/containerd.services.content.v1.Content/Status",
+    "/containerd.services.content.v1.Content/Write",
+    "/containerd.services.content.v1.Content/Abort",
 ];
 
 /// Serves an offer over a connection of its own, until the result is dropped.
@@ -80,6 +112,10 @@ pub(super) async fn serve(
         .add_service(HealthServer::new(crate::server::Healthy))
         .add_service(FileSyncServer::new(Sources(offer.clone())).max_decoding_message_size(MAX_MESSAGE))
         .add_service(SecretsServer::new(Given(offer.clone())))
+        .add_service(AuthServer::new(Logins(offer.clone())))
+        .add_service(SshServer::new(Agents(offer.clone())))
+        .add_service(UploadServer::new(Uploads(offer.clone())))
+        .add_service(Stores::new(&offer))
         .add_service(Outputs(offer));
     let serve = async move {
         let connections = stream::once(async { Ok::<_, std::io::Error>(tunnel) }).chain(stream::pending());
@@ -144,9 +180,12 @@ impl Secrets for Given {
         request: Request<GetSecretRequest>,
     ) -> Result<Response<GetSecretResponse>, Status> {
         let id = &request.get_ref().id;
-        match self.0.secrets.get(id) {
-            Some(secret) => Ok(Response::new(GetSecretResponse { data: secret.expose().clone() })),
-            None => Err(Status::not_found(format!("secret {id} not found"))),
+        let missing = || Status::not_found(format!("secret {id} not found"));
+        let session = self.0.session.as_ref().ok_or_else(missing)?;
+        match session.secret(id).await {
+            Ok(Some(secret)) => Ok(Response::new(GetSecretResponse { data: secret.expose().clone() })),
+            Ok(None) => Err(missing()),
+            Err(error) => Err(Status::unknown(error.to_string())),
         }
     }
 }

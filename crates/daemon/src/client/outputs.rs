@@ -1,6 +1,7 @@
 //! Where the build's outputs go: files are one stream of bytes, directories are transferred.
 
 use std::convert::Infallible;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -48,15 +49,15 @@ impl Service<http::Request<Body>> for Outputs {
         Box::pin(async move {
             Ok(match place {
                 None => Status::not_found(format!("exporter {index} not found")).into_http(),
-                Some(OutputPlace::File(path)) => {
-                    let codec: ProstCodec<BytesMessage, BytesMessage> = ProstCodec::default();
-                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-                    grpc.streaming(IntoFile(path), request).await
-                }
-                Some(OutputPlace::Directory(path)) => {
+                Some(OutputPlace::Directory { path, delete }) => {
                     let codec: ProstCodec<Packet, Packet> = ProstCodec::default();
                     let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-                    grpc.streaming(IntoDirectory(path), request).await
+                    grpc.streaming(IntoDirectory { path, delete }, request).await
+                }
+                Some(place) => {
+                    let codec: ProstCodec<BytesMessage, BytesMessage> = ProstCodec::default();
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
+                    grpc.streaming(IntoFile(place), request).await
                 }
             })
         })
@@ -66,7 +67,7 @@ impl Service<http::Request<Body>> for Outputs {
 type Answer<T> =
     Pin<Box<dyn Future<Output = Result<Response<BoxStream<'static, Result<T, Status>>>, Status>> + Send>>;
 
-struct IntoFile(PathBuf);
+struct IntoFile(OutputPlace);
 
 impl StreamingService<BytesMessage> for IntoFile {
     type Response = BytesMessage;
@@ -74,21 +75,63 @@ impl StreamingService<BytesMessage> for IntoFile {
     type Future = Answer<BytesMessage>;
 
     fn call(&mut self, request: Request<Streaming<BytesMessage>>) -> Self::Future {
-        let path = self.0.clone();
+        let place = self.0.clone();
         Box::pin(async move {
-            let failed = |error: std::io::Error| Status::unknown(format!("{}: {error}", path.display()));
             let mut messages = request.into_inner();
-            let mut file = tokio::fs::File::create(&path).await.map_err(failed)?;
-            while let Some(message) = messages.try_next().await? {
-                file.write_all(&message.data).await.map_err(failed)?;
+            match place {
+                OutputPlace::Pipe(sender) => {
+                    let gone = || Status::unknown("nobody reads the output");
+                    let sender = sender.lock().take().ok_or_else(gone)?;
+                    loop {
+                        match messages.try_next().await {
+                            Ok(Some(message)) => {
+                                sender.send(Ok(message.data.into())).await.map_err(|_| gone())?
+                            }
+                            Ok(None) => break,
+                            Err(status) => {
+                                // What was cut off must not look whole.
+                                let _ = sender.send(Err(std::io::ErrorKind::UnexpectedEof.into())).await;
+                                return Err(status);
+                            }
+                        }
+                    }
+                }
+                OutputPlace::Stdout => {
+                    let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+                    let stdout = stdout.map_err(|error| Status::unknown(error.to_string()))?;
+                    write(messages, tokio::fs::File::from_std(stdout.into()), "standard output").await?;
+                }
+                OutputPlace::File(path) | OutputPlace::Directory { path, .. } => {
+                    let name = path.display().to_string();
+                    let failed = |error: std::io::Error| Status::unknown(format!("{name}: {error}"));
+                    if let Some(parent) = path.parent() {
+                        tokio::fs::create_dir_all(parent).await.map_err(failed)?;
+                    }
+                    let file = tokio::fs::File::create(&path).await.map_err(failed)?;
+                    write(messages, file, &name).await?;
+                }
             }
-            file.flush().await.map_err(failed)?;
             Ok(Response::new(futures_util::stream::empty().boxed()))
         })
     }
 }
 
-struct IntoDirectory(PathBuf);
+async fn write(
+    mut messages: Streaming<BytesMessage>,
+    mut file: impl tokio::io::AsyncWrite + Unpin,
+    name: &str,
+) -> Result<(), Status> {
+    let failed = |error: std::io::Error| Status::unknown(format!("{name}: {error}"));
+    while let Some(message) = messages.try_next().await? {
+        file.write_all(&message.data).await.map_err(failed)?;
+    }
+    file.flush().await.map_err(failed)
+}
+
+struct IntoDirectory {
+    path: PathBuf,
+    delete: bool,
+}
 
 impl StreamingService<Packet> for IntoDirectory {
     type Response = Packet;
@@ -96,7 +139,7 @@ impl StreamingService<Packet> for IntoDirectory {
     type Future = Answer<Packet>;
 
     fn call(&mut self, request: Request<Streaming<Packet>>) -> Self::Future {
-        let path = self.0.clone();
+        let (path, merge) = (self.path.clone(), !self.delete);
         Box::pin(async move {
             let packets = super::sources::stream(request.into_inner(), move |source, sink| {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -108,7 +151,7 @@ impl StreamingService<Packet> for IntoDirectory {
                         source,
                     })?;
                 let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-                let options = ReceiveOptions { owner: Some(owner), merge: true, ..ReceiveOptions::default() };
+                let options = ReceiveOptions { owner: Some(owner), merge, ..ReceiveOptions::default() };
                 receive(source, sink, &root, &options).map(drop)
             });
             Ok(Response::new(packets))

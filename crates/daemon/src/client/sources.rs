@@ -1,22 +1,21 @@
 //! Directories for the build: just those that were offered, and of them what the daemon asks for.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rustix::fs::{Mode, OFlags};
-use slipway_engine::files::patterns::PatternMatcher;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Offer;
+use super::selection::Filter;
 use crate::wire::filesync::file_sync_server::FileSync;
-use crate::wire::fstypes::{Packet, Stat};
-use slipway_fsutil::{PacketSink, PacketSource, SendFilter, SendTree, TransferError, send};
+use crate::wire::fstypes::Packet;
+use slipway_fsutil::{PacketSink, PacketSource, SendTree, TransferError, send};
 
 /// Serves the directories of an offer.
 pub(super) struct Sources(pub(super) Arc<Offer>);
@@ -37,7 +36,12 @@ impl FileSync for Sources {
         let directory = directory
             .ok_or_else(|| Status::not_found(format!("no access allowed to dir \"{name}\"")))?
             .clone();
-        let filter = Filter::new(headers)?;
+        let filter = Filter::new(
+            &values(headers, "include-patterns"),
+            &values(headers, "exclude-patterns"),
+            values(headers, "followpaths"),
+        )
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
         Ok(Response::new(stream(request.into_inner(), move |source, sink| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root =
@@ -46,7 +50,8 @@ impl FileSync for Sources {
                     path: directory.display().to_string(),
                     source: errno.into(),
                 })?;
-            let mut filter = filter.select(&directory);
+            let mut filter =
+                filter.select(&directory).map_err(|error| TransferError::Transport(error.to_string()))?;
             let tree = SendTree { prefix: String::new(), root, extra: BTreeMap::new(), epoch: None };
             send(source, sink, &[tree], &mut filter)
         })))
@@ -123,66 +128,4 @@ fn values(headers: &MetadataMap, key: &str) -> Vec<String> {
             false => text.to_owned(),
         })
         .collect()
-}
-
-/// What of a directory is wanted.
-struct Filter {
-    exclude: Option<PatternMatcher>,
-    include: Option<PatternMatcher>,
-}
-
-impl Filter {
-    fn new(headers: &MetadataMap) -> Result<Self, Status> {
-        let matcher = |patterns: Vec<String>| match patterns.is_empty() {
-            true => Ok(None),
-            false => PatternMatcher::new(&patterns)
-                .map(Some)
-                .map_err(|error| Status::invalid_argument(error.to_string())),
-        };
-        let mut include = values(headers, "include-patterns");
-        include.extend(values(headers, "followpaths"));
-        Ok(Self { exclude: matcher(values(headers, "exclude-patterns"))?, include: matcher(include)? })
-    }
-
-    /// Finds out which entries are wanted: a directory also for what is wanted in it.
-    fn select(self, directory: &Path) -> Selected {
-        let mut wanted = HashSet::new();
-        if self.exclude.is_some() || self.include.is_some() {
-            self.walk(directory, "", &mut wanted);
-            return Selected(Some(wanted));
-        }
-        Selected(None)
-    }
-
-    fn walk(&self, directory: &Path, path: &str, wanted: &mut HashSet<String>) -> bool {
-        let mut any = false;
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let inner = if path.is_empty() { name } else { format!("{path}/{name}") };
-            let at = Path::new(&inner);
-            let excluded = self.exclude.as_ref().is_some_and(|matcher| matcher.matches_or_parent(at));
-            let included = self.include.as_ref().is_none_or(|matcher| matcher.matches_or_parent(at));
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let below = is_directory && self.walk(&entry.path(), &inner, wanted);
-            if (included && !excluded) || below {
-                wanted.insert(inner);
-                any = true;
-            }
-        }
-        any
-    }
-}
-
-/// The wanted entries; `None` is all.
-struct Selected(Option<HashSet<String>>);
-
-impl SendFilter for Selected {
-    fn entry(&mut self, stat: &mut Stat) -> bool {
-        (stat.uid, stat.gid) = (0, 0);
-        self.0.as_ref().is_none_or(|wanted| wanted.contains(&stat.path))
-    }
-
-    fn descend(&mut self, path: &str) -> bool {
-        self.0.as_ref().is_none_or(|wanted| wanted.contains(path))
-    }
 }

@@ -33,7 +33,7 @@ use crate::wire::gateway::{
 use crate::wire::recode;
 
 /// The header that names the build.
-const BUILD_ID: &str = "buildkit-controlapi-buildid";
+pub(crate) const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
 /// Which build a call is about.
 #[derive(Clone)]

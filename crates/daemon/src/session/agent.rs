@@ -14,7 +14,7 @@ use crate::wire::ssh::ssh_client::SshClient;
 use crate::wire::ssh::{BytesMessage, CheckAgentRequest};
 
 /// The header that names the agent.
-const ID: &str = "buildkit.ssh.id";
+pub(crate) const AGENT: &str = "buildkit.ssh.id";
 /// The agent that is meant where none is named.
 const DEFAULT: &str = "default";
 
@@ -38,7 +38,7 @@ pub(super) fn connect(client: &ClientSession, id: &str) -> Result<Box<dyn AgentS
     let mut request = Request::new(messages);
     let value = MetadataValue::try_from(id)
         .map_err(|_| Diagnostic::new(ErrorKind::User, format!("invalid ssh agent name `{id}`")))?;
-    request.metadata_mut().insert(ID, value);
+    request.metadata_mut().insert(AGENT, value);
     let mut agent = SshClient::new(client.channel());
     let gone = client.gone().clone();
     // The answer begins with the agent's first bytes, which come after ours: it must not be waited for.

@@ -26,7 +26,7 @@ use crate::wire::upload::BytesMessage;
 use crate::wire::upload::upload_client::UploadClient;
 
 /// The header that names the store.
-const STORE: &str = "buildkit-attachable-store-id";
+pub(crate) const STORE: &str = "buildkit-attachable-store-id";
 /// Bytes in one message.
 const CHUNK: usize = 1 << 20;
 

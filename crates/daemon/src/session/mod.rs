@@ -30,6 +30,8 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+pub(crate) use agent::AGENT;
+pub(crate) use content::STORE;
 pub(crate) use output::EXPORTER;
 pub(crate) use service::BuildSession;
 pub(crate) use tunnel::Tunnel;

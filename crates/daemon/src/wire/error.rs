@@ -170,6 +170,17 @@ fn text(diagnostic: &Diagnostic) -> String {
     )
 }
 
+/// Makes of a daemon's status what people are told.
+pub(crate) fn diagnostic(status: &Status) -> Diagnostic {
+    from_rpc(message_form(status))
+}
+
+/// Returns a status with its details, to be handed on.
+pub(crate) fn message_form(status: &Status) -> RpcStatus {
+    let details = RpcStatus::decode(status.details()).unwrap_or_default().details;
+    RpcStatus { code: status.code() as i32, message: status.message().to_owned(), details }
+}
+
 fn detail(name: &str, value: &Value) -> Any {
     Any { type_url: format!("{TYPES}{name}+json"), value: value.to_string().into_bytes() }
 }

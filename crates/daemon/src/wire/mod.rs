@@ -8,7 +8,7 @@ pub(crate) mod extra;
 mod json;
 pub(crate) mod status;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bollard_buildkit_proto as proto;
 use prost::Message;
@@ -34,4 +34,11 @@ pub(crate) fn recode<A: Message, B: Message + Default>(message: &A) -> B {
 pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32 }
+}
+
+/// Reads a point in time; what is before 1970 is 1970.
+pub(crate) fn time(timestamp: Timestamp) -> SystemTime {
+    let seconds = u64::try_from(timestamp.seconds).unwrap_or_default();
+    let nanos = u32::try_from(timestamp.nanos).unwrap_or_default().min(999_999_999);
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)).unwrap_or(SystemTime::UNIX_EPOCH)
 }

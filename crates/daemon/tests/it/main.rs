@@ -7,11 +7,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use slipway_daemon::client::{Client, Offer, OutputPlace, SolveSpec};
+use slipway_daemon::client::{Client, Endpoint, Offer, OutputPlace, SolveSpec};
 use slipway_daemon::{Address, DaemonConfig, DaemonOptions};
 use slipway_engine::{Engine, EngineOptions};
 use slipway_model::llb::pb;
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta};
+use slipway_model::progress::{Event, EventSink, NoEvents};
+use slipway_model::solve::{
+    ArchiveOutput, CacheOptions, CacheSpec, Call, ContextSource, Destination, DockerfileRequest,
+    DockerfileSource, FilesOutput, Frontend, ImageOptions, LayoutSelector, NamedContext, NamedContextSource,
+    OutputSpec, PlatformCheck, SolveRequest, StepOptions,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -40,7 +46,7 @@ impl Daemon {
         #[expect(clippy::disallowed_methods, reason = "the handle aborts the task when it is dropped")]
         let task = AbortOnDropHandle::new(tokio::spawn(async move { serve.await.unwrap() }));
         is_ready.await.unwrap();
-        let client = Client::unix(&socket).await.unwrap();
+        let client = Client::connect(&Endpoint::Unix(socket), None).await.unwrap();
         Self { directory, client, stop, _task: task }
     }
 
@@ -54,6 +60,22 @@ impl Daemon {
         std::fs::write(&path, text).unwrap();
         path
     }
+}
+
+/// The names of the steps, each once, and whether they came from the cache.
+#[derive(Default)]
+struct Seen(parking_lot::Mutex<BTreeMap<String, bool>>);
+
+impl EventSink for Seen {
+    fn emit(&self, event: Event) {
+        if let Event::Vertex(vertex) = event {
+            *self.0.lock().entry(vertex.name).or_insert(false) |= vertex.cached;
+        }
+    }
+}
+
+fn quiet() -> Arc<dyn EventSink> {
+    Arc::new(NoEvents)
 }
 
 /// A definition that makes one file.
@@ -71,6 +93,10 @@ fn one_file(text: &str) -> pb::Definition {
     graph.finish(Some(Edge { vertex: made, index: 0 }))
 }
 
+fn out(daemon: &Daemon) -> OutputPlace {
+    OutputPlace::Directory { path: daemon.path("out"), delete: false }
+}
+
 fn local() -> Vec<(String, BTreeMap<String, String>)> {
     vec![("local".to_owned(), BTreeMap::new())]
 }
@@ -78,16 +104,16 @@ fn local() -> Vec<(String, BTreeMap<String, String>)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_definition_is_built_and_its_files_come_back() {
     let daemon = Daemon::start().await;
-    assert_eq!(daemon.client.workers().await.unwrap().len(), 1);
-    let offer = Arc::new(Offer {
-        outputs: BTreeMap::from([(0, OutputPlace::Directory(daemon.path("out")))]),
-        ..Offer::default()
-    });
+    let workers = daemon.client.workers().await.unwrap();
+    assert_eq!((workers.len(), workers[0].platforms.is_empty()), (1, false));
+    let offer = Arc::new(Offer { outputs: BTreeMap::from([(0, out(&daemon))]), ..Offer::default() });
     let spec = SolveSpec { definition: Some(one_file("text")), exporters: local(), ..SolveSpec::default() };
-    daemon.client.solve(spec.clone(), offer.clone()).await.unwrap();
+    daemon.client.solve(spec.clone(), offer.clone(), quiet()).await.unwrap();
     assert_eq!(std::fs::read(daemon.path("out/made")).unwrap(), b"text");
-    let again = daemon.client.solve(spec, offer).await.unwrap();
-    assert!(again.steps.values().any(|cached| *cached), "{:?}", again.steps);
+    let seen = Arc::new(Seen::default());
+    daemon.client.solve(spec, offer, seen.clone()).await.unwrap();
+    let steps = seen.0.lock().clone();
+    assert!(steps.values().any(|cached| *cached), "{steps:?}");
     daemon.stop.cancel();
 }
 
@@ -100,19 +126,19 @@ async fn a_dockerfile_is_built_from_directories_of_the_client() {
     daemon.write("context/dir/file", "first");
     let offer = Arc::new(Offer {
         directories: ["context", "dockerfile"].map(|n| (n.to_owned(), daemon.path("context"))).into(),
-        outputs: BTreeMap::from([(0, OutputPlace::Directory(daemon.path("out")))]),
+        outputs: BTreeMap::from([(0, out(&daemon))]),
         shared_key: "key".to_owned(),
         ..Offer::default()
     });
     let spec = SolveSpec { frontend: "dockerfile.v0".to_owned(), exporters: local(), ..SolveSpec::default() };
-    daemon.client.solve(spec.clone(), offer.clone()).await.unwrap();
+    daemon.client.solve(spec.clone(), offer.clone(), quiet()).await.unwrap();
     assert_eq!(std::fs::read(daemon.path("out/dir/file")).unwrap(), b"first");
     assert!(!daemon.path("out/secret").exists());
     daemon.write("context/dir/file", "second");
-    daemon.client.solve(spec.clone(), offer).await.unwrap();
+    daemon.client.solve(spec.clone(), offer, quiet()).await.unwrap();
     assert_eq!(std::fs::read(daemon.path("out/dir/file")).unwrap(), b"second");
 
-    let nothing = daemon.client.solve(spec, Arc::new(Offer::default())).await.unwrap_err();
+    let nothing = daemon.client.solve(spec, Arc::new(Offer::default()), quiet()).await.unwrap_err();
     assert!(nothing.to_string().contains("no access allowed"), "{nothing}");
 }
 
@@ -125,19 +151,144 @@ async fn mistakes_are_told_with_their_place() {
         ..Offer::default()
     });
     let spec = SolveSpec { frontend: "dockerfile.v0".to_owned(), ..SolveSpec::default() };
-    let error = daemon.client.solve(spec, offer.clone()).await.unwrap_err();
+    let error = daemon.client.solve(spec, offer.clone(), quiet()).await.unwrap_err();
     assert!(error.to_string().contains("nothing"), "{error}");
-    let source = "github.com/moby/buildkit/errdefs.Source+json".to_owned();
-    assert!(error.details().contains(&source), "{:?}", error.details());
+    let span = error.diagnostic().span.unwrap();
+    let start = span.ranges.first().and_then(|range| range.start.as_ref());
+    assert_eq!((span.source.filename.as_str(), start.map(|at| at.line)), ("Dockerfile", Some(2)));
     let cut = pb::Definition { def: vec![vec![0xff; 9]], ..pb::Definition::default() };
     let spec = SolveSpec { definition: Some(cut), ..SolveSpec::default() };
-    let error = daemon.client.solve(spec, offer.clone()).await.unwrap_err();
+    let error = daemon.client.solve(spec, offer.clone(), quiet()).await.unwrap_err();
     assert!(error.to_string().contains("invalid LLB"), "{error}");
     let spec = SolveSpec {
         definition: Some(one_file("x")),
         entitlements: vec!["security.insecure".to_owned()],
         ..SolveSpec::default()
     };
-    let error = daemon.client.solve(spec, offer).await.unwrap_err();
+    let error = daemon.client.solve(spec, offer, quiet()).await.unwrap_err();
     assert!(error.to_string().contains("not allowed"), "{error}");
+}
+
+/// A request of somebody at another machine, whose own engine is `client`.
+fn request(dockerfile: DockerfileRequest, outputs: Vec<OutputSpec>) -> SolveRequest {
+    SolveRequest {
+        id: String::new(),
+        frontend: Frontend::Dockerfile(Box::new(dockerfile)),
+        platforms: Vec::new(),
+        outputs,
+        cache: CacheOptions::default(),
+        steps: StepOptions::default(),
+        attestations: Default::default(),
+        entitlements: Default::default(),
+        platform_check: PlatformCheck::Off,
+        source_date_epoch: None,
+    }
+}
+
+impl Daemon {
+    async fn build(&self, request: &SolveRequest) -> Result<slipway_daemon::client::Built, String> {
+        let root = Some(self.path("client-state"));
+        let engine = Engine::open(EngineOptions { root, ..EngineOptions::default() }).unwrap();
+        let built = self.client.build(&engine, request, quiet(), CancellationToken::new()).await;
+        built.map_err(|error| error.to_string())
+    }
+
+    fn local(&self) -> OutputSpec {
+        OutputSpec::Local(FilesOutput {
+            destination: Destination::Path(self.path("out")),
+            platform_split: None,
+            delete: true,
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_request_is_built_elsewhere_and_comes_back() {
+    let daemon = Daemon::start().await;
+    daemon.write("context/file", "in the context");
+    daemon.write("other/file", "in another");
+    let archive = ArchiveOutput {
+        names: vec!["r.example/app:1".parse().unwrap()],
+        destination: Destination::Path(daemon.path("layout")),
+        tar: false,
+        image: ImageOptions::default(),
+    };
+    let dockerfile = DockerfileRequest {
+        context: ContextSource::Directory(daemon.path("context")),
+        dockerfile: DockerfileSource::Inline(
+            b"FROM scratch\nCOPY file /one\nCOPY --from=more file /two\n".to_vec(),
+        ),
+        named_contexts: vec![NamedContext {
+            name: "more".to_owned(),
+            platform: None,
+            source: NamedContextSource::Directory(daemon.path("other")),
+        }],
+        ..DockerfileRequest::default()
+    };
+    let cache = CacheSpec {
+        kind: "local".to_owned(),
+        attributes: [("dest".to_owned(), daemon.path("cache").display().to_string())].into(),
+    };
+    let mut first = request(dockerfile, vec![daemon.local(), OutputSpec::Oci(archive)]);
+    first.cache.exports.push(cache);
+    daemon.write("out/stale", "goes away");
+    let built = daemon.build(&first).await.unwrap();
+    assert_eq!(built.response["image.name"], "r.example/app:1");
+    let read = |name: &str| std::fs::read_to_string(daemon.path(name)).unwrap();
+    assert_eq!((read("out/one").as_str(), read("out/two").as_str()), ("in the context", "in another"));
+    assert!(!daemon.path("out/stale").exists());
+    assert!(read("layout/index.json").contains("r.example/app:1"), "{}", read("layout/index.json"));
+    assert!(read("cache/index.json").contains("\"latest\""), "{}", read("cache/index.json"));
+
+    // The image in the layout is the base of another.
+    let dockerfile = DockerfileRequest {
+        dockerfile: DockerfileSource::Inline(b"FROM base\n".to_vec()),
+        named_contexts: vec![NamedContext {
+            name: "base".to_owned(),
+            platform: None,
+            source: NamedContextSource::OciLayout {
+                path: daemon.path("layout"),
+                selector: LayoutSelector::Tag("1".to_owned()),
+            },
+        }],
+        ..DockerfileRequest::default()
+    };
+    daemon.build(&request(dockerfile, vec![daemon.local()])).await.unwrap();
+    assert_eq!(read("out/two"), "in another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frontend_is_asked_without_building() {
+    let daemon = Daemon::start().await;
+    let dockerfile = |text: &str, call| DockerfileRequest {
+        dockerfile: DockerfileSource::Inline(text.as_bytes().to_vec()),
+        call,
+        ..DockerfileRequest::default()
+    };
+    let targets =
+        request(dockerfile("FROM scratch AS one\nFROM scratch AS two\n", Call::Targets), Vec::new());
+    let answer = daemon.build(&targets).await.unwrap().call.unwrap();
+    assert!(!answer.failed && answer.json.contains("\"one\""), "{}", answer.json);
+    let check = request(dockerfile("FROM scratch\nFRO x\n", Call::Outline), Vec::new());
+    let error = daemon.build(&check).await.unwrap_err();
+    assert!(error.contains("FRO"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_tells_what_it_keeps_and_removes_it() {
+    let daemon = Daemon::start().await;
+    let spec = SolveSpec { definition: Some(one_file("kept")), ..SolveSpec::default() };
+    daemon
+        .client
+        .solve(
+            SolveSpec { exporters: local(), ..spec },
+            Arc::new(Offer { outputs: BTreeMap::from([(0, out(&daemon))]), ..Offer::default() }),
+            quiet(),
+        )
+        .await
+        .unwrap();
+    assert!(!daemon.client.disk_usage(Vec::new()).await.unwrap().is_empty());
+    let all = slipway_daemon::client::PruneRequest { all: true, ..Default::default() };
+    assert!(!daemon.client.prune(&all).await.unwrap().is_empty());
+    assert!(daemon.client.disk_usage(Vec::new()).await.unwrap().is_empty());
 }

@@ -13,6 +13,7 @@ use slipway_model::{Diagnostic, ErrorKind, Platform};
 
 use super::layout::{LayoutOptions, Listing, archive};
 use super::{Built, ExportContext};
+use crate::engine::Engine;
 use crate::error::{Context as _, internal};
 use crate::job::Job;
 
@@ -45,10 +46,21 @@ pub(super) async fn load(
         let out = std::io::BufWriter::with_capacity(1 << 20, Channel(pieces));
         archive(&content, &ordered, &options, out, &|bytes| counter.add(bytes)).map(drop)
     });
-    let answer = send(job, &socket, queue).await;
+    let answer = send(job.blobs.client(), &socket, queue).await;
     let written = writer.await.map_err(|e| internal(e.to_string()))?;
     let loaded = answer.and_then(|()| written.context(|| "cannot send the image to the engine".to_owned()));
     step.end(loaded)
+}
+
+impl Engine {
+    /// Sends an archive, as it is being written, to a container engine: the one that is named, or the usual one.
+    pub async fn load_archive(
+        &self,
+        engine: Option<&str>,
+        pieces: tokio::sync::mpsc::Receiver<Result<Bytes, std::io::Error>>,
+    ) -> Result<(), Diagnostic> {
+        send(&self.inner.client, &find_socket(engine)?, pieces).await
+    }
 }
 
 /// Writes pieces to a channel; the receiver is the request's body.
@@ -73,7 +85,7 @@ async fn is_podman(job: &Job, socket: &Path) -> bool {
 }
 
 async fn send(
-    job: &Job,
+    client: &slipway_registry::Client,
     socket: &Path,
     queue: tokio::sync::mpsc::Receiver<Result<Bytes, std::io::Error>>,
 ) -> Result<(), Diagnostic> {
@@ -85,7 +97,7 @@ async fn send(
         .cause(cause)
         .hint("is it running? start it, or write the image to a file: `--output type=docker,dest=FILE`")
     };
-    let client = job.blobs.client().unix(socket).context(|| "cannot speak to the engine".to_owned())?;
+    let client = client.unix(socket).context(|| "cannot speak to the engine".to_owned())?;
     let stream = futures_util::stream::unfold(queue, |mut queue| async move {
         let piece = queue.recv().await?;
         Some((piece, queue))

@@ -206,6 +206,24 @@ fn ahead(context: &ExportContext, outputs: &[OutputSpec], options: &ImageOptions
     }
 }
 
+/// Writes one output of an image that is complete in the store.
+pub(crate) async fn write_whole(
+    job: Arc<Job>,
+    output: &OutputSpec,
+    built: &Arc<Built>,
+) -> Result<(), Diagnostic> {
+    let context = ExportContext {
+        job,
+        results: Vec::new(),
+        epoch: None,
+        force_index: built.is_index,
+        platform_check: slipway_model::solve::PlatformCheck::Off,
+        identical_layers: IdenticalLayers::new(None),
+        keep: false,
+    };
+    write(&context, output, built).await
+}
+
 async fn write(context: &ExportContext, output: &OutputSpec, built: &Arc<Built>) -> Result<(), Diagnostic> {
     let job = &context.job;
     if let Some(archive) = client::ClientArchive::of(output) {

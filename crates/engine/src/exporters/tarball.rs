@@ -3,7 +3,9 @@
 //! Names are short and ours, sizes may be large: ustar headers, with the size in base-256 from 8 GiB on.
 //! Owners are 0 and times are 0, so the archive depends on its content alone.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 const BLOCK: usize = 512;
 
@@ -47,6 +49,39 @@ impl<W: Write> Tarball<W> {
         self.out.flush()?;
         Ok(self.out)
     }
+}
+
+/// Writes archives one after the other as one: their ends are left out but for the last.
+pub fn join_tars(archives: &[PathBuf], mut out: impl Write) -> io::Result<()> {
+    for path in archives {
+        let mut archive = io::BufReader::new(File::open(path)?);
+        let mut header = [0; BLOCK];
+        loop {
+            archive.read_exact(&mut header)?;
+            if header == [0; BLOCK] {
+                break;
+            }
+            out.write_all(&header)?;
+            let blocks = size_of(&header)?.div_ceil(BLOCK as u64) * BLOCK as u64;
+            if io::copy(&mut archive.by_ref().take(blocks), &mut out)? != blocks {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+    out.write_all(&[0; 2 * BLOCK])?;
+    out.flush()
+}
+
+/// Reads how many bytes follow a header.
+fn size_of(header: &[u8; BLOCK]) -> io::Result<u64> {
+    let field = &header[124..136];
+    if field[0] & 0x80 != 0 {
+        return Ok(field[4..].iter().fold(0, |size, byte| size << 8 | u64::from(*byte)));
+    }
+    let text = field.iter().copied().filter(u8::is_ascii_digit);
+    let digits: String = text.map(char::from).collect();
+    u64::from_str_radix(&format!("0{digits}"), 8)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a bad size in a tar header"))
 }
 
 fn header(name: &str, size: u64, mode: u32, kind: u8) -> io::Result<[u8; BLOCK]> {
@@ -108,6 +143,23 @@ mod tests {
             text.contains("drwxr-xr-x 0/0") && text.contains(" 5 ") && text.contains("blobs/a"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn archives_are_joined() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| {
+            let mut tarball = Tarball::new(File::create(directory.path().join(name)).unwrap());
+            tarball.file(name, &vec![b'x'; 700]).unwrap();
+            tarball.finish().unwrap();
+            directory.path().join(name)
+        });
+        let mut joined = Vec::new();
+        join_tars(&paths, &mut joined).unwrap();
+        let mut expected = Tarball::new(Vec::new());
+        expected.file("a", &vec![b'x'; 700]).unwrap();
+        expected.file("b", &vec![b'x'; 700]).unwrap();
+        assert_eq!(joined, expected.finish().unwrap());
     }
 
     #[test]

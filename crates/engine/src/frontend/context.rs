@@ -199,7 +199,7 @@ async fn read_remote(build: &Build, reference: &Ref, path: &Path) -> Result<Vec<
 }
 
 /// Reads a Dockerfile at an address.
-async fn download(build: &Build, url: &str) -> Result<Vec<u8>, Diagnostic> {
+pub(crate) async fn download(build: &Build, url: &str) -> Result<Vec<u8>, Diagnostic> {
     let attrs = [("http.filename".to_owned(), FILE.to_owned())].into();
     let source = pb::op::Op::Source(pb::SourceOp { identifier: url.to_owned(), attrs });
     let mut graph = GraphBuilder::new();

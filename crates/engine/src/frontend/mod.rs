@@ -19,6 +19,7 @@ use slipway_model::{Diagnostic, ErrorKind};
 
 use crate::build::{Build, BuildResult};
 
+pub(crate) use context::download;
 use dockerfile::Asked;
 pub use dockerfile::CallResult;
 pub(crate) use dockerfile::{Answer, DockerfileFrontend};

@@ -8,6 +8,7 @@ mod copy;
 mod inspect;
 mod layout;
 mod location;
+mod write;
 
 use std::sync::Arc;
 

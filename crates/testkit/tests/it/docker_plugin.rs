@@ -29,7 +29,7 @@ fn the_commands_of_the_guides_work() {
         let words: Vec<&str> = line.split(' ').collect();
         Outcome::of(docker(&environment, &words)).succeeded()
     };
-    assert!(run("buildx version").stdout.starts_with("slipway v"));
+    assert!(run("buildx version").stdout.starts_with("slipway/buildx v"));
     run("buildx create --use --name mybuilder");
     run("buildx create --platform linux/arm64,linux/arm/v7,linux/arm/v6 --name multiarch-builder");
     environment.write("buildkitd.toml", "debug = true\n");

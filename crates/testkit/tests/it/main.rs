@@ -23,6 +23,7 @@ mod imagetools;
 mod killed;
 mod load;
 mod main_job;
+mod nodes;
 mod outputs;
 mod platform_check;
 mod remote_cache;

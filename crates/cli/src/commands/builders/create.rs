@@ -9,7 +9,7 @@ use crate::app::Context;
 use crate::args::builders::CreateArgs;
 use crate::builders::{
     CONFIG, Change, Content, DEFAULT, DRIVERS, Docker, EMBEDDED, LOCAL, NodeGroup, Store, UpdateError,
-    in_store, leave, random_name, update,
+    driver, in_store, leave, random_name, update,
 };
 use crate::error::Failure;
 use crate::output;
@@ -31,6 +31,9 @@ pub(crate) fn run(args: &CreateArgs, context: &Context) -> Result<(), Failure> {
     let mut notes = Vec::new();
     let config = args.buildkitd_config.as_deref().or(context.global.config.as_deref());
     let group = group(args, config, &store, &docker, &context.around, &mut notes)?;
+    for node in group.nodes.iter().filter(|_| group.driver != EMBEDDED) {
+        driver::check(&group, node)?;
+    }
     store.save(&group).map_err(in_store)?;
     if group.driver == EMBEDDED {
         store.config_file(&group).map_err(in_store)?;
@@ -40,6 +43,11 @@ pub(crate) fn run(args: &CreateArgs, context: &Context) -> Result<(), Failure> {
     }
     for note in notes {
         output::text_to_stderr(&format!("{} {note}\n", context.palette.paint(Tone::Warning, "warning:")));
+    }
+    // Booting takes a while, and others may want to know which builders there are.
+    drop(store);
+    if args.bootstrap {
+        super::boot(&group, context)?;
     }
     output::text(&format!("{}\n", group.name))
 }
@@ -81,7 +89,7 @@ fn group(
         None => unused_name(store)?,
     };
     let there = store.get(&name).map_err(in_store)?;
-    let driver = driver(args, there.as_ref(), around)?;
+    let driver = driver_name(args, there.as_ref(), around)?;
     let mut group = match there {
         Some(group) => {
             check_change(args, &group, &name, &driver)?;
@@ -132,7 +140,7 @@ fn unused_name(store: &Store) -> Result<String, Failure> {
     Err(SettingsError::input("failed to generate random name").hint("name the builder with `--name`").into())
 }
 
-fn driver(
+fn driver_name(
     args: &CreateArgs,
     there: Option<&NodeGroup>,
     around: &Surroundings,

@@ -1,23 +1,26 @@
-//! `inspect`: everything about one builder.
+//! `inspect`: everything about one builder, which `--bootstrap` starts first.
 
 use crate::app::Context;
 use crate::args::builders::InspectArgs;
-use crate::builders::{Node, NodeGroup, NodeStatus, Store, find, platforms_in_groups, status};
+use crate::builders::{Node, NodeGroup, NodeStatus, Store, find, platforms_in_groups, statuses};
 use crate::error::Failure;
-use crate::output;
 use crate::settings::SettingsError;
 use crate::settings::values::duration;
-use crate::ui::format::table;
+use crate::ui::format::{go_duration, table};
+use crate::{interrupt, output};
 
-/// Runs `inspect`. There is nothing to boot.
+/// Runs `inspect`.
 pub(crate) fn run(args: &InspectArgs, context: &Context) -> Result<(), Failure> {
-    duration(&args.timeout).map_err(SettingsError::flag)?;
+    let timeout = duration(&args.timeout).map_err(SettingsError::flag)?;
     let docker = super::docker(context);
     let store = Store::read(docker.builders());
     let name = args.name.as_deref().or(context.global.builder.as_deref());
     let group = find(&store, name, &docker)?.unwrap_or_else(super::ls::default_group);
     let emulation = super::ls::emulation(context);
-    let nodes: Vec<NodeStatus> = group.nodes.iter().map(|node| status(&group, node, &emulation)).collect();
+    if args.bootstrap {
+        super::boot(&group, context)?;
+    }
+    let nodes = interrupt::runtime()?.block_on(statuses(&group, &emulation, timeout));
     output::text(&listing(&group, &nodes, store.last_activity(&group.name).as_deref()))
 }
 
@@ -43,6 +46,10 @@ fn of_node(node: &Node, state: &NodeStatus) -> String {
     if !opts.is_empty() {
         rows.push(row("Driver Options", opts.join(" ")));
     }
+    if let Some(error) = &state.error {
+        rows.push(row("Error", error.clone()));
+        return table(&rows, 1);
+    }
     if !state.status.is_empty() {
         rows.push(row("Status", state.status.to_owned()));
     }
@@ -55,6 +62,29 @@ fn of_node(node: &Node, state: &NodeStatus) -> String {
         rows.push(row("Platforms", platforms.join(", ")));
     }
     let mut out = table(&rows, 1);
+    let mut section = |name: &str, rows: Vec<Vec<String>>| {
+        out += &format!("{name}:\n");
+        out += &table(&rows, 1).lines().map(|line| format!(" {line}\n")).collect::<String>();
+    };
+    if !state.labels.is_empty() {
+        section("Labels", state.labels.iter().map(|(key, value)| row(key, value.clone())).collect());
+    }
+    for (number, rule) in state.garbage_rules.iter().enumerate() {
+        let mut rows = vec![row("All", rule.all.to_string())];
+        if !rule.filters.is_empty() {
+            rows.push(row("Filters", rule.filters.join(" ")));
+        }
+        rows.extend(rule.keep.map(|keep| row("Keep Duration", go_duration(keep))));
+        let sizes = [
+            ("Reserved Space", rule.reserved_space),
+            ("Max Used Space", rule.max_used_space),
+            ("Min Free Space", rule.min_free_space),
+        ];
+        rows.extend(
+            sizes.iter().filter(|(_, size)| *size > 0).map(|(name, size)| row(name, binary_size(*size))),
+        );
+        section(&format!("GC Policy rule#{number}"), rows);
+    }
     for (name, content) in node.files.iter().flatten() {
         out += &format!("File#{name}:\n");
         for line in String::from_utf8_lossy(&content.0).split('\n') {
@@ -62,6 +92,20 @@ fn of_node(node: &Node, state: &NodeStatus) -> String {
         }
     }
     out
+}
+
+/// Writes a size in powers of 1024, with four digits as buildx does.
+fn binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut size, mut unit) = (bytes as f64, 0);
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    let whole = size.trunc().to_string().len();
+    let text = format!("{size:.*}", 4usize.saturating_sub(whole));
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", UNITS[unit])
 }
 
 /// Writes `2026-11-21T14:05:47Z` as Go prints a time.
@@ -72,6 +116,8 @@ fn as_go_prints(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slipway_daemon::client::GarbageRule;
+
     use crate::builders::{CONFIG, Content};
 
     #[test]
@@ -95,6 +141,13 @@ mod tests {
             status: "running",
             version: Some("v1".into()),
             platforms: vec!["linux/amd64".parse().unwrap(), "linux/arm64".parse().unwrap()],
+            labels: [("org.example.kind".to_owned(), "oci".to_owned())].into(),
+            garbage_rules: vec![GarbageRule {
+                keep: Some(std::time::Duration::from_secs(48 * 3600)),
+                max_used_space: 512 << 20,
+                ..GarbageRule::default()
+            }],
+            error: None,
         };
         let inactive = NodeStatus { status: "inactive", ..NodeStatus::default() };
         assert_eq!(
@@ -112,6 +165,12 @@ Status:                running
 BuildKit daemon flags: --debug
 BuildKit version:      v1
 Platforms:             linux/arm64*, linux/amd64
+Labels:
+ org.example.kind: oci
+GC Policy rule#0:
+ All:            false
+ Keep Duration:  48h0m0s
+ Max Used Space: 512MiB
 File#buildkitd.toml:
  > debug = true
  > 

@@ -1,19 +1,21 @@
 //! `ls`: all builders and their nodes.
 
+use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
+use slipway_daemon::client::GarbageRule;
 use slipway_engine::emulation::EmulationOptions;
 
 use crate::app::Context;
 use crate::args::builders::LsArgs;
 use crate::builders::{
-    DEFAULT, EMBEDDED, LOCAL, Node, NodeGroup, NodeStatus, Store, in_store, platforms_in_groups, status,
+    DEFAULT, EMBEDDED, LOCAL, Node, NodeGroup, NodeStatus, Store, in_store, platforms_in_groups, statuses,
 };
 use crate::error::Failure;
-use crate::output;
 use crate::settings::SettingsError;
 use crate::settings::values::duration;
 use crate::template::{JsonStyle, Template, TemplateError};
 use crate::ui::format::table;
+use crate::{interrupt, output};
 
 /// How many groups of platforms a line has.
 const MOST_PLATFORMS: usize = 4;
@@ -41,7 +43,7 @@ struct Entry {
 
 /// Runs `ls`.
 pub(crate) fn run(args: &LsArgs, context: &Context) -> Result<(), Failure> {
-    duration(&args.timeout).map_err(SettingsError::flag)?;
+    let timeout = duration(&args.timeout).map_err(SettingsError::flag)?;
     let docker = super::docker(context);
     let store = Store::read(docker.builders());
     let current = store.current(&docker.endpoint()).map_err(in_store)?;
@@ -51,10 +53,13 @@ pub(crate) fn run(args: &LsArgs, context: &Context) -> Result<(), Failure> {
         groups.push(default_group());
     }
     let emulation = emulation(context);
+    let looks = groups.iter().map(|group| statuses(group, &emulation, timeout));
+    let states = interrupt::runtime()?.block_on(join_all(looks));
     let entries: Vec<Entry> = groups
         .into_iter()
-        .map(|group| Entry {
-            states: group.nodes.iter().map(|node| status(&group, node, &emulation)).collect(),
+        .zip(states)
+        .map(|(group, states)| Entry {
+            states,
             last_activity: store.last_activity(&group.name),
             current: group.name == current,
             group,
@@ -147,7 +152,7 @@ fn of_node(node: &Node, state: &NodeStatus, is_table: bool, shorten: bool) -> Va
         "Status": state.status,
         "Buildkit": state.version.as_deref().unwrap_or_default(),
         "Platforms": if shorten && is_table { shortened(&platforms) } else { platforms.join(", ") },
-        "Error": "",
+        "Error": state.error.as_deref().unwrap_or_default(),
     })
 }
 
@@ -161,10 +166,24 @@ fn as_json(entry: &Entry) -> Value {
             }
         };
         let platforms = platforms_in_groups(&[], &[node.platforms.clone(), state.platforms.clone()].concat());
+        let rule = |rule: &GarbageRule| {
+            json!({
+                "All": rule.all,
+                "Filter": rule.filters,
+                "KeepDuration": rule.keep.map_or(0, |keep| keep.as_nanos() as u64),
+                "MaxUsedSpace": rule.max_used_space,
+                "MinFreeSpace": rule.min_free_space,
+                "ReservedSpace": rule.reserved_space,
+            })
+        };
+        let rules: Vec<Value> = state.garbage_rules.iter().map(rule).collect();
         add("DriverOpts", json!(node.driver_opts), node.driver_opts.is_some());
         add("Endpoint", json!(node.endpoint), true);
+        add("Err", json!(state.error), state.error.is_some());
         add("Files", json!(node.files), node.files.is_some());
         add("Flags", json!(node.flags), node.flags.is_some());
+        add("GCPolicy", json!(rules), !rules.is_empty());
+        add("Labels", json!(state.labels), !state.labels.is_empty());
         add("Name", json!(node.name), true);
         add("Platforms", json!(platforms), !platforms.is_empty());
         add("Status", json!(state.status), !state.status.is_empty());
@@ -260,6 +279,7 @@ mod tests {
             status: "running",
             version: Some("v0.32.2".into()),
             platforms: vec!["linux/amd64".parse().unwrap()],
+            ..NodeStatus::default()
         };
         let entries = [
             Entry {

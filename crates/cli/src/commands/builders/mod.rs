@@ -5,11 +5,17 @@ mod inspect;
 mod ls;
 mod remove;
 
+use slipway_model::Diagnostic;
+
 use crate::app::Context;
+use crate::args::build::ProgressArg;
 use crate::args::builders::{StopArgs, UseArgs};
-use crate::builders::{DEFAULT, Docker, EMBEDDED, Store, find, in_store, unknown};
+use crate::builders::{DEFAULT, Docker, EMBEDDED, NodeGroup, Store, driver, find, in_store, unknown};
 use crate::error::Failure;
+use crate::interrupt;
 use crate::settings::SettingsError;
+use crate::settings::build::display_mode;
+use crate::ui::{DisplayOptions, Progress};
 
 pub(crate) use create::run as create;
 pub(crate) use inspect::run as inspect;
@@ -46,18 +52,31 @@ pub(crate) fn make_current(args: &UseArgs, context: &Context) -> Result<(), Fail
     Ok(())
 }
 
-/// Runs `stop`: only a builder in a container would have something to stop.
+/// Starts a builder's nodes, and shows how.
+fn boot(group: &NodeGroup, context: &Context) -> Result<(), Failure> {
+    let mode = display_mode(ProgressArg::Auto, &context.around)?;
+    let progress = Progress::start(DisplayOptions::new(mode, &context.around));
+    let events = progress.sink();
+    let booted = interrupt::runtime()?.block_on(async {
+        for node in group.nodes.iter().filter(|_| group.driver != EMBEDDED) {
+            driver::boot(group, node, &events).await?.workers().await.map_err(Diagnostic::from)?;
+        }
+        Ok::<_, Diagnostic>(())
+    });
+    progress.finish();
+    Ok(booted?)
+}
+
+/// Runs `stop`: only what was started for a builder has something to stop.
 pub(crate) fn stop(args: &StopArgs, context: &Context) -> Result<(), Failure> {
     let docker = docker(context);
     let store = Store::read(docker.builders());
     let name = args.name.as_deref().or(context.global.builder.as_deref());
     let Some(group) = find(&store, name, &docker)? else { return Ok(()) };
-    if group.driver == EMBEDDED || group.driver == "remote" {
-        return Ok(());
-    }
-    let containers: Vec<String> =
-        group.nodes.iter().map(|node| format!("buildx_buildkit_{}", node.name)).collect();
-    Err(SettingsError::unsupported(format!("stopping builders of the driver `{}`", group.driver))
-        .hint(format!("run `docker stop {}`", containers.join(" ")))
-        .into())
+    interrupt::runtime()?.block_on(async {
+        for node in &group.nodes {
+            driver::stop(&group, node).await?;
+        }
+        Ok(())
+    })
 }

@@ -109,10 +109,16 @@ fn duration(record: &Record, now: SystemTime) -> String {
     text
 }
 
+/// Returns what a build is called: its builder is known once it has ended.
+fn full_reference(record: &Record) -> String {
+    let known = record.metadata.get("buildx.build.ref").and_then(Value::as_str);
+    known.map_or_else(|| format!("default/default/{}", record.id), str::to_owned)
+}
+
 /// What `--format json` shows of a build.
 fn summary(record: &Record) -> Value {
     let mut value = json!({
-        "ref": Builder::full_reference(&record.id),
+        "ref": full_reference(record),
         "name": record.request.name,
         "status": status(record),
         "created_at": rfc3339(record.started),

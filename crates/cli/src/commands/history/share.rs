@@ -136,7 +136,7 @@ pub(super) fn open(builder: &Builder, args: &OpenArgs, context: &Context) -> Res
         error.hint(hint).into()
     };
     desktop(context).map_err(missing)?;
-    let url = url(&Builder::full_reference(&record.id));
+    let url = url(&super::full_reference(&record));
     output::text_to_stderr(&format!("{url}\n"));
     let opened = std::process::Command::new("xdg-open").arg(&url).status();
     match opened {

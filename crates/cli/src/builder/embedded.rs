@@ -1,0 +1,87 @@
+//! Builds in this process: the engine itself.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use slipway_engine::store::{self, UsageItem, UsageKind};
+use slipway_engine::{Engine, SolveResponse};
+use slipway_model::progress::EventSink;
+use slipway_model::{Diagnostic, SolveRequest};
+use tokio_util::sync::CancellationToken;
+
+use super::{BuildOutcome, CallAnswer, Place, PruneOptions, UsageRecord};
+use crate::error::Failure;
+
+/// This machine, without a daemon.
+pub(super) struct Embedded {
+    pub(super) engine: Engine,
+    pub(super) name: String,
+    pub(super) node: String,
+}
+
+#[async_trait]
+impl Place for Embedded {
+    async fn build(
+        &self,
+        request: SolveRequest,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<BuildOutcome, Vec<Diagnostic>> {
+        let reference = super::reference(&self.name, &self.node, &request.id);
+        let solved = self.engine.solve(request, events, cancel).await?;
+        let mut outcome = BuildOutcome::from(solved);
+        if let Some(own) = outcome.metadata.get_mut(super::BUILD_REF) {
+            *own = reference.into();
+        }
+        Ok(outcome)
+    }
+
+    async fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure> {
+        Ok(self.engine.usage()?.iter().map(UsageRecord::from).collect())
+    }
+
+    async fn prune(&self, options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure> {
+        let now = SystemTime::now();
+        let wanted = |item: &UsageItem| options.filter.matches(&UsageRecord::from(item), now);
+        let removed = self.engine.prune(&store::PruneOptions {
+            all: options.all,
+            keep_duration: options.filter.until,
+            filter: Some(&wanted),
+            max_used: options.max_used_space.unwrap_or(0),
+            reserved: options.reserved_space.unwrap_or(0),
+            min_free: options.min_free_space.unwrap_or(0),
+            dry_run: false,
+        })?;
+        Ok(removed.iter().map(UsageRecord::from).collect())
+    }
+
+    fn tidy(&self) {
+        self.engine.collect_garbage();
+    }
+}
+
+impl From<SolveResponse> for BuildOutcome {
+    fn from(response: SolveResponse) -> Self {
+        Self { metadata: response.metadata, answer: response.call.map(CallAnswer::from) }
+    }
+}
+
+impl From<&UsageItem> for UsageRecord {
+    fn from(item: &UsageItem) -> Self {
+        Self {
+            id: item.id.to_string(),
+            parents: item.parents.iter().map(ToString::to_string).collect(),
+            kind: item.kind.name().to_owned(),
+            description: item.description.clone(),
+            size: item.size,
+            // Only cache mounts are written to.
+            mutable: item.kind == UsageKind::CacheMount,
+            in_use: item.in_use,
+            shared: item.shared,
+            usage_count: item.use_count,
+            created: item.created_at,
+            last_used: Some(item.last_used_at),
+        }
+    }
+}

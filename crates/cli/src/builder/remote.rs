@@ -1,0 +1,148 @@
+//! Builds elsewhere: the nodes of a builder, each a daemon that speaks BuildKit's interface.
+//!
+//! A build on one node is asked for as it is. On several, `fan_out` gives each its platforms and joins the results.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use serde_json::{Map, Value};
+use slipway_daemon::client::{Built, PruneRequest, Usage};
+use slipway_engine::Engine;
+use slipway_model::progress::EventSink;
+use slipway_model::{Diagnostic, ErrorKind, SolveRequest};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::nodes::{Connected, Nodes};
+use super::{BuildOutcome, CallAnswer, Place, PruneOptions, UsageRecord, fan_out};
+use crate::builders::NodeGroup;
+use crate::error::Failure;
+
+/// A builder whose nodes are elsewhere.
+pub(super) struct Remote {
+    /// For what is at the client: registries, images in layouts, container engines.
+    pub(super) engine: Engine,
+    pub(super) group: NodeGroup,
+    nodes: OnceCell<Nodes>,
+}
+
+impl Remote {
+    pub(super) fn new(engine: Engine, group: NodeGroup) -> Self {
+        Self { engine, group, nodes: OnceCell::new() }
+    }
+
+    /// Connects to the nodes, once; those that are stopped are started.
+    async fn nodes(&self, events: &Arc<dyn EventSink>) -> Result<&Nodes, Diagnostic> {
+        self.nodes.get_or_try_init(|| Nodes::connect(&self.group, events)).await
+    }
+
+    async fn quietly(&self) -> Result<&Nodes, Diagnostic> {
+        let silent: Arc<dyn EventSink> = Arc::new(slipway_model::progress::NoEvents);
+        self.nodes(&silent).await
+    }
+}
+
+#[async_trait]
+impl Place for Remote {
+    async fn build(
+        &self,
+        request: SolveRequest,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<BuildOutcome, Vec<Diagnostic>> {
+        let nodes = tokio::select! {
+            nodes = self.nodes(&events) => nodes.map_err(|error| vec![error])?,
+            () = cancel.cancelled() => return Err(vec![Diagnostic::new(ErrorKind::User, "canceled")]),
+        };
+        let plan = nodes.plan(&request.platforms);
+        if let [(node, _)] = plan.as_slice() {
+            let alone = self.group.nodes.len() == 1;
+            let built = node.client.build(&self.engine, &request, events.clone(), cancel.clone()).await;
+            match built {
+                Err(error) if !alone && !cancel.is_cancelled() && !node.answers().await => {
+                    drop(error);
+                }
+                built => return Ok(self.outcome(node, &request, built.map_err(|error| vec![error])?)),
+            }
+        }
+        fan_out::build(self, nodes, request, events, cancel).await
+    }
+
+    async fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure> {
+        let mut records = Vec::new();
+        for node in self.quietly().await?.alive() {
+            let found = node.client.disk_usage(Vec::new()).await.map_err(Diagnostic::from)?;
+            records.extend(found.into_iter().map(UsageRecord::from));
+        }
+        Ok(records)
+    }
+
+    async fn prune(&self, options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure> {
+        let request = PruneRequest {
+            all: options.all,
+            filters: options.filter.to_containerd().into_iter().collect(),
+            keep: options.filter.until,
+            reserved_space: options.reserved_space.unwrap_or(0),
+            max_used_space: options.max_used_space.unwrap_or(0),
+            min_free_space: options.min_free_space.unwrap_or(0),
+        };
+        let mut records = Vec::new();
+        for node in self.quietly().await?.alive() {
+            let removed = node.client.prune(&request).await.map_err(Diagnostic::from)?;
+            records.extend(removed.into_iter().map(UsageRecord::from));
+        }
+        Ok(records)
+    }
+
+    fn notes(&self, request: &SolveRequest) -> Vec<String> {
+        use slipway_model::solve::OutputSpec;
+        let nowhere = |output: &OutputSpec| matches!(output, OutputSpec::Image(image) if image.by_default);
+        if !request.outputs.iter().any(nowhere) {
+            return Vec::new();
+        }
+        vec![format!(
+            "no output specified with {} driver: the result will only remain in the build cache. To push it use \
+             `--push`, to load it into docker use `--load`",
+            self.group.driver
+        )]
+    }
+}
+
+impl Remote {
+    /// Makes of a daemon's answer what commands show.
+    pub(super) fn outcome(&self, node: &Connected, request: &SolveRequest, built: Built) -> BuildOutcome {
+        let mut metadata: Map<String, Value> =
+            built.response.into_iter().map(|(key, value)| (key, decoded(value))).collect();
+        if built.call.is_none() {
+            let reference = super::reference(&self.group.name, &node.name, &request.id);
+            metadata.insert(super::BUILD_REF.to_owned(), reference.into());
+        }
+        BuildOutcome { metadata, answer: built.call.map(CallAnswer::from) }
+    }
+}
+
+/// Shows a member of the response as the reference does: JSON that came encoded is JSON.
+fn decoded(value: String) -> Value {
+    let text = base64::engine::general_purpose::STANDARD.decode(&value).ok();
+    let document = text.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    document.filter(Value::is_object).unwrap_or(Value::String(value))
+}
+
+impl From<Usage> for UsageRecord {
+    fn from(usage: Usage) -> Self {
+        Self {
+            id: usage.id,
+            parents: usage.parents,
+            kind: usage.kind,
+            description: usage.description,
+            size: usage.size,
+            mutable: usage.mutable,
+            in_use: usage.in_use,
+            shared: usage.shared,
+            usage_count: usage.usage_count,
+            created: usage.created,
+            last_used: usage.last_used,
+        }
+    }
+}

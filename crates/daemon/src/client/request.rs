@@ -1,0 +1,367 @@
+//! A request as the reference's clients send it: string options of the frontend, kinds and attributes of outputs
+//! and caches; and what the daemon has to find at the client for it.
+//!
+//! The way back is in the engine (`frontend::options`, `build::exporter_request`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use slipway_engine::registry::DockerCredentials;
+use slipway_engine::session::EmbeddedSession;
+use slipway_engine::{Engine, Location};
+use slipway_model::solve::{
+    CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement, Frontend, NamedContext,
+    NamedContextSource, NetworkMode, NoCache, SolveRequest, SourceDateEpoch, StepOptions,
+};
+use slipway_model::{Diagnostic, ErrorKind};
+use tempfile::TempDir;
+
+use super::places::Places;
+use super::{Offer, SolveSpec, uploads};
+
+const CONTEXT: &str = "context";
+const DOCKERFILE: &str = "dockerfile";
+
+/// A request, ready to be sent.
+pub(super) struct Prepared {
+    pub(super) spec: SolveSpec,
+    pub(super) offer: Offer,
+    pub(super) places: Places,
+    /// Directories that are made for the request alone.
+    _temporary: Vec<TempDir>,
+}
+
+/// Turns a request into what is sent and what is offered.
+pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<Prepared, Diagnostic> {
+    let mut making = Making {
+        spec: SolveSpec { id: request.id.clone(), ..SolveSpec::default() },
+        offer: Offer {
+            session: Some(Arc::new(EmbeddedSession::new(engine, request))),
+            credentials: Some(Arc::new(DockerCredentials::usual(|name| std::env::var_os(name)))),
+            ..Offer::default()
+        },
+        temporary: Vec::new(),
+    };
+    match &request.frontend {
+        Frontend::Definition(definition) => making.spec.definition = Some(definition.clone()),
+        Frontend::Dockerfile(dockerfile) => {
+            making.spec.frontend = "dockerfile.v0".to_owned();
+            making.dockerfile(engine, dockerfile).await?;
+            making.options(request);
+        }
+    }
+    making.steps(&request.steps);
+    making.spec.entitlements = request.entitlements.iter().map(|e| entitlement(*e).to_owned()).collect();
+    let mut places = Places::default();
+    for output in &request.outputs {
+        let Some((kind, mut attributes)) =
+            places.add(engine, making.spec.exporters.len(), output, &mut making.offer)?
+        else {
+            continue;
+        };
+        if let Some(SourceDateEpoch::Seconds(seconds)) = request.source_date_epoch {
+            attributes.entry("source-date-epoch".to_owned()).or_insert_with(|| seconds.to_string());
+        }
+        making.spec.exporters.push((kind, attributes));
+    }
+    for cache in &request.cache.imports {
+        making.cache_import(engine, cache).await;
+    }
+    for cache in &request.cache.exports {
+        places.add_cache(cache, &mut making.offer)?;
+        making.spec.cache_exports.push(cache.clone());
+    }
+    Ok(Prepared { spec: making.spec, offer: making.offer, places, _temporary: making.temporary })
+}
+
+fn entitlement(entitlement: Entitlement) -> &'static str {
+    match entitlement {
+        Entitlement::NetworkHost => "network.host",
+        Entitlement::SecurityInsecure => "security.insecure",
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Diagnostic {
+    Diagnostic::new(ErrorKind::User, message)
+}
+
+struct Making {
+    spec: SolveSpec,
+    offer: Offer,
+    temporary: Vec<TempDir>,
+}
+
+impl Making {
+    fn set(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.spec.attributes.insert(key.into(), value.into());
+    }
+
+    fn temporary(&mut self) -> Result<PathBuf, Diagnostic> {
+        let directory = tempfile::tempdir().map_err(|error| {
+            Diagnostic::new(ErrorKind::Environment, "cannot make a temporary directory")
+                .cause(error.to_string())
+        })?;
+        let path = directory.path().to_owned();
+        self.temporary.push(directory);
+        Ok(path)
+    }
+
+    /// Offers a directory; directories that are not there are told of at once.
+    fn directory(&mut self, name: &str, path: &Path) -> Result<(), Diagnostic> {
+        if !path.is_dir() {
+            return Err(invalid(format!(
+                "unable to prepare context: path {:?} not found",
+                path.display().to_string()
+            )));
+        }
+        self.offer.directories.insert(name.to_owned(), path.to_owned());
+        Ok(())
+    }
+
+    async fn dockerfile(&mut self, engine: &Engine, request: &DockerfileRequest) -> Result<(), Diagnostic> {
+        let local = match &request.context {
+            ContextSource::Empty => {
+                let empty = self.temporary()?;
+                self.directory(CONTEXT, &empty)?;
+                Some(empty)
+            }
+            ContextSource::Directory(path) => {
+                self.directory(CONTEXT, path)?;
+                // The same directory of the same machine is likely what it was.
+                self.offer.shared_key = shared_key(path);
+                Some(path.clone())
+            }
+            ContextSource::Archive(path) => {
+                let name = crate::worker::new_id();
+                self.set(CONTEXT, format!("{}{name}", uploads::ADDRESS));
+                self.offer.uploads.insert(name, path.clone());
+                None
+            }
+            ContextSource::Url(url) => {
+                self.set(CONTEXT, url);
+                None
+            }
+            ContextSource::Client(_) | ContextSource::Definition(_) => {
+                return Err(invalid("a context of another client cannot be sent on"));
+            }
+        };
+        self.dockerfile_source(engine, &request.dockerfile, local.as_deref()).await?;
+        for context in &request.named_contexts {
+            self.named_context(engine, context).await?;
+        }
+        if !request.named_contexts.is_empty() {
+            self.set("frontend.caps", "moby.buildkit.frontend.contexts+forward");
+        }
+        if let Some(target) = &request.target {
+            self.set("target", target);
+        }
+        for (key, value) in &request.build_args {
+            self.set(format!("build-arg:{key}"), value);
+        }
+        for (key, value) in &request.labels {
+            self.set(format!("label:{key}"), value);
+        }
+        match &request.no_cache_stages {
+            NoCache::Nothing => {}
+            NoCache::All => self.set("no-cache", ""),
+            NoCache::Stages(stages) => self.set("no-cache", stages.join(",")),
+        }
+        if request.pull {
+            self.set("image-resolve-mode", "pull");
+        }
+        match request.call {
+            Call::Build => {}
+            Call::Check => self.set("requestid", "frontend.lint"),
+            Call::Outline => self.set("requestid", "frontend.outline"),
+            Call::Targets => self.set("requestid", "frontend.targets"),
+            Call::Describe => self.set("requestid", "frontend.subrequests.describe"),
+        }
+        self.syntax(request);
+        Ok(())
+    }
+
+    /// A frontend that the arguments name replaces the built-in one.
+    fn syntax(&mut self, request: &DockerfileRequest) {
+        let Some(line) = request.build_args.get("BUILDKIT_SYNTAX").map(|line| line.trim()) else { return };
+        let Some(image) = line.split_whitespace().next() else { return };
+        self.spec.frontend = "gateway.v0".to_owned();
+        self.set("source", image);
+        self.set("cmdline", line);
+    }
+
+    async fn dockerfile_source(
+        &mut self,
+        engine: &Engine,
+        source: &DockerfileSource,
+        context: Option<&Path>,
+    ) -> Result<(), Diagnostic> {
+        match source {
+            DockerfileSource::Path(path) if path.is_absolute() => {
+                self.set("dockerfilekey", DOCKERFILE);
+                self.dockerfile_file(path)
+            }
+            DockerfileSource::Path(path) => match context {
+                Some(context) => self.dockerfile_file(&context.join(path)),
+                None => {
+                    self.set("filename", path.to_string_lossy());
+                    Ok(())
+                }
+            },
+            DockerfileSource::Inline(text) => self.dockerfile_text(text),
+            DockerfileSource::Url(url) => {
+                let text = engine.fetch_dockerfile(url).await?;
+                self.dockerfile_text(&text)
+            }
+            DockerfileSource::Client { .. } | DockerfileSource::Definition { .. } => {
+                Err(invalid("a Dockerfile of another client cannot be sent on"))
+            }
+        }
+    }
+
+    fn dockerfile_text(&mut self, text: &[u8]) -> Result<(), Diagnostic> {
+        let path = self.temporary()?.join("Dockerfile");
+        std::fs::write(&path, text).map_err(|error| {
+            Diagnostic::new(ErrorKind::Environment, format!("cannot write `{}`", path.display()))
+                .cause(error.to_string())
+        })?;
+        self.set("dockerfilekey", DOCKERFILE);
+        self.dockerfile_file(&path)
+    }
+
+    fn dockerfile_file(&mut self, path: &Path) -> Result<(), Diagnostic> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let lower = name.to_ascii_lowercase();
+        // As in the reference, `dockerfile` serves where there is no `Dockerfile`.
+        let name = match name == "Dockerfile" && !path.exists() && directory.join(&lower).exists() {
+            true => lower,
+            false => name,
+        };
+        self.directory(DOCKERFILE, directory)?;
+        self.set("filename", name);
+        Ok(())
+    }
+
+    async fn named_context(&mut self, engine: &Engine, context: &NamedContext) -> Result<(), Diagnostic> {
+        let key = match &context.platform {
+            Some(platform) => format!("{}::{platform}", context.name),
+            None => context.name.clone(),
+        };
+        let value = match &context.source {
+            NamedContextSource::Directory(path) => {
+                // Not to be taken for the main ones.
+                let name = if [CONTEXT, DOCKERFILE].contains(&key.as_str()) {
+                    format!("_{key}")
+                } else {
+                    key.clone()
+                };
+                self.directory(&name, path)?;
+                self.set(format!("sharedkey:localdir:{name}"), shared_key(path));
+                format!("local:{name}")
+            }
+            NamedContextSource::Image(reference) => format!("docker-image://{reference}"),
+            NamedContextSource::OciLayout { path, selector } => {
+                let location = Location::Layout { path: path.clone(), selector: selector.clone() };
+                let digest = engine.inspect(&location).await?.descriptor.digest;
+                let store = crate::worker::new_id();
+                let value = format!("oci-layout://{store}@{digest}");
+                self.offer.stores.insert(format!("oci:{store}"), path.clone());
+                value
+            }
+            NamedContextSource::Url(url) => url.clone(),
+            NamedContextSource::Client(_)
+            | NamedContextSource::ClientLayout { .. }
+            | NamedContextSource::Definition { .. } => {
+                return Err(invalid(format!("the context `{key}` of another client cannot be sent on")));
+            }
+        };
+        self.set(format!("context:{key}"), value);
+        Ok(())
+    }
+
+    /// Sets what is not of the Dockerfile alone.
+    fn options(&mut self, request: &SolveRequest) {
+        if !request.platforms.is_empty() {
+            let names: Vec<String> = request.platforms.iter().map(ToString::to_string).collect();
+            self.set("platform", names.join(","));
+        }
+        let several = self.spec.attributes.get("build-arg:BUILDKIT_MULTI_PLATFORM").map(String::as_str);
+        if matches!(several, Some("1" | "t" | "T" | "true" | "TRUE" | "True")) {
+            self.set("multi-platform", "true");
+        }
+        let attestations =
+            [("provenance", &request.attestations.provenance), ("sbom", &request.attestations.sbom)];
+        for (kind, attributes) in attestations {
+            if let Some(attributes) = attributes {
+                self.set(format!("attest:{kind}"), pairs(attributes));
+            }
+        }
+    }
+
+    fn steps(&mut self, steps: &StepOptions) {
+        match steps.network {
+            NetworkMode::Default => {}
+            NetworkMode::None => self.set("force-network-mode", "none"),
+            NetworkMode::Host => self.set("force-network-mode", "host"),
+        }
+        let hosts = steps.extra_hosts.iter().map(|host| format!("{}={}", host.host, host.address));
+        let hosts: Vec<String> = hosts.collect();
+        let ulimits =
+            steps.ulimits.iter().map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard));
+        let ulimits: Vec<String> = ulimits.collect();
+        let resources = &steps.resources;
+        let number = |number: i128| if number == 0 { String::new() } else { number.to_string() };
+        let options = [
+            ("add-hosts", hosts.join(",")),
+            ("ulimit", ulimits.join(",")),
+            ("shm-size", steps.shm_size.map(|size| size.to_string()).unwrap_or_default()),
+            ("cgroup-parent", steps.cgroup_parent.clone().unwrap_or_default()),
+            ("hostname", steps.hostname.clone().unwrap_or_default()),
+            ("memory", number(resources.memory.into())),
+            ("memswap", number(resources.memory_swap.into())),
+            ("cpushares", number(resources.cpu_shares.into())),
+            ("cpuperiod", number(resources.cpu_period.into())),
+            ("cpuquota", number(resources.cpu_quota.into())),
+            ("cpusetcpus", resources.cpuset_cpus.clone()),
+            ("cpusetmems", resources.cpuset_mems.clone()),
+        ];
+        for (key, value) in options.into_iter().filter(|(_, value)| !value.is_empty()) {
+            self.set(key, value);
+        }
+    }
+
+    /// Adds a cache to hit on; one in a directory that is not there, or is none, is passed over as there.
+    async fn cache_import(&mut self, engine: &Engine, cache: &CacheSpec) {
+        let mut cache = cache.clone();
+        if cache.kind == "local" {
+            let Some(source) = cache.attributes.get("src").cloned() else { return };
+            if !cache.attributes.contains_key("digest") {
+                let tag = cache.attributes.get("tag").cloned().unwrap_or_else(|| "latest".to_owned());
+                let selector = slipway_model::solve::LayoutSelector::Tag(tag);
+                let location = Location::Layout { path: PathBuf::from(&source), selector };
+                let Ok(found) = engine.inspect(&location).await else { return };
+                cache.attributes.insert("digest".to_owned(), found.descriptor.digest.to_string());
+            }
+            self.offer.stores.insert(format!("local:{source}"), source.into());
+        }
+        self.spec.cache_imports.push(cache);
+    }
+}
+
+/// Writes attributes as one value.
+fn pairs(attributes: &BTreeMap<String, String>) -> String {
+    let pairs = attributes.iter().map(|(key, value)| match value.contains([',', '"']) {
+        true => format!("\"{key}={}\"", value.replace('"', "\"\"")),
+        false => format!("{key}={value}"),
+    });
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+/// Names a directory of this machine, for daemons to keep what it held.
+fn shared_key(path: &Path) -> String {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let digest = slipway_model::Digest::of(format!("{}\n{}", machine.trim(), path.display()));
+    format!("{name}:{}", &digest.hex()[..12])
+}

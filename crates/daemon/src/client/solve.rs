@@ -1,0 +1,178 @@
+//! A build at a daemon: asked for, followed, and ended with what it gave or why it failed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use parking_lot::Mutex;
+use slipway_engine::Engine;
+use slipway_model::progress::{Event, EventSink};
+use slipway_model::solve::{CacheSpec, Call, Frontend, SolveRequest};
+use slipway_model::{Diagnostic, Digest, ErrorKind};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Request;
+
+use super::{Built, Client, Offer, Refused, SolveSpec, offer, request};
+use crate::wire::control::{
+    CacheOptions, CacheOptionsEntry, Exporter, SolveRequest as WireRequest, StatusRequest,
+};
+use crate::wire::{recode, status};
+use crate::worker::new_id;
+
+/// How long what happened may still come after the build's end.
+const LATE: Duration = Duration::from_secs(5);
+/// Lines of a failed step that are shown again with the error.
+const TAIL: usize = 20;
+
+impl Client {
+    /// Builds what a request of this machine asks for; calls that do not build are answered too.
+    ///
+    /// # Errors
+    /// What the daemon says is wrong, or what of this machine cannot be offered.
+    pub async fn build(
+        &self,
+        engine: &Engine,
+        request: &SolveRequest,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<Built, Diagnostic> {
+        let work = async {
+            let mut prepared = request::prepare(engine, request).await?;
+            let tail = Arc::new(Tail { inner: events, lines: Mutex::default() });
+            let offer = Arc::new(std::mem::take(&mut prepared.offer));
+            let built = async {
+                let built = if is_call(request) {
+                    self.call(&prepared.spec, offer, tail.clone()).await
+                } else {
+                    self.solve(prepared.spec.clone(), offer, tail.clone()).await
+                };
+                built.map_err(|refused| tail.add_to(refused.diagnostic()))
+            };
+            let work = try_join_all(std::mem::take(&mut prepared.places.work));
+            let (built, _) = tokio::try_join!(built, work)?;
+            prepared.places.finish(&built.response)?;
+            Ok(built)
+        };
+        tokio::select! {
+            result = work => result,
+            () = cancel.cancelled() => Err(Diagnostic::new(ErrorKind::User, "canceled")),
+        }
+    }
+
+    /// Builds, offering `offer` to the daemon meanwhile.
+    ///
+    /// # Errors
+    /// What the daemon says is wrong.
+    pub async fn solve(
+        &self,
+        spec: SolveSpec,
+        offer: Arc<Offer>,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Built, Refused> {
+        let session = new_id();
+        let _served = offer::serve(&mut self.control(), &session, offer).await?;
+        let wire = wire_request(&spec, session);
+        let follow = self.follow(&wire.r#ref, events);
+        let response = self.control().solve(Request::new(wire)).await;
+        // A build that was refused is never known by its name: nobody waits long for what happened in it.
+        let late = if response.is_ok() { LATE } else { LATE / 5 };
+        let _ = tokio::time::timeout(late, follow).await;
+        let response = response?.into_inner().exporter_response;
+        Ok(Built { response: response.into_iter().collect(), call: None })
+    }
+
+    /// Passes on what happens in a build, until it has ended.
+    pub(super) fn follow(&self, reference: &str, events: Arc<dyn EventSink>) -> AbortOnDropHandle<()> {
+        let (mut control, reference) = (self.control(), reference.to_owned());
+        let follow = async move {
+            let answer = control.status(StatusRequest { r#ref: reference }).await;
+            let mut responses = match answer {
+                Ok(answer) => answer.into_inner(),
+                Err(status) => return tracing::debug!(%status, "the build cannot be followed"),
+            };
+            while let Ok(Some(response)) = responses.message().await {
+                status::events(response).for_each(|event| events.emit(event));
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "the handle aborts the task when it is dropped")]
+        AbortOnDropHandle::new(tokio::spawn(follow))
+    }
+}
+
+fn is_call(request: &SolveRequest) -> bool {
+    matches!(&request.frontend, Frontend::Dockerfile(dockerfile) if dockerfile.call != Call::Build)
+}
+
+/// Makes the message that asks for a build.
+pub(super) fn wire_request(spec: &SolveSpec, session: String) -> WireRequest {
+    let exporter =
+        |(kind, attributes): &(String, _)| Exporter { r#type: kind.clone(), attrs: into_map(attributes) };
+    let mut attributes = spec.attributes.clone();
+    if !spec.cache_imports.is_empty() && !spec.frontend.is_empty() {
+        // The reference's frontend reads them here, each for itself.
+        let imports = spec.cache_imports.iter();
+        let imports = imports.map(|cache| serde_json::json!({"Type": cache.kind, "Attrs": cache.attributes}));
+        let imports = serde_json::Value::Array(imports.collect());
+        attributes.insert("cache-imports".to_owned(), imports.to_string());
+    }
+    WireRequest {
+        r#ref: if spec.id.is_empty() { new_id() } else { spec.id.clone() },
+        definition: spec.definition.as_ref().map(recode),
+        session,
+        frontend: spec.frontend.clone(),
+        frontend_attrs: into_map(&attributes),
+        cache: Some(CacheOptions {
+            imports: spec.cache_imports.iter().map(cache).collect(),
+            exports: spec.cache_exports.iter().map(cache).collect(),
+            ..CacheOptions::default()
+        }),
+        entitlements: spec.entitlements.clone(),
+        exporters: spec.exporters.iter().map(exporter).collect(),
+        ..WireRequest::default()
+    }
+}
+
+fn into_map(attributes: &std::collections::BTreeMap<String, String>) -> HashMap<String, String> {
+    attributes.clone().into_iter().collect()
+}
+
+fn cache(cache: &CacheSpec) -> CacheOptionsEntry {
+    CacheOptionsEntry { r#type: cache.kind.clone(), attrs: into_map(&cache.attributes) }
+}
+
+/// Keeps the last lines that each step wrote, for the error of one that fails.
+struct Tail {
+    inner: Arc<dyn EventSink>,
+    lines: Mutex<HashMap<Digest, VecDeque<String>>>,
+}
+
+impl EventSink for Tail {
+    fn emit(&self, event: Event) {
+        if let Event::Log(log) = &event {
+            let mut steps = self.lines.lock();
+            let lines = steps.entry(log.vertex).or_default();
+            let text = String::from_utf8_lossy(&log.data);
+            for (at, piece) in text.split_inclusive('\n').enumerate() {
+                match lines.back_mut().filter(|line| at == 0 && !line.ends_with('\n')) {
+                    Some(begun) => begun.push_str(piece),
+                    None => lines.push_back(piece.to_owned()),
+                }
+            }
+            let surplus = lines.len().saturating_sub(TAIL);
+            lines.drain(..surplus);
+        }
+        self.inner.emit(event);
+    }
+}
+
+impl Tail {
+    fn add_to(&self, mut diagnostic: Diagnostic) -> Diagnostic {
+        if let Some(lines) = diagnostic.vertex.and_then(|vertex| self.lines.lock().remove(&vertex)) {
+            diagnostic.log_tail =
+                lines.iter().map(|line| line.trim_end_matches(['\r', '\n']).to_owned()).collect();
+        }
+        diagnostic
+    }
+}
