@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::entry::{Dir, EntryRef, FileKind};
 use crate::error::{FilesError, Result};
-use crate::patterns::{split_wildcards, wildcard_match};
+use crate::patterns::{is_well_formed, split_wildcards, wildcard_match};
 use crate::root::MAX_LINKS;
 
 /// A tree of files that can be looked at and read.
@@ -98,6 +98,9 @@ fn names(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
 pub fn wildcard_paths(tree: &dyn FileTree, source: &str, follow_links: bool) -> Result<Vec<PathBuf>> {
     let (plain, pattern) = split_wildcards(source);
     let Some(pattern) = pattern else { return Ok(vec![plain]) };
+    if !is_well_formed(pattern.as_bytes()) {
+        return Err(FilesError::BadPattern { pattern: source.to_owned() });
+    }
     let base = tree.resolve(&plain, follow_links)?;
     let mut found = Vec::new();
     match tree.find(&base)? {

@@ -46,7 +46,7 @@ pub fn resolve(root: impl AsFd, spec: &str) -> Result<User, LookupError> {
 }
 
 /// Resolves `user[:group]` by the texts of the two files.
-pub fn lookup(spec: &str, passwd: &str, group: &str) -> Result<User, LookupError> {
+fn lookup(spec: &str, passwd: &str, group: &str) -> Result<User, LookupError> {
     let mut parts = spec.split(':');
     let (user, wanted_group) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let (uid, gid) = (number(user)?, number(wanted_group)?);

@@ -456,16 +456,20 @@ impl Converter<'_> {
                 visits[start] = Visit::OnPath;
             }
             while let Some((index, next)) = path.pop() {
-                let Some(&(needed, lines)) = self.stages[index].needs.get(next) else {
+                let Some(&(needed, _)) = self.stages[index].needs.get(next) else {
                     visits[index] = Visit::Done;
                     continue;
                 };
                 path.push((index, next + 1));
                 match visits[needed] {
                     Visit::OnPath => {
-                        let name = &self.stages[needed].display_name;
-                        let message = format!("circular dependency detected on stage: {name}");
-                        let problem = Problem::new(message).at(lines).token(name.clone());
+                        // Told at the first step of the way that ends in the circle.
+                        let first = &self.stages[start];
+                        let lines = path.first().and_then(|&(_, next)| first.needs.get(next - 1));
+                        let message =
+                            format!("circular dependency detected on stage: {}", first.display_name);
+                        let problem =
+                            Problem::new(message).at(lines.map_or(first.lines, |(_, lines)| *lines));
                         return Some(
                             problem.hint("a stage can only use stages that do not need it themselves"),
                         );

@@ -257,52 +257,60 @@ impl Work<'_> {
         }
     }
 
-    /// Resolves `--chown`: numbers as they are, names by the passwd and group files of the input they name.
+    /// Resolves `--chown`: numbers as they are, names by the passwd and group files of the input they name. As in
+    /// BuildKit, an unknown name stands for root; that is told.
     fn owner(&mut self, owner: Option<&pb::ChownOpt>) -> Result<Option<(u32, u32)>, Diagnostic> {
         use pb::user_opt::User;
+        use slipway_runtime::passwd::LookupError;
         let Some(owner) = owner else { return Ok(None) };
         let part = |option: &Option<pb::UserOpt>| option.as_ref().and_then(|o| o.user.clone());
-        let (user, group) = (part(&owner.user), part(&owner.group));
-        let text = |user: &User| match user {
-            User::ById(id) => id.to_string(),
-            User::ByName(named) => named.name.clone(),
-        };
-        let input = [&user, &group].into_iter().flatten().find_map(|user| match user {
-            User::ByName(named) => Some(named.input),
-            User::ById(_) => None,
-        });
-        let spec = match (&user, &group) {
-            (None, None) => return Ok(None),
-            (Some(user), None) => text(user),
-            (None, Some(group)) => format!("0:{}", text(group)),
-            (Some(user), Some(group)) => format!("{}:{}", text(user), text(group)),
-        };
-        let found = match input {
-            None => slipway_runtime::passwd::lookup(&spec, "", ""),
-            Some(index) => match self.snapshot(index)? {
-                None => {
-                    return Err(Diagnostic::new(ErrorKind::User, format!("invalid user index: {index}"))
-                        .cause(format!(
-                            "`{spec}` is a name, and an empty image has no /etc/passwd to look it up in"
-                        ))
-                        .hint("give the numbers: `--chown=UID:GID`"));
+        let (uid, mut gid) = match part(&owner.user) {
+            None => (0, 0),
+            // A user given by number alone stands for the group of the same number.
+            Some(User::ById(id)) => (id, id),
+            Some(User::ByName(named)) => match self.look_up(&named, &named.name)? {
+                Ok(user) => (user.uid, user.gid),
+                Err(LookupError::NoUser(_)) => {
+                    self.tell_unknown("user", &named.name);
+                    (0, 0)
                 }
-                Some(snapshot) => {
-                    let view = self.job.engine.store.snapshots().mount_view(snapshot).diagnose()?;
-                    slipway_runtime::passwd::resolve(view.into_fd(), &spec)
-                }
+                Err(error) => return Err(Diagnostic::new(ErrorKind::User, error.to_string())),
             },
         };
-        let found = found.map_err(|error| {
-            Diagnostic::new(ErrorKind::User, error.to_string())
-                .hint("name an existing user, or give its number")
-        })?;
-        // A user given by number alone stands for the group of the same number.
-        let gid = match (&user, &group) {
-            (Some(User::ById(uid)), None) => *uid,
-            _ => found.gid,
+        match part(&owner.group) {
+            None if owner.user.is_none() => return Ok(None),
+            None => {}
+            Some(User::ById(id)) => gid = id,
+            Some(User::ByName(named)) => match self.look_up(&named, &format!("0:{}", named.name))? {
+                Ok(user) => gid = user.gid,
+                Err(LookupError::NoGroup(_)) => self.tell_unknown("group", &named.name),
+                Err(error) => return Err(Diagnostic::new(ErrorKind::User, error.to_string())),
+            },
+        }
+        Ok(Some((uid, gid)))
+    }
+
+    /// Finds `user[:group]` in the files of the input that a name is of.
+    fn look_up(
+        &mut self,
+        named: &pb::NamedUserOpt,
+        spec: &str,
+    ) -> Result<Result<slipway_runtime::User, slipway_runtime::passwd::LookupError>, Diagnostic> {
+        let Some(snapshot) = self.snapshot(named.input)? else {
+            return Err(Diagnostic::new(ErrorKind::User, format!("invalid user index: {}", named.input))
+                .cause(format!(
+                    "`{}` is a name, and an empty image has no /etc/passwd to look it up in",
+                    named.name
+                ))
+                .hint("give the numbers: `--chown=UID:GID`"));
         };
-        Ok(Some((found.uid, gid)))
+        let view = self.job.engine.store.snapshots().mount_view(snapshot).diagnose()?;
+        Ok(slipway_runtime::passwd::resolve(view.into_fd(), spec))
+    }
+
+    fn tell_unknown(&self, kind: &str, name: &str) {
+        let text = format!("the image has no {kind} `{name}`: root's is taken\n");
+        self.job.progress.log(self.vertex, Stream::Stderr, text.as_bytes());
     }
 }
 

@@ -19,7 +19,7 @@ pub use ignore_file::parse_ignore_file;
 pub use wildcard::{has_wildcard, wildcard_match};
 
 pub(crate) use compile::Compiled;
-pub(crate) use wildcard::split_wildcards;
+pub(crate) use wildcard::{is_well_formed, split_wildcards};
 
 use crate::error::{FilesError, Result};
 

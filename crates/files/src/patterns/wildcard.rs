@@ -24,7 +24,7 @@ pub fn wildcard_match(pattern: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> bool
 }
 
 /// Says whether `pattern` follows the syntax.
-pub(super) fn is_well_formed(mut pattern: &[u8]) -> bool {
+pub(crate) fn is_well_formed(mut pattern: &[u8]) -> bool {
     while let Some((first, rest)) = pattern.split_first() {
         pattern = match first {
             b'[' => match class(rest, '\0') {
