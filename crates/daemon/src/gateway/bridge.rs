@@ -215,7 +215,6 @@ impl Bridge {
                 config: image.config.to_vec(),
                 ..ResolveSourceImageResponse::default()
             }),
-            ..ResolveSourceMetaResponse::default()
         })
     }
 

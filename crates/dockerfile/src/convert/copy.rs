@@ -215,6 +215,8 @@ impl Converter<'_> {
         let path = match clean(source) {
             // The context's top is no file that could be excluded; what matters is whether all in it is.
             root if root == "/" || root == "." => ANY_NAME.to_owned(),
+            // As in the reference, which compares it as it is written, so that no pattern matches.
+            absolute if absolute.starts_with('/') => return,
             path => path,
         };
         if ignored(&path) {

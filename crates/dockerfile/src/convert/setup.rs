@@ -465,11 +465,12 @@ impl Converter<'_> {
                     Visit::OnPath => {
                         // Told at the first step of the way that ends in the circle.
                         let first = &self.stages[start];
-                        let lines = path.first().and_then(|&(_, next)| first.needs.get(next - 1));
                         let message =
                             format!("circular dependency detected on stage: {}", first.display_name);
-                        let problem =
-                            Problem::new(message).at(lines.map_or(first.lines, |(_, lines)| *lines));
+                        let step = path.first().and_then(|&(_, next)| first.needs.get(next - 1));
+                        let (source, lines) = step.copied().unwrap_or((start, first.lines));
+                        let name = self.stages[source].display_name.clone();
+                        let problem = Problem::new(message).at(lines).token(name);
                         return Some(
                             problem.hint("a stage can only use stages that do not need it themselves"),
                         );

@@ -53,6 +53,11 @@ fn places_and_words_are_marked() {
             (2, 12, 17),
         ),
         (
+            "FROM busybox AS one\nCOPY --from=two / /\nFROM busybox AS two\nCOPY --from=one / /",
+            "circular dependency detected on stage: one",
+            (2, 12, 15),
+        ),
+        (
             "FROM busybox AS me\nCOPY --from=me /p /p",
             "circular dependency detected on stage: me",
             (2, 12, 14),

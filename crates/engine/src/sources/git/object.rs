@@ -146,8 +146,8 @@ impl Signed {
                 }
                 in_signature = false;
             }
-            let begins = |marker: &&str| text == marker.as_bytes();
-            if is_tag && !in_headers && (in_signature || SIGNATURES.iter().any(|marker| begins(&marker))) {
+            let begins = || SIGNATURES.iter().any(|marker| text == marker.as_bytes());
+            if is_tag && !in_headers && (in_signature || begins()) {
                 in_signature = true;
                 signature.extend_from_slice(line);
                 continue;
