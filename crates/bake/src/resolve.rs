@@ -228,7 +228,7 @@ impl Resolver<'_> {
             .targets
             .iter()
             .find(|target| target.name == name)
-            .ok_or_else(|| definition.unknown(&format!("failed to find target `{name}`"), name))?;
+            .ok_or_else(|| definition.unknown(&format!("failed to find target {name}"), name))?;
         let mut target = Target::default();
         for parent in &own.inherits {
             let parent = self.inherited(parent, visited).map_err(|problems| {

@@ -109,7 +109,8 @@ fn build(args: &BakeArgs, loaded: &Loaded, bake: &Bake, context: &mut Context) -
     let builder = Arc::new(builder);
     let progress = Progress::start(DisplayOptions::new(display, &context.around).at(builder.label()));
     if builder.label().is_some() {
-        tell_definition(loaded, &progress.sink());
+        let of_environment = args.file.is_empty() && context.around.non_empty("BUILDX_BAKE_FILE").is_some();
+        tell_definition(loaded, of_environment, &progress.sink());
     }
     let built = solve_all(&builder, &targets, &progress);
     let warnings = progress.finish();
@@ -124,12 +125,15 @@ fn build(args: &BakeArgs, loaded: &Loaded, bake: &Bake, context: &mut Context) -
 }
 
 /// Shows which files the targets come from.
-fn tell_definition(loaded: &Loaded, events: &Arc<dyn EventSink>) {
-    const NAME: &str = "[internal] load local bake definitions";
-    let (digest, now) = (Digest::of(NAME), SystemTime::now());
+fn tell_definition(loaded: &Loaded, of_environment: bool, events: &Arc<dyn EventSink>) {
+    let name = match of_environment {
+        true => "[internal] load local bake definitions from BUILDX_BAKE_FILE env",
+        false => "[internal] load local bake definitions",
+    };
+    let (digest, now) = (Digest::of(name), SystemTime::now());
     let vertex = Vertex {
         digest,
-        name: NAME.to_owned(),
+        name: name.to_owned(),
         inputs: Vec::new(),
         started: Some(now),
         completed: None,

@@ -172,7 +172,9 @@ pub(super) fn metadata(built: &BuildOutcome, warnings: &[Warning], context: &Con
     let mut members: Vec<(String, Value)> =
         built.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let wanted = context.around.variable("BUILDX_METADATA_WARNINGS").and_then(boolean) == Some(true);
-    if wanted && !warnings.is_empty() {
+    if let Some(answer) = &built.answer {
+        members.push(("result.json".to_owned(), serde_json::from_str(&answer.json).unwrap_or_default()));
+    } else if wanted && !warnings.is_empty() {
         let list = warnings.iter().map(warnings::to_json).collect();
         members.push(("buildx.build.warnings".to_owned(), list));
     }

@@ -89,7 +89,7 @@ fn read_file(name: &str, around: &mut Surroundings) -> Result<SourceFile, Settin
             .map_err(|error| SettingsError::input(format!("failed to read standard input: {error}")))?;
     } else {
         bytes = std::fs::read(around.absolute(name)).map_err(|error| {
-            SettingsError::input(format!("failed to read the bake file `{name}`: {}", describe(&error)))
+            SettingsError::input(format!("failed to read the bake file {name}: {}", describe(&error)))
                 .hint("name a file that exists with `--file`")
         })?;
     }

@@ -10,7 +10,7 @@ use slipway_model::progress::EventSink;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
-use super::solve::wire_request;
+use super::solve::{LATE, wire_request};
 use super::{Built, Client, Offer, Refused, SolveSpec, offer};
 use crate::gateway::BUILD_ID;
 use crate::session::MAX_MESSAGE;
@@ -35,7 +35,7 @@ impl Client {
         wire.exporters.clear();
         wire.cache = None;
         let reference = wire.r#ref.clone();
-        let _followed = self.follow(&reference, events);
+        let followed = self.follow(&reference, events);
         let mut control = self.control();
         let whole = control.solve(Request::new(wire));
         let asked = async {
@@ -45,6 +45,7 @@ impl Client {
         };
         // The build ends with what it was given back; if it ends before, the question was in vain.
         let (whole, asked) = tokio::join!(whole, asked);
+        let _ = tokio::time::timeout(LATE, followed).await;
         let metadata = asked.and_then(|metadata| whole.map(|_| metadata))?;
         let text =
             |key: &str| String::from_utf8_lossy(metadata.get(key).map_or(&[], Vec::as_slice)).into_owned();

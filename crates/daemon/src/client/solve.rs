@@ -22,7 +22,7 @@ use crate::wire::{recode, status};
 use crate::worker::new_id;
 
 /// How long what happened may still come after the build's end.
-const LATE: Duration = Duration::from_secs(5);
+pub(super) const LATE: Duration = Duration::from_secs(5);
 /// Lines of a failed step that are shown again with the error.
 const TAIL: usize = 20;
 
