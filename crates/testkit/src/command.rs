@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -109,6 +110,12 @@ impl Running {
                 return;
             }
         }
+    }
+
+    /// Reads what it says from now on and forgets it, so that it never waits for a reader.
+    pub(crate) fn read_on(&mut self) {
+        let stderr = self.stderr.get_ref().as_fd().try_clone_to_owned().unwrap();
+        std::thread::spawn(move || std::io::copy(&mut File::from(stderr), &mut std::io::sink()));
     }
 
     /// Sends a signal.

@@ -2,24 +2,12 @@
 
 use std::time::Instant;
 
-use slipway_testkit::{Environment, Registry, kill_after, mount_table, registry, wait_until_gone};
+use slipway_testkit::{Environment, Random, Registry, kill_after, mount_table, registry, wait_until_gone};
 
 use crate::hello::{self, Hello};
 
 /// How often the build is killed.
 const TIMES: u32 = 20;
-
-/// A small generator of numbers that look random; the same every time.
-struct Random(u64);
-
-impl Random {
-    /// Returns a number below one.
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let high = u32::try_from(self.0 >> 32).expect("half of the bits");
-        f64::from(high) / (f64::from(u32::MAX) + 1.0)
-    }
-}
 
 fn build(registry: &Registry, name: &str) -> Hello {
     Hello::new(registry).with(&["--tag", &registry.reference(name), "--push"])
@@ -36,11 +24,11 @@ fn a_build_killed_at_twenty_moments_completes_as_if_undisturbed() {
     let mut duration = start.elapsed();
 
     let environment = Environment::with_own_program();
-    let mut random = Random(2);
+    let mut random = Random::new(2);
     let (mut killed, mut attempts) = (0, 0);
     while killed < TIMES {
         // One moment in each twentieth of a build that finds nothing in the cache.
-        let moment = duration.mul_f64((f64::from(killed) + random.next()) / f64::from(TIMES));
+        let moment = duration.mul_f64((f64::from(killed) + random.fraction()) / f64::from(TIMES));
         let attempt = build(registry, "killed/hello:1").with(&["--no-cache"]);
         let (in_time, below) = kill_after(environment.slipway(attempt.arguments()), moment);
         wait_until_gone(below, environment.program());

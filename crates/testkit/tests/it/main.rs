@@ -12,6 +12,7 @@ mod bake;
 mod builders;
 mod concurrent;
 mod crates;
+mod daemon_clients;
 mod debian;
 mod debug;
 mod docker_plugin;

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use serde_json::Value;
-use slipway_testkit::{Environment, Outcome, Running, base_context, is_root, need};
+use slipway_testkit::{Daemon, Environment, Outcome, Running, base_context, is_root, need};
 
 /// Prints on which node a step runs, and waits on the one whose network has a `slowlink`.
 const STEP: &str = "FROM scratch
@@ -17,35 +17,6 @@ RUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo begun; if /bin/busybox grep -q slo
 /// Runs a line of words.
 fn run(environment: &Environment, line: &str) -> Outcome {
     environment.run(line.split(' '))
-}
-
-/// A daemon; it is killed when dropped.
-struct Node(Running);
-
-impl Node {
-    /// Starts a daemon at a socket of the environment.
-    fn start(environment: &Environment, name: &str) -> (Self, String) {
-        let address = format!("unix://{}", environment.path(&format!("{name}.sock")).display());
-        (Self::serve(environment.slipway::<&str>([]), environment, name, &address), address)
-    }
-
-    fn serve(mut command: Command, environment: &Environment, name: &str, address: &str) -> Self {
-        let root = environment.path(&format!("{name}-state"));
-        command.args(["daemon", "--addr", address, "--root"]).arg(root);
-        let mut running = Running::start(command);
-        running.wait_for("running server on");
-        Self(running)
-    }
-
-    fn kill(&self) {
-        self.0.signal(rustix::process::Signal::KILL);
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 /// Lists the platforms of an index in a layout, and its digest.
@@ -70,8 +41,8 @@ fn platforms(layout: &std::path::Path) -> Vec<String> {
 #[test]
 fn nodes_build_their_platforms_and_what_they_made_is_one() {
     let environment = Environment::new();
-    let ((_one, first), (_two, second)) =
-        (Node::start(&environment, "one"), Node::start(&environment, "two"));
+    let (one, two) = (Daemon::start(&environment, "one"), Daemon::start(&environment, "two"));
+    let (first, second) = (one.address(), two.address());
     run(&environment, &format!("create --name both --driver remote --platform linux/amd64 {first}"))
         .succeeded();
     run(&environment, &format!("create --name both --append --platform linux/arm64 {second}")).succeeded();
@@ -109,7 +80,8 @@ fn nodes_build_their_platforms_and_what_they_made_is_one() {
 #[test]
 fn a_node_that_is_down_is_told_and_replaced() {
     let environment = Environment::new();
-    let ((_one, first), (two, second)) = (Node::start(&environment, "one"), Node::start(&environment, "two"));
+    let (one, two) = (Daemon::start(&environment, "one"), Daemon::start(&environment, "two"));
+    let (first, second) = (one.address(), two.address());
     run(&environment, &format!("create --name both --driver remote {first}")).succeeded();
     run(&environment, &format!("create --name both --append --node away --platform linux/arm64 {second}"))
         .succeeded();
@@ -181,12 +153,13 @@ fn a_node_that_is_cut_off_during_a_build_is_replaced() {
     }
     let environment = Environment::new();
     let away = Away::new();
-    let (_near, first) = Node::start(&environment, "near");
+    let near = Daemon::start(&environment, "near");
+    let first = near.address();
     let mut command = Command::new("ip");
     environment.settle(&mut command);
     command.args(["netns", "exec", &away.namespace]).arg(environment.program());
     let second = format!("tcp://{}:7777", away.address);
-    let _far = Node::serve(command, &environment, "far", &second);
+    let _far = Daemon::serve(command, &environment, "far", &second, &[]);
     run(&environment, &format!("create --name both --driver remote {first}")).succeeded();
     run(&environment, &format!("create --name both --append --node far --platform linux/386 {second}"))
         .succeeded();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use slipway_testkit::{Environment, Registry, digest, registry};
+use slipway_testkit::{Environment, Random, Registry, digest, registry};
 
 use crate::hello::{self, Hello};
 
@@ -202,16 +202,6 @@ fn annotations_of_an_index_need_an_index() {
     environment.build(&[&["--build-arg=BUILDKIT_MULTI_PLATFORM=1"], &annotated[..]].concat()).succeeded();
 }
 
-/// Bytes that no compression makes smaller, others for each seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..length).map(|_| next()).collect()
-}
-
 #[test]
 fn large_layers_are_sent_while_they_are_made_and_arrive_whole() {
     let Some(registry) = registry() else { return };
@@ -219,8 +209,8 @@ fn large_layers_are_sent_while_they_are_made_and_arrive_whole() {
         let environment = Environment::new();
         let context = environment
             .context("context", "FROM scratch\nCOPY one /one\nCOPY two /two\nCOPY Dockerfile /small\n");
-        environment.write("context/one", noise(1, 40 << 20));
-        environment.write("context/two", noise(2, 17 << 20));
+        environment.write("context/one", Random::new(1).bytes(40 << 20));
+        environment.write("context/two", Random::new(2).bytes(17 << 20));
         let name = format!("large/{compression}:1");
         let references = [registry.reference(&name), registry.reference(&format!("large/{compression}:2"))];
         let output =
