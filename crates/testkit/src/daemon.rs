@@ -80,7 +80,7 @@ impl Drop for Daemon {
 /// What a process holds.
 #[derive(Debug)]
 pub struct Held {
-    /// Open files, by what they are.
+    /// Open files, by what they are; connections to the state's database are kept for later and do not count.
     pub files: Vec<String>,
     /// Processes below it.
     pub below: Vec<Seen>,
@@ -100,7 +100,10 @@ impl Held {
         let memory =
             memory.lines().find_map(|line| line.strip_prefix("Private_Dirty:")?.split_whitespace().next());
         Self {
-            files: names.map(|name| name.display().to_string()).collect(),
+            files: names
+                .map(|name| name.display().to_string())
+                .filter(|name| !name.contains("/metadata.db"))
+                .collect(),
             below: descendants(id),
             mounts: read("mountinfo").lines().count(),
             memory: memory.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX),

@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -102,18 +103,30 @@ impl StreamingService<BytesMessage> for IntoFile {
                     write(messages, tokio::fs::File::from_std(stdout.into()), "standard output").await?;
                 }
                 OutputPlace::File(path) | OutputPlace::Directory { path, .. } => {
-                    let name = path.display().to_string();
-                    let failed = |error: std::io::Error| Status::unknown(format!("{name}: {error}"));
-                    if let Some(parent) = path.parent() {
-                        tokio::fs::create_dir_all(parent).await.map_err(failed)?;
-                    }
-                    let file = tokio::fs::File::create(&path).await.map_err(failed)?;
-                    write(messages, file, &name).await?;
+                    replace(messages, &path).await?
                 }
             }
             Ok(Response::new(futures_util::stream::empty().boxed()))
         })
     }
+}
+
+/// Writes a file beside its place and moves it there when all has come; a pipe or a device is written to.
+async fn replace(messages: Streaming<BytesMessage>, path: &Path) -> Result<(), Status> {
+    let name = path.display().to_string();
+    let failed = |error: std::io::Error| Status::unknown(format!("{name}: {error}"));
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        let file = tokio::fs::File::options().write(true).open(path).await.map_err(failed)?;
+        return write(messages, file, &name).await;
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tokio::fs::create_dir_all(directory).await.map_err(failed)?;
+    // As any new file: what the process's mask leaves of it.
+    let permissions = std::fs::Permissions::from_mode(0o666);
+    let new = tempfile::Builder::new().permissions(permissions).tempfile_in(directory).map_err(failed)?;
+    write(messages, tokio::fs::File::from_std(new.reopen().map_err(failed)?), &name).await?;
+    new.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
 }
 
 async fn write(

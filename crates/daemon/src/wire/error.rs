@@ -172,7 +172,30 @@ fn text(diagnostic: &Diagnostic) -> String {
 
 /// Makes of a daemon's status what people are told.
 pub(crate) fn diagnostic(status: &Status) -> Diagnostic {
-    from_rpc(message_form(status))
+    match std::error::Error::source(status) {
+        Some(source) => lost(source),
+        None => from_rpc(message_form(status)),
+    }
+}
+
+/// Says why nothing was heard from a daemon: it is this side that made the status.
+fn lost(source: &(dyn std::error::Error + 'static)) -> Diagnostic {
+    let mut diagnostic = Diagnostic::new(ErrorKind::Environment, "the connection to the daemon was lost");
+    let mut told = Vec::new();
+    let mut next = Some(source);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !told.contains(&text) {
+            diagnostic = diagnostic.cause(text.as_str());
+            told.push(text);
+        }
+        next = cause.source();
+    }
+    // A handshake that the daemon refuses looks like any other end of a connection more often than not.
+    diagnostic.hint(
+        "is the daemon running? One that asks for certificates closes connections without: \
+         `slipway create … --driver-opt cert=FILE,key=FILE`",
+    )
 }
 
 /// Returns a status with its details, to be handed on.
