@@ -9,11 +9,13 @@ use futures_util::Stream;
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use prost::Message as _;
+use slipway_engine::RecordedProvenance;
 use slipway_model::Digest;
 use slipway_model::progress::Event;
 use tokio::sync::broadcast;
 use tonic::{Code, Status};
 
+use crate::control::solve::Given;
 use crate::wire::control::{
     BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, Descriptor,
     StatusResponse, UpdateBuildHistoryRequest,
@@ -30,6 +32,10 @@ const BEHIND: usize = 256;
 const LOGS: &str = "application/vnd.buildkit.status.v0";
 /// The whole of an error; the reference spells it so.
 const ERROR: &str = "application/vnd.googeapis.google.rpc.status+proto";
+
+const IN_TOTO: &str = "application/vnd.in-toto+json";
+/// The annotation of an attestation.
+const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 
 /// The records of a daemon.
 #[derive(Clone)]
@@ -119,8 +125,8 @@ impl History {
     /// Lists the blobs that records name.
     pub(crate) fn blobs(&self) -> Vec<(Digest, u64)> {
         let state = self.inner.state.lock();
-        let named = state.done.values().flat_map(|record| [&record.logs, &record.external_error]);
-        let blobs = named.flatten().filter_map(|blob| Some((blob.digest.parse().ok()?, blob.size as u64)));
+        let named = state.done.values().flat_map(named);
+        let blobs = named.filter_map(|blob| Some((blob.digest.parse().ok()?, blob.size as u64)));
         blobs.collect::<BTreeMap<_, _>>().into_iter().collect()
     }
 
@@ -146,11 +152,22 @@ impl History {
         })
     }
 
+    /// Adds to a record how a result was made.
+    fn attach(&self, record: &mut BuildHistoryRecord, provenance: &RecordedProvenance) {
+        let Some(mut blob) = self.put(IN_TOTO, &provenance.predicate) else { return };
+        blob.annotations.insert(PREDICATE_TYPE.to_owned(), provenance.predicate_type.to_owned());
+        let info = match provenance.id.as_str() {
+            "" => record.result.get_or_insert_default(),
+            id => record.results.entry(id.to_owned()).or_default(),
+        };
+        info.attestations.push(blob);
+    }
+
     /// Removes a record's file and the blobs that no other record names.
     fn forget(&self, record: &BuildHistoryRecord) {
         let _ = std::fs::remove_file(self.file(&record.r#ref));
         let kept: HashSet<Digest> = self.blobs().into_iter().map(|(digest, _)| digest).collect();
-        for blob in [&record.logs, &record.external_error].into_iter().flatten() {
+        for blob in named(record) {
             if let Ok(digest) = blob.digest.parse::<Digest>()
                 && !kept.contains(&digest)
             {
@@ -266,6 +283,13 @@ impl History {
     }
 }
 
+/// Lists the blobs that a record names.
+fn named(record: &BuildHistoryRecord) -> impl Iterator<Item = &Descriptor> {
+    let results = record.result.iter().chain(record.results.values());
+    let attestations = results.flat_map(|result| &result.attestations);
+    [&record.logs, &record.external_error].into_iter().flatten().chain(attestations)
+}
+
 /// Takes out what is over the limit.
 fn oldest(done: &mut BTreeMap<String, BuildHistoryRecord>) -> Vec<BuildHistoryRecord> {
     let mut dropped = Vec::new();
@@ -280,13 +304,18 @@ fn oldest(done: &mut BTreeMap<String, BuildHistoryRecord>) -> Vec<BuildHistoryRe
 
 impl Recording {
     /// Ends the record with what the build gave.
-    pub(crate) fn finish(mut self, events: &[Event], result: Result<&BTreeMap<String, String>, &Status>) {
+    pub(crate) fn finish(mut self, events: &[Event], result: Result<&Given, &Status>) {
         let Some(mut record) = self.record.take() else { return };
         count(&mut record, events);
         record.logs = self.history.put(LOGS, &encode_events(events));
         record.completed_at = Some(timestamp(SystemTime::now()));
         match result {
-            Ok(response) => record.exporter_response = response.clone().into_iter().collect(),
+            Ok(given) => {
+                record.exporter_response = given.response.clone().into_iter().collect();
+                for provenance in &given.provenance {
+                    self.history.attach(&mut record, provenance);
+                }
+            }
             Err(status) => {
                 let whole = rpc(status);
                 record.external_error = self.history.put(ERROR, &whole.encode_to_vec());
@@ -407,7 +436,8 @@ mod tests {
     async fn records_are_kept_and_pinned() {
         let directory = tempfile::tempdir().unwrap();
         let history = History::open(directory.path());
-        history.start(&request("one")).finish(&[], Ok(&BTreeMap::new()));
+        let given = Given { response: BTreeMap::new(), provenance: Vec::new() };
+        history.start(&request("one")).finish(&[], Ok(&given));
         drop(history.start(&request("two")));
         let update = UpdateBuildHistoryRequest { r#ref: "one".into(), pinned: true, ..Default::default() };
         history.update(&update).unwrap();

@@ -46,6 +46,7 @@ const GATEWAY: &[&str] = &[
     "reference.attestations",
     "source.metaresolver",
     "source.metaresolver.http.checksumrequest",
+    "source.metaresolver.image.attestations",
 ];
 
 /// What LLB may contain, as far as it works here.

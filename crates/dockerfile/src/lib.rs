@@ -27,6 +27,9 @@ mod problem;
 mod suggest;
 mod text;
 
+/// The version of the Dockerfile language that is built in.
+pub const SYNTAX_VERSION: &str = "1.26.0";
+
 pub use call::{
     BuildError, CheckResults, Outline, OutlineArg, OutlineSecret, OutlineSsh, Request, Target, TargetList,
     check, describe, describe_text, outline, snippet, targets,

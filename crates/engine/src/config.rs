@@ -5,15 +5,15 @@
 
 use std::path::{Path, PathBuf};
 
-use slipway_model::Diagnostic;
+use serde_json::{Map, Value as Json};
+use slipway_model::{Diagnostic, ErrorKind};
 use toml::{Table, Value};
 
 /// Members of the file that a daemon needs and one process does not, or that mean what is so anyway.
 const NEEDLESS: &[&str] = &["debug", "trace", "log", "grpc", "otel", "history", "insecure-entitlements"];
 
 /// Members of the file that BuildKit knows and slipway does not honour.
-const WITHOUT_EFFECT: &[&str] =
-    &["root", "proxyNetwork", "cdi", "dns", "frontend", "system", "provenanceEnvDir", "cache"];
+const WITHOUT_EFFECT: &[&str] = &["root", "proxyNetwork", "cdi", "dns", "frontend", "system", "cache"];
 
 /// Members of `[worker.oci]` that BuildKit knows and slipway does not honour.
 const WORKER_WITHOUT_EFFECT: &[&str] = &[
@@ -48,11 +48,16 @@ const WORKER_NEEDLESS: &[&str] = &["enabled", "rootless"];
 /// Members of `[registry."host"]`, which are all honoured.
 const REGISTRY: &[&str] = &["mirrors", "http", "insecure", "ca", "keypair", "tlsconfigdir"];
 
+/// Where the owner of a machine puts what every provenance is to say of it.
+const PROVENANCE_ENVIRONMENT: &str = "/etc/buildkit/provenance.d";
+
 /// What the files say.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerConfig {
     /// How many steps run at once; 0 is no limit.
     pub(crate) max_parallelism: Option<usize>,
+    /// What every provenance says of this machine.
+    pub(crate) provenance_environment: Map<String, Json>,
     /// What is written and changes nothing.
     pub(crate) notes: Vec<String>,
 }
@@ -61,12 +66,18 @@ impl WorkerConfig {
     /// Reads the files that are there, the most important first.
     pub(crate) fn load(paths: &[PathBuf]) -> Result<Self, Diagnostic> {
         let mut config = Self::default();
+        let mut environment = None;
         for path in paths {
             // The registries' part has been read from the same files: what cannot be read was told, or is not ours.
             let Ok(text) = std::fs::read_to_string(path) else { continue };
             let Ok(table) = text.parse::<Table>() else { continue };
+            if let Some(directory) = table.get("provenanceEnvDir").and_then(Value::as_str) {
+                environment.get_or_insert_with(|| PathBuf::from(directory));
+            }
             config.add(path, &table)?;
         }
+        let environment = environment.unwrap_or_else(|| PathBuf::from(PROVENANCE_ENVIRONMENT));
+        config.provenance_environment = provenance_environment(&environment)?;
         Ok(config)
     }
 
@@ -82,6 +93,7 @@ impl WorkerConfig {
                     }
                 }
                 ("worker", Value::Table(workers)) => self.add_workers(path, workers)?,
+                ("provenanceEnvDir", Value::String(_)) => {}
                 (key, _) if NEEDLESS.contains(&key) => {}
                 (key, value) => self.note_member(path, key, value, WITHOUT_EFFECT),
             }
@@ -105,7 +117,7 @@ impl WorkerConfig {
                         let number = number.ok_or_else(|| {
                             let message =
                                 format!("invalid `worker.oci.max-parallelism` in `{}`", path.display());
-                            Diagnostic::new(slipway_model::ErrorKind::User, message).hint(
+                            Diagnostic::new(ErrorKind::User, message).hint(
                                 "write a number of steps, as in `max-parallelism = 4`, or 0 for no limit",
                             )
                         })?;
@@ -134,6 +146,26 @@ impl WorkerConfig {
             false => format!("`{name}` in `{path}` is unknown and has no effect"),
         });
     }
+}
+
+/// Reads the JSON files of a directory, in order of their names, as one object.
+fn provenance_environment(directory: &Path) -> Result<Map<String, Json>, Diagnostic> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(Map::new()) };
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    files.sort();
+    let mut all = Map::new();
+    for path in files {
+        let failed = |cause: String| {
+            let message = format!("cannot read the provenance environment `{}`", path.display());
+            Diagnostic::new(ErrorKind::User, message)
+                .cause(cause)
+                .hint("each file holds one JSON object, as `{\"site\": \"eu-1\"}`")
+        };
+        let text = std::fs::read(&path).map_err(|error| failed(error.to_string()))?;
+        all.extend(serde_json::from_slice::<Map<String, Json>>(&text).map_err(|e| failed(e.to_string()))?);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use slipway_registry::{Client, ClientOptions, ConfigPaths, DockerCredentials, Re
 use slipway_store::Store;
 use tokio::sync::Semaphore;
 
+use crate::attest::Producers;
 use crate::config::WorkerConfig;
 use crate::error::Context as _;
 use crate::frontend::FrontendHost;
@@ -66,6 +67,10 @@ pub(crate) struct Inner {
     /// What is executing now, of all builds together.
     pub(crate) in_flight: InFlight,
     pub(crate) frontends: Option<Arc<dyn FrontendHost>>,
+    /// Which requests made what is an input of others, of all builds together.
+    pub(crate) producers: Producers,
+    /// What the owner of the machine has every provenance say.
+    pub(crate) provenance_environment: serde_json::Map<String, serde_json::Value>,
     notes: Vec<String>,
     emulation: EmulationOptions,
     facts: OnceLock<HostFacts>,
@@ -105,6 +110,8 @@ impl Engine {
                 permits: Semaphore::new(parallelism),
                 in_flight: InFlight::default(),
                 frontends: options.frontends,
+                producers: Producers::default(),
+                provenance_environment: worker.provenance_environment,
                 notes: worker.notes,
                 emulation,
                 facts: OnceLock::new(),

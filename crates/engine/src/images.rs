@@ -11,8 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use slipway_dockerfile::{ImageOrigin, ImageResolver, ResolveRequest, ResolvedImage};
+use slipway_dockerfile::{ImageOrigin, ResolveRequest, ResolvedImage};
 use slipway_model::solve::LayoutSelector;
 use slipway_model::{
     Descriptor, Diagnostic, Digest, ErrorKind, ImageConfig, ImageIndex, Manifest, MediaType, Platform,
@@ -20,6 +19,7 @@ use slipway_model::{
 };
 use tokio::sync::OnceCell;
 
+use crate::attest::{ImageSource, Scope};
 use crate::blobs::{BlobSource, Blobs};
 use crate::sources::layout::Layout;
 
@@ -204,12 +204,21 @@ impl Images {
         };
         found.map_err(|diagnostic| diagnostic.at(request.span.clone()).on(Some(request.platform.clone())))
     }
-}
 
-#[async_trait]
-impl ImageResolver for Images {
-    async fn resolve(&self, request: ResolveRequest) -> Result<ResolvedImage, Diagnostic> {
-        let pinned = self.find(&request).await?;
+    /// Resolves an image for a frontend, and notes which.
+    pub(crate) async fn resolve(
+        &self,
+        request: &ResolveRequest,
+        scope: &Scope,
+    ) -> Result<ResolvedImage, Diagnostic> {
+        let pinned = self.find(request).await?;
+        let local = matches!(request.origin, ImageOrigin::OciLayout { .. });
+        let reference = match local {
+            true => request.reference.with_digest(pinned.root.digest),
+            false => request.reference.clone(),
+        };
+        let (platform, digest) = (Some(request.platform.clone()), pinned.root.digest);
+        scope.resolved(ImageSource { reference, platform, digest, local });
         let config: ImageConfig = parse(&request.reference.to_string(), "image config", &pinned.config)?;
         Ok(ResolvedImage {
             digest: pinned.root.digest,

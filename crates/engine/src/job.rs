@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use slipway_model::llb::{Vertex, pb};
@@ -16,6 +17,7 @@ use slipway_store::{ActiveSnapshot, CommitInfo, Lease, SnapshotId};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use crate::attest::Pins;
 use crate::blobs::Blobs;
 use crate::build::BuildOptions;
 use crate::engine::Inner;
@@ -50,6 +52,7 @@ pub(crate) struct Job {
     pub(crate) cancel: CancellationToken,
     /// Unique to the build.
     pub(crate) nonce: Digest,
+    pub(crate) started: SystemTime,
     pub(crate) notes: Notes,
     pub(crate) remote: RemoteCache,
 }
@@ -69,6 +72,7 @@ pub(crate) struct Notes {
     pub(crate) start_over: StartOver,
     pub(crate) vertices: Vertices,
     pub(crate) failed: FailedSteps,
+    pub(crate) pins: Pins,
 }
 
 impl Notes {
@@ -91,7 +95,7 @@ impl Job {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<Self, Diagnostic> {
-        let BuildOptions { id, session, entitlements } = options;
+        let BuildOptions { id, session, entitlements, .. } = options;
         let lease = engine.store.lease().diagnose()?;
         let progress = Progress::new(events);
         let client = match session.credentials() {
@@ -113,8 +117,14 @@ impl Job {
             entitlements,
             cancel,
             nonce: nonce(&id),
+            started: SystemTime::now(),
             remote: RemoteCache::default(),
         })
+    }
+
+    /// Names the run of the build, as no client can choose it.
+    pub(crate) fn invocation(&self) -> String {
+        self.nonce.hex().to_string().chars().take(25).collect()
     }
 
     /// Adds to a vertex's name how it will run, where that is not natively.

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attest;
 mod blobs;
 mod build;
 mod cache;
@@ -46,6 +47,7 @@ mod terminal;
 mod tree;
 mod vertices;
 
+pub use attest::{AttestationChain, FrontendRequest, RecordedProvenance};
 pub use build::{
     Attestation, Build, BuildOptions, BuildResult, Checksum, ChecksumAlgorithm, ChecksumRequest, Container,
     ContainerMount, ContainerProcess, ContainerRequest, ExportOptions, ExporterRequest, FileInfo, FileKind,
@@ -55,7 +57,7 @@ pub use debug::{DebugOptions, DebugStep};
 pub use engine::{Engine, EngineOptions, default_root};
 pub use exporters::tarball::join_tars;
 pub use failed::{FailedPart, FailedStep};
-pub use frontend::{CallResult, FrontendHost, FrontendReturn, FrontendStream};
+pub use frontend::{CallResult, FrontendHost, FrontendReturn, FrontendStream, attestations};
 pub use imagetools::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,
     Wanted,
@@ -63,6 +65,7 @@ pub use imagetools::{
 pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;
 pub use session::Session;
+pub use slipway_dockerfile::SYNTAX_VERSION as DOCKERFILE_VERSION;
 pub use solve::SolveResponse;
 pub use terminal::restore_terminal;
 pub use {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::build::BuildOptions;
 use crate::engine::Engine;
 use crate::error::Context as _;
-use crate::exporters::{self, Built};
+use crate::exporters::{self, Attested, Built};
 use crate::frontend::CallResult;
 use crate::job::Job;
 
@@ -58,7 +58,7 @@ impl Engine {
         };
         let mut platforms = Vec::new();
         let mut layers = std::collections::BTreeMap::new();
-        for descriptor in &manifests {
+        for descriptor in manifests.iter().filter(|descriptor| !Attested::is(descriptor)) {
             let Some(manifest) = read(descriptor)
                 .and_then(|text| serde_json::from_slice::<slipway_model::Manifest>(&text).ok())
             else {

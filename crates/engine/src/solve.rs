@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join;
+use futures_util::future::{BoxFuture, join};
 use slipway_dockerfile::LintWarning;
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{Frontend, SolveRequest};
 use slipway_model::{Diagnostic, Digest};
 use tokio_util::sync::CancellationToken;
 
+use crate::attest::FrontendRequest;
 use crate::build::{Build, BuildOptions, BuildResult, ExportOptions, Refs};
 use crate::engine::Engine;
 use crate::frontend::{Answer, CallResult, DockerfileFrontend};
@@ -45,6 +46,7 @@ impl Engine {
                 id: request.id.clone(),
                 session: Arc::new(EmbeddedSession::new(self, &request)),
                 entitlements: request.entitlements.clone(),
+                request: FrontendRequest::default(),
             };
             let build = self.start(options, events.clone(), &cancel)?;
             build.use_cache(&request.cache, inline_cache(&request))?;
@@ -71,9 +73,13 @@ impl Engine {
             keep: true,
             epoch: request.source_date_epoch,
             platform_check: request.platform_check,
+            attestations: request.attestations.clone(),
         };
         let exported = build.write(&result, &request.outputs, &options).await?;
         let mut metadata = exported.metadata;
+        let provenance: BoxFuture<'_, _> =
+            Box::pin(build.provenance_metadata(&result, &request.attestations));
+        metadata.extend(provenance.await.map_err(|e| vec![e])?);
         metadata.insert("buildx.build.ref".to_owned(), serde_json::json!(request.id));
         Ok(SolveResponse {
             metadata,
@@ -95,7 +101,8 @@ fn inline_cache(request: &SolveRequest) -> bool {
 async fn answer(build: &Build, request: &SolveRequest) -> Result<Answer, Vec<Diagnostic>> {
     match &request.frontend {
         Frontend::Dockerfile(_) => {
-            let frontend = DockerfileFrontend::new(build, request).map_err(|e| vec![e])?;
+            let build = build.of_frontend(crate::frontend::arguments::of(request));
+            let frontend = DockerfileFrontend::new(&build, request).map_err(|e| vec![e])?;
             build.until_cancelled(frontend.run()).await
         }
         Frontend::Definition(definition) => {

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attestation;
 mod boolean;
 pub mod csv;
 mod diagnostic;
@@ -26,7 +27,7 @@ pub use digest::{Digest, Digester, ParseDigestError};
 pub use error_kind::{ErrorKind, Hint};
 pub use image_config::ImageConfig;
 pub use oci::{Descriptor, ImageIndex, Manifest, MediaType};
-pub use output_attributes::{AttributeError, OutputAttributes, parse_image_name};
+pub use output_attributes::{AttributeError, OutputAttributes, parse_annotation, parse_image_name};
 pub use platform::{ParsePlatformError, Platform};
 pub use redact::Secret;
 pub use reference::{ParseReferenceError, Reference};

@@ -134,7 +134,8 @@ impl OutputAttributes {
                 return Err(AttributeError::new(text).hint(COMPRESSIONS));
             }
         };
-        let annotations = self.pairs.iter().filter_map(|(key, value)| annotation(key, value).transpose());
+        let annotations =
+            self.pairs.iter().filter_map(|(key, value)| parse_annotation(key, value).transpose());
         Ok(ImageOptions {
             compression,
             compression_level: self.level(compression)?,
@@ -142,6 +143,8 @@ impl OutputAttributes {
             oci_media_types: self.boolean("oci-mediatypes")?,
             rewrite_timestamp: self.is_set("rewrite-timestamp")?,
             annotations: annotations.collect::<Result<_, _>>()?,
+            oci_artifact: self.boolean("oci-artifact")?,
+            attestation_inline: self.boolean("attestation-inline")?,
         })
     }
 
@@ -171,7 +174,10 @@ pub fn parse_image_name(what: &str, text: &str) -> Result<Reference, AttributeEr
 }
 
 /// Parses a key `annotation[-TYPE][[PLATFORM]].KEY`; `None` if it is another key.
-fn annotation(key: &str, value: &str) -> Result<Option<AnnotationSpec>, AttributeError> {
+///
+/// # Errors
+/// The key names no annotation.
+pub fn parse_annotation(key: &str, value: &str) -> Result<Option<AnnotationSpec>, AttributeError> {
     let Some(rest) = key.strip_prefix("annotation") else { return Ok(None) };
     let end = match rest.find(']') {
         Some(close) if rest.find('.').is_none_or(|dot| rest.find('[').is_some_and(|open| open < dot)) => {
@@ -260,10 +266,10 @@ mod tests {
             ("annotation.a[b].c", Some("Manifest a[b].c=v")),
             ("name", None),
         ] {
-            assert_eq!(annotation(key, "v").unwrap().map(show).as_deref(), want, "{key}");
+            assert_eq!(parse_annotation(key, "v").unwrap().map(show).as_deref(), want, "{key}");
         }
         for key in ["annotation", "annotationx", "annotation-moon.k", "annotation[x/y/z/w/v].k"] {
-            assert!(annotation(key, "v").is_err(), "{key}");
+            assert!(parse_annotation(key, "v").is_err(), "{key}");
         }
     }
 

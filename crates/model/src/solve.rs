@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::attestation::Attestations;
 use crate::llb::pb;
 use crate::oci::Annotations;
 use crate::{Platform, Reference};
@@ -285,15 +286,6 @@ pub struct CacheSpec {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// Which attestations to add.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Attestations {
-    /// Attributes of a provenance attestation; `None` adds none.
-    pub provenance: Option<BTreeMap<String, String>>,
-    /// Attributes of an SBOM attestation; `None` adds none.
-    pub sbom: Option<BTreeMap<String, String>>,
-}
-
 /// One `--output`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputSpec {
@@ -349,6 +341,8 @@ pub struct FilesOutput {
     pub platform_split: Option<bool>,
     /// `mode=delete`: remove what is in the destination and not in the result.
     pub delete: bool,
+    /// What the names of attestations beside the files begin with.
+    pub attestation_prefix: String,
 }
 
 /// Where a file output goes.
@@ -371,6 +365,10 @@ pub struct ImageOptions {
     pub oci_media_types: Option<bool>,
     pub rewrite_timestamp: bool,
     pub annotations: Vec<AnnotationSpec>,
+    /// Attestations in manifests of the artifact form; `None` is yes where media types are OCI's.
+    pub oci_artifact: Option<bool>,
+    /// Hold also the attestations that are for inside of images only; `None` is what suits the output.
+    pub attestation_inline: Option<bool>,
 }
 
 /// How a layer is compressed.

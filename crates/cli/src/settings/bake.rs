@@ -356,6 +356,8 @@ fn flags(
         call: call(args, target),
         file,
         label: pairs(&target.labels),
+        // Written for all targets at once; what is in it is each one's.
+        metadata_file: args.metadata_file.clone(),
         network: target.network.clone().unwrap_or_default(),
         no_cache: target.no_cache.unwrap_or(false),
         no_cache_filter: target.no_cache_filter.clone().unwrap_or_default(),

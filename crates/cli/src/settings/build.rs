@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use slipway_model::SolveRequest;
 use slipway_model::solve::{
-    Attestations, CacheOptions, Call, DockerfileRequest, Entitlement, Frontend, NetworkMode, NoCache,
-    OutputSpec, PlatformCheck, StepOptions,
+    CacheOptions, Call, DockerfileRequest, Entitlement, Frontend, NetworkMode, NoCache, OutputSpec,
+    PlatformCheck, StepOptions,
 };
 
 use super::outputs::{self, OutputFlags};
@@ -97,7 +97,11 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         return Err(SettingsError::flag("local and tar exporters are incompatible with image ID file")
             .hint("leave `--iidfile` out, or use `--output type=oci` or `type=image`"));
     }
-    let attestations = attestations::parse(&args.attest, args.provenance.as_deref(), args.sbom.as_deref())?;
+    let mut attestations =
+        attestations::parse(&args.attest, args.provenance.as_deref(), args.sbom.as_deref(), around)?;
+    if args.metadata_file.is_some() {
+        attestations.metadata = attestations::metadata(around);
+    }
     let cache = CacheOptions {
         imports: cache::parse("cache-from", &args.cache_from)?,
         exports: cache::parse("cache-to", &args.cache_to)?,
@@ -108,7 +112,6 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
     note_without_effect(args, &mut notes);
     cache::note_unknown("cache-from", &cache.imports, &mut notes);
     cache::note_unknown("cache-to", &cache.exports, &mut notes);
-    note_not_yet(&attestations, &mut notes);
     // Standard input is read last: a mistake in the flags is told without waiting for it.
     let inputs = match &args.of_bake.dockerfile {
         Some(text) => context::with_inline(&args.context, text, around)?,
@@ -343,16 +346,6 @@ fn note_without_effect(args: &BuildArgs, notes: &mut Vec<String>) {
         hidden.squash == Some(true),
         "`--squash` has no effect; copy the result into a stage `FROM scratch`",
     );
-}
-
-/// Collects remarks on what the builder does not do yet, and the image does not depend on.
-fn note_not_yet(attestations: &Attestations, notes: &mut Vec<String>) {
-    if attestations.provenance.is_some() {
-        notes.push("`--provenance` is not supported yet: the image has no such attestation".to_owned());
-    }
-    if attestations.sbom.is_some() {
-        notes.push("`--sbom` is not supported yet: the image has no such attestation".to_owned());
-    }
 }
 
 /// Makes a name for a build, as BuildKit's are: 25 letters and digits.

@@ -29,18 +29,18 @@ pub(super) struct Outputs {
     pub(super) source_date_epoch: Option<SourceDateEpoch>,
 }
 
+/// The variable that keeps attestation manifests in the form of images.
+const NO_DEFAULT_ARTIFACT: &str = "BUILDX_NO_DEFAULT_OCI_ARTIFACT";
+
 const KINDS: &[&str] = &["cacheonly", "docker", "image", "local", "oci", "registry", "tar"];
 
-/// Keys of image outputs that say nothing to slipway: they steer a daemon's own store, or attestations.
+/// Keys of image outputs that say nothing to slipway: they steer a daemon's own store.
 const WITHOUT_EFFECT: &[&str] = &[
     "unpack",
     "store",
     "dangling-name-prefix",
     "danging-name-empty-only",
     "name-canonical",
-    "oci-artifact",
-    "attestation-inline",
-    "attestation-prefix",
     "prefer-image-digest",
     "buildinfo-attrs",
 ];
@@ -62,6 +62,9 @@ const KNOWN_KEYS: &[&str] = &[
     "mode",
     "platform-split",
     "source-date-epoch",
+    "oci-artifact",
+    "attestation-inline",
+    "attestation-prefix",
 ];
 
 /// Merges the flags into outputs; none asked for keeps the image in slipway's own store.
@@ -82,8 +85,18 @@ pub(super) fn parse(flags: &OutputFlags<'_>, around: &Surroundings) -> Result<Ou
     if specs.is_empty() {
         specs.push(OutputSpec::Image(ImageOutput { by_default: true, ..ImageOutput::default() }));
     }
+    let no_artifacts = match around.variable(NO_DEFAULT_ARTIFACT) {
+        None => false,
+        Some(value) => boolean(value).ok_or_else(|| {
+            SettingsError::flag(format!("invalid {NO_DEFAULT_ARTIFACT}: `{value}`"))
+                .hint("set it to `1` or `0`")
+        })?,
+    };
     for spec in &mut *specs {
         fill_in(spec, &tags, flags.annotations);
+        if no_artifacts && let Some(image) = image_options(spec) {
+            image.oci_artifact.get_or_insert(false);
+        }
     }
     check_names(specs)?;
     check_stdout(specs, around)?;
@@ -133,6 +146,16 @@ fn apply_load(specs: &mut Vec<OutputSpec>, load: bool) {
 }
 
 /// Gives an image output the names of `--tag`, which go before its own, and the flags' annotations.
+/// Returns how an output's image is written, if it is one.
+fn image_options(spec: &mut OutputSpec) -> Option<&mut ImageOptions> {
+    match spec {
+        OutputSpec::Image(output) => Some(&mut output.image),
+        OutputSpec::Oci(output) => Some(&mut output.image),
+        OutputSpec::Docker(output) => Some(&mut output.image),
+        OutputSpec::Local(_) | OutputSpec::Tar(_) | OutputSpec::CacheOnly => None,
+    }
+}
+
 fn fill_in(spec: &mut OutputSpec, tags: &[Reference], annotations: &[AnnotationSpec]) {
     let (names, image, by_digest) = match spec {
         OutputSpec::Image(output) => (&mut output.names, &mut output.image, output.push_by_digest),
@@ -284,7 +307,8 @@ impl Entry {
     fn tar(&self, around: &Surroundings) -> Result<OutputSpec, SettingsError> {
         let destination = self.destination(around, true)?.unwrap_or(Destination::Stdout);
         let platform_split = self.attributes.boolean("platform-split")?;
-        Ok(OutputSpec::Tar(FilesOutput { destination, platform_split, delete: false }))
+        let attestation_prefix = self.attestation_prefix();
+        Ok(OutputSpec::Tar(FilesOutput { destination, platform_split, delete: false, attestation_prefix }))
     }
 
     fn local(&self, around: &Surroundings, local_delete: bool) -> Result<OutputSpec, SettingsError> {
@@ -308,7 +332,12 @@ impl Entry {
             .hint("add `--allow=buildx.local.delete` if it may be emptied"));
         }
         let platform_split = self.attributes.boolean("platform-split")?;
-        Ok(OutputSpec::Local(FilesOutput { destination: Destination::Path(path), platform_split, delete }))
+        let (destination, attestation_prefix) = (Destination::Path(path), self.attestation_prefix());
+        Ok(OutputSpec::Local(FilesOutput { destination, platform_split, delete, attestation_prefix }))
+    }
+
+    fn attestation_prefix(&self) -> String {
+        self.attributes.get("attestation-prefix").unwrap_or_default().to_owned()
     }
 
     /// Tells whether the output is one archive; as in the reference, nonsense means yes.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use slipway_engine::registry::DockerCredentials;
 use slipway_engine::session::EmbeddedSession;
 use slipway_engine::{Engine, Location};
+use slipway_model::attestation::{ProvenanceOptions, SbomOptions};
 use slipway_model::solve::{
     CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement, Frontend, NamedContext,
     NamedContextSource, NetworkMode, NoCache, SolveRequest, SourceDateEpoch, StepOptions,
@@ -290,11 +291,12 @@ impl Making {
         if matches!(several, Some("1" | "t" | "T" | "true" | "TRUE" | "True")) {
             self.set("multi-platform", "true");
         }
-        let attestations =
-            [("provenance", &request.attestations.provenance), ("sbom", &request.attestations.sbom)];
-        for (kind, attributes) in attestations {
+        let asked = &request.attestations;
+        let provenance = asked.provenance.as_ref().map(ProvenanceOptions::attributes);
+        let sbom = asked.sbom.as_ref().map(SbomOptions::attributes);
+        for (kind, attributes) in [("provenance", provenance), ("sbom", sbom)] {
             if let Some(attributes) = attributes {
-                self.set(format!("attest:{kind}"), pairs(attributes));
+                self.set(format!("attest:{kind}"), pairs(&attributes));
             }
         }
     }

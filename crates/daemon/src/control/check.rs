@@ -1,8 +1,10 @@
 //! What a client returned, checked before anything is made of it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
-use slipway_engine::BuildResult;
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_engine::{BuildResult, Refs};
+use slipway_model::{Diagnostic, ErrorKind, Platform};
 
 use crate::wire::control::sourcepolicy::Policy;
 
@@ -64,6 +66,49 @@ fn platforms(text: &[u8]) -> Result<(), Diagnostic> {
     Ok(())
 }
 
+/// Says how a result differs from the platforms that were asked for.
+pub(crate) fn platforms_asked_for(
+    options: &BTreeMap<String, String>,
+    result: &BuildResult,
+) -> Option<String> {
+    let stated = result.platforms().ok()?;
+    let is_map = matches!(result.refs, Refs::ByPlatform(_));
+    if stated.is_empty() && (is_map || result.refs.iter().all(|(_, reference)| reference.is_none())) {
+        return None;
+    }
+    let host = Platform::host().to_string();
+    let text = options.get("platform").unwrap_or(&host);
+    let mut asked = BTreeSet::new();
+    for one in text.split(',') {
+        let platform = match one.parse::<Platform>() {
+            Ok(platform) => platform.to_string(),
+            Err(error) => return Some(format!("Invalid platform result requested {one:?}: {error}")),
+        };
+        if !asked.insert(platform) {
+            return Some(format!("Duplicate platform result requested {one:?}"));
+        }
+    }
+    let given: BTreeSet<String> = match stated.is_empty() {
+        true => [result.platform().ok()?.to_string()].into(),
+        false => stated.into_iter().map(|(_, platform)| platform.to_string()).collect(),
+    };
+    let list = |platforms: &BTreeSet<String>| platforms.iter().cloned().collect::<Vec<_>>().join(",");
+    match (asked.len(), given.len()) {
+        _ if asked == given => None,
+        (1, 1) => {
+            Some(format!("Requested platform {text:?} does not match result platform {:?}", list(&given)))
+        }
+        (2.., _) if !is_map => {
+            Some("Multiple platforms requested but result is not multi-platform".to_owned())
+        }
+        _ => Some(format!(
+            "Requested platforms {} do not match result platforms {}",
+            list(&asked),
+            list(&given)
+        )),
+    }
+}
+
 /// Says what is wrong with a source policy.
 pub(crate) fn policy(policy: &Policy) -> Result<(), Diagnostic> {
     for rule in &policy.rules {
@@ -89,8 +134,6 @@ pub(crate) fn policy(policy: &Policy) -> Result<(), Diagnostic> {
 
 #[cfg(test)]
 mod tests {
-    use slipway_engine::Refs;
-
     use super::*;
 
     #[test]

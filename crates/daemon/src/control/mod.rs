@@ -2,7 +2,7 @@
 
 mod cache;
 pub(crate) mod check;
-mod solve;
+pub(crate) mod solve;
 mod storage;
 
 use std::pin::Pin;
@@ -27,7 +27,7 @@ use crate::wire::control::{
     InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse,
     StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
-use crate::wire::extra::ControlSolveRequest;
+use crate::wire::extra::{self, ControlSolveRequest};
 use crate::wire::{recode, status};
 use crate::worker::{self, Worker};
 
@@ -157,6 +157,26 @@ impl Control for ControlService {
     ) -> Result<Response<UpdateBuildHistoryResponse>, Status> {
         self.0.history.update(&request.into_inner())?;
         Ok(Response::new(UpdateBuildHistoryResponse {}))
+    }
+}
+
+/// Answers `Control.Info` with all fields of the response.
+#[derive(Clone)]
+pub(crate) struct InfoCall;
+
+impl tonic::server::UnaryService<InfoRequest> for InfoCall {
+    type Response = extra::InfoResponse;
+    type Future = std::future::Ready<Result<Response<extra::InfoResponse>, Status>>;
+
+    fn call(&mut self, _: Request<InfoRequest>) -> Self::Future {
+        let own = worker::version();
+        let version = extra::Version {
+            package: own.package,
+            version: own.version,
+            revision: own.revision,
+            dockerfile_version: slipway_engine::DOCKERFILE_VERSION.to_owned(),
+        };
+        std::future::ready(Ok(Response::new(extra::InfoResponse { version: Some(version) })))
     }
 }
 

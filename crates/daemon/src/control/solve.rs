@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use slipway_engine::{Build, BuildOptions, BuildResult, ExportOptions, ExporterRequest, Refs};
+use slipway_engine::{
+    Build, BuildOptions, BuildResult, ExportOptions, ExporterRequest, FrontendRequest, RecordedProvenance,
+    Refs,
+};
+use slipway_model::progress::Warning;
 use slipway_model::solve::{Entitlement, SourceDateEpoch};
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_model::{Diagnostic, Digest, ErrorKind};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -20,6 +24,12 @@ use crate::wire::control::{Exporter, SolveResponse};
 use crate::wire::error;
 use crate::wire::extra::ControlSolveRequest;
 
+/// What a build gave, for its client and for its record.
+pub(crate) struct Given {
+    pub(crate) response: BTreeMap<String, String>,
+    pub(crate) provenance: Vec<RecordedProvenance>,
+}
+
 /// Builds; the build ends when the returned future is dropped, as it is when the client goes away.
 pub(crate) async fn solve(
     daemon: Arc<Daemon>,
@@ -31,7 +41,7 @@ pub(crate) async fn solve(
     let recorded = (!request.internal).then(|| daemon.history.start(&request));
     let cancel = daemon.stopping.child_token();
     let _stop = cancel.clone().drop_guard();
-    let work = run(&daemon, &request, &running, entitlements, &cancel);
+    let work = run(&daemon, &request, &running, entitlements, &cancel, recorded.is_some());
     let result = tokio::select! {
         result = work => result,
         () = daemon.stopping.cancelled() => {
@@ -43,7 +53,7 @@ pub(crate) async fn solve(
         recorded.finish(&running.happened.all(), result.as_ref());
     }
     collect_garbage(&daemon);
-    result.map(|response| SolveResponse { exporter_response: response.into_iter().collect() })
+    result.map(|given| SolveResponse { exporter_response: given.response.into_iter().collect() })
 }
 
 /// Tidies the state, off the path of the answer.
@@ -60,11 +70,21 @@ async fn run(
     running: &Running,
     entitlements: BTreeSet<Entitlement>,
     cancel: &CancellationToken,
-) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
+    is_recorded: bool,
+) -> Result<Given, Vec<Diagnostic>> {
     let one = |diagnostic: Diagnostic| vec![diagnostic];
     let session = BuildSession::open(daemon.sessions.clone(), request.session.as_str()).await;
-    let options =
-        BuildOptions { id: request.reference.clone(), session: Arc::new(session.clone()), entitlements };
+    let attestations = slipway_engine::attestations(&request.frontend_attrs).map_err(one)?;
+    let options = BuildOptions {
+        id: request.reference.clone(),
+        session: Arc::new(session.clone()),
+        entitlements,
+        request: FrontendRequest {
+            frontend: request.frontend.clone(),
+            options: request.frontend_attrs.clone(),
+            inputs: request.frontend_inputs.clone(),
+        },
+    };
     let build = Arc::new(daemon.engine.start(options, running.happened.clone(), cancel).map_err(one)?);
     let caches = Caches::prepare(daemon, request, &session).await.map_err(one)?;
     build.use_cache(&caches.options, caches.inline).map_err(one)?;
@@ -75,9 +95,12 @@ async fn run(
     let bridge = Bridge::new(daemon.worker.clone(), build.clone(), request.frontend_inputs.clone(), sender);
     let bridge = Arc::new(bridge);
     running.set_bridge(bridge.clone());
-    let result = result(request, &build, returned).await?;
+    let result = Box::pin(result(request, &build, returned)).await?;
     check::result(&result).map_err(one)?;
-    let options = ExportOptions { epoch: epoch(request), ..ExportOptions::default() };
+    if let Some(short) = check::platforms_asked_for(&request.frontend_attrs, &result) {
+        build.warn(warning(short));
+    }
+    let options = ExportOptions { epoch: epoch(request), attestations, ..ExportOptions::default() };
     let mut exporters = exporters(&request.exporters, &result);
     let client = match request.enable_session_exporter {
         true => Some(session.client().await.map_err(one)?),
@@ -95,7 +118,7 @@ async fn run(
             id: (first + index).to_string(),
         }));
     }
-    let mut response = build.export(&result, &exporters, &options).await?;
+    let mut response = Box::pin(build.export(&result, &exporters, &options)).await?;
     for (key, value) in &result.metadata {
         if key.starts_with("frontend.") {
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
@@ -105,7 +128,11 @@ async fn run(
     if let Some(client) = client {
         client.finalize_export(response.clone()).await.map_err(one)?;
     }
-    Ok(response)
+    let provenance = match is_recorded {
+        true => Box::pin(build.provenance(&result, &options.attestations)).await.map_err(one)?,
+        false => Vec::new(),
+    };
+    Ok(Given { response, provenance })
 }
 
 /// Asks whoever makes the result: a frontend, a definition, or the client through the gateway.
@@ -151,6 +178,19 @@ fn exporters(exporters: &[Exporter], result: &BuildResult) -> Vec<ExporterReques
         ExporterRequest { kind: exporter.r#type.clone(), attributes, id: index.to_string() }
     };
     exporters.iter().enumerate().map(request).collect()
+}
+
+/// Makes a warning of what a client returned.
+fn warning(short: String) -> Warning {
+    Warning {
+        vertex: Digest::of("result"),
+        level: 1,
+        short,
+        detail: Vec::new(),
+        url: None,
+        source: None,
+        ranges: Vec::new(),
+    }
 }
 
 /// Reads the build argument that pins times; what is no number is for the frontend.

@@ -206,14 +206,23 @@ impl Bridge {
         };
         let found = self.build.resolve_source(recode(&source), &options).await;
         let found = found.map_err(|diagnostic| self.status(&diagnostic))?;
+        let asked = request.image.unwrap_or_default();
+        let chain = match asked.attestation_chain || !asked.resolve_attestations.is_empty() {
+            true => {
+                let (platform, types) = (options.platform.as_ref(), &asked.resolve_attestations);
+                let chain = self.build.attestation_chain(&found.op, platform, types).await;
+                chain.map_err(|diagnostic| self.status(&diagnostic))?
+            }
+            false => None,
+        };
         Ok(ResolveSourceMetaResponse {
             git: found.git.map(convert::git),
             http: found.http.map(convert::http),
             source: Some(recode(&found.op)),
             image: found.image.map(|image| ResolveSourceImageResponse {
                 digest: image.digest.to_string(),
-                config: image.config.to_vec(),
-                ..ResolveSourceImageResponse::default()
+                config: if asked.no_config { Vec::new() } else { image.config.to_vec() },
+                attestation_chain: chain.map(convert::chain),
             }),
         })
     }

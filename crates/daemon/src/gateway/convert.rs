@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
 use slipway_engine::{
-    Attestation, BuildResult, ChecksumAlgorithm, ChecksumRequest, GitMeta, HttpMeta, Ref, Refs,
+    Attestation, AttestationChain, BuildResult, ChecksumAlgorithm, ChecksumRequest, GitMeta, HttpMeta, Ref,
+    Refs,
 };
+use slipway_model::Digest;
 use slipway_model::solve::CacheSpec;
 use tonic::Status;
 
@@ -92,6 +94,27 @@ pub(super) fn result_to_wire(bridge: &Bridge, result: &BuildResult, with_definit
         metadata: result.metadata.clone().into_iter().collect(),
         attestations: attestations.collect(),
         result: Some(refs),
+    }
+}
+
+/// Puts what vouches for an image on the wire.
+pub(super) fn chain(chain: AttestationChain) -> wire::AttestationChain {
+    let text = |digest: Option<Digest>| digest.map(|digest| digest.to_string()).unwrap_or_default();
+    let blobs = chain.documents.into_iter().map(|(digest, (descriptor, data))| {
+        let descriptor = wire::Descriptor {
+            media_type: descriptor.media_type,
+            digest: digest.to_string(),
+            size: descriptor.size as i64,
+            annotations: descriptor.annotations.into_iter().collect(),
+        };
+        (digest.to_string(), wire::Blob { descriptor: Some(descriptor), data })
+    });
+    wire::AttestationChain {
+        root: chain.root.to_string(),
+        image_manifest: chain.image_manifest.to_string(),
+        attestation_manifest: text(chain.attestation_manifest),
+        signature_manifests: chain.signature_manifest.iter().map(ToString::to_string).collect(),
+        blobs: blobs.collect(),
     }
 }
 

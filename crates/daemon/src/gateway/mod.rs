@@ -18,7 +18,7 @@ pub(crate) use bridge::Bridge;
 pub use frontends::Frontends;
 
 use crate::builds::Builds;
-use crate::server::WholeSolve;
+use crate::server::Whole;
 use crate::session::MAX_MESSAGE;
 use crate::wire::extra::GatewaySolveRequest;
 use crate::wire::gateway::llb_bridge_server::{LlbBridge, LlbBridgeServer};
@@ -57,11 +57,11 @@ impl Gateway {
     }
 
     /// Makes the service, which takes definitions as they came.
-    pub(crate) fn service(&self) -> WholeSolve<LlbBridgeServer<Self>> {
+    pub(crate) fn service(&self) -> Whole<LlbBridgeServer<Self>> {
         let server = LlbBridgeServer::new(self.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(usize::MAX);
-        WholeSolve::new::<GatewaySolveRequest, _, _>(server, SolveCall(self.clone()))
+        Whole::new(server).answer::<GatewaySolveRequest, _, _>("Solve", SolveCall(self.clone()))
     }
 }
 

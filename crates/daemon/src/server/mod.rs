@@ -2,7 +2,7 @@
 
 mod config;
 mod listen;
-mod whole_solve;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,13 +18,14 @@ use tonic::{Request, Response, Status};
 
 pub use config::DaemonConfig;
 pub use listen::Address;
-pub(crate) use whole_solve::WholeSolve;
+pub(crate) use whole::Whole;
 
 use crate::builds::Builds;
-use crate::control::{ControlService, Daemon, SolveCall};
+use crate::control::{ControlService, Daemon, InfoCall, SolveCall};
 use crate::gateway::Gateway;
 use crate::history::History;
 use crate::session::{MAX_MESSAGE, Sessions};
+use crate::wire::control::InfoRequest;
 use crate::wire::control::control_server::ControlServer;
 use crate::wire::extra::ControlSolveRequest;
 use crate::wire::health::health_check_response::ServingStatus;
@@ -128,7 +129,11 @@ fn services(
         .http2_keepalive_timeout(Some(Duration::from_secs(60)))
         .add_service(HealthServer::new(Healthy))
         .add_service(crate::content::Content(daemon.clone()))
-        .add_service(WholeSolve::new::<ControlSolveRequest, _, _>(control, SolveCall(daemon.clone())))
+        .add_service(
+            Whole::new(control)
+                .answer::<ControlSolveRequest, _, _>("Solve", SolveCall(daemon.clone()))
+                .answer::<InfoRequest, _, _>("Info", InfoCall),
+        )
         .add_service(gateway.service()))
 }
 

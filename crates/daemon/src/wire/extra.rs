@@ -46,6 +46,26 @@ pub(crate) struct ControlSolveRequest {
     pub(crate) proxy_network: bool,
 }
 
+/// `moby.buildkit.v1.InfoResponse` with the version of the Dockerfile language.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct InfoResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) version: Option<Version>,
+}
+
+/// `moby.buildkit.v1.types.BuildkitVersion`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Version {
+    #[prost(string, tag = "1")]
+    pub(crate) package: String,
+    #[prost(string, tag = "2")]
+    pub(crate) version: String,
+    #[prost(string, tag = "3")]
+    pub(crate) revision: String,
+    #[prost(string, tag = "4")]
+    pub(crate) dockerfile_version: String,
+}
+
 /// `moby.buildkit.v1.frontend.SolveRequest`, with definitions in slipway's own form.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct GatewaySolveRequest {

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::BoxFuture;
+use slipway_model::attestation::Attestations;
 use slipway_model::solve::{OutputSpec, PlatformCheck, SourceDateEpoch};
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform};
 
+use super::exporter_request::annotate;
 use super::{Build, BuildResult, ExporterRequest, Ref, Refs, keys};
+use crate::attest::{self, Prepared};
 use crate::exporters::{self, ExportContext, Exported, PlatformResult};
 use crate::identical_layers::IdenticalLayers;
 use crate::platform_check::check_bases;
@@ -21,6 +24,7 @@ pub struct ExportOptions {
     pub platform_check: PlatformCheck,
     /// Gives images their names in slipway's own store, so that they can be run and pushed later.
     pub keep: bool,
+    pub attestations: Attestations,
 }
 
 impl Build {
@@ -33,14 +37,16 @@ impl Build {
         exporters: &[ExporterRequest],
         options: &ExportOptions,
     ) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
-        let outputs = exporters
-            .iter()
-            .map(ExporterRequest::output)
-            .collect::<Result<Vec<OutputSpec>, Diagnostic>>()
-            .map_err(|e| vec![e])?;
+        let output = |exporter: &ExporterRequest| {
+            let mut output = exporter.output()?;
+            annotate(&mut output, &result.metadata)?;
+            Ok(output)
+        };
+        let outputs = exporters.iter().map(output).collect::<Result<Vec<OutputSpec>, Diagnostic>>();
+        let outputs = outputs.map_err(|e| vec![e])?;
         let epochs = exporters.iter().map(ExporterRequest::epoch).collect::<Result<Vec<_>, _>>();
         let epoch = epochs.map_err(|e| vec![e])?.into_iter().flatten().next();
-        let options = ExportOptions { epoch: epoch.or(options.epoch), ..*options };
+        let options = ExportOptions { epoch: epoch.or(options.epoch), ..options.clone() };
         let exported = self.write(result, &outputs, &options).await?;
         Ok(exported.response())
     }
@@ -62,12 +68,17 @@ impl Build {
         options: &ExportOptions,
     ) -> Result<Exported, Vec<Diagnostic>> {
         self.check_bases(result, outputs, options).map_err(|e| vec![e])?;
-        let references: Vec<Ref> = result.refs.iter().filter_map(|(_, r)| r.cloned()).collect();
+        // Boxed, as what comes after, to keep the type of the future around it small.
+        let scanned: BoxFuture<'_, _> = Box::pin(attest::scan(self, result, &options.attestations));
+        let result = &scanned.await.map_err(|e| vec![e])?;
+        let references: Vec<Ref> = result.all_refs().cloned().collect();
         Ref::evaluate_all(&references, &self.job).await?;
         if outputs.is_empty() && !self.job.remote.exports_apart() {
             return Ok(Exported::default());
         }
-        let results = self.platform_results(result).await.map_err(|e| vec![e])?;
+        let attested: BoxFuture<'_, _> = Box::pin(attest::of_result(self, result, &options.attestations));
+        let attested = attested.await.map_err(|e| vec![e])?;
+        let results = self.platform_results(result, attested).await.map_err(|e| vec![e])?;
         let context = ExportContext {
             job: self.job.clone(),
             results,
@@ -79,9 +90,9 @@ impl Build {
                 result.details.values().next().map(|details| details.lint.clone()),
             ),
         };
-        let mut exported = exporters::export(&context, outputs).await.map_err(|e| vec![e])?;
+        let exported: BoxFuture<'_, _> = Box::pin(exporters::export(&context, outputs));
+        let mut exported = exported.await.map_err(|e| vec![e])?;
         let trees: Vec<Tree> = context.results.into_iter().map(|result| result.tree).collect();
-        // Boxed to keep the type of the future around it small.
         let cache: BoxFuture<'_, _> = Box::pin(remote_cache::export(&self.job, &trees));
         let cache = cache.await.map_err(|e| vec![e])?;
         if let Some(text) = cache.and_then(|manifest| serde_json::to_string(&manifest).ok()) {
@@ -105,11 +116,16 @@ impl Build {
         check_bases(options.platform_check, outputs, checked.into_iter(), &self.job.progress)
     }
 
-    async fn platform_results(&self, result: &BuildResult) -> Result<Vec<PlatformResult>, Diagnostic> {
+    async fn platform_results(
+        &self,
+        result: &BuildResult,
+        mut attested: BTreeMap<String, Vec<Prepared>>,
+    ) -> Result<Vec<PlatformResult>, Diagnostic> {
         let stated = result.platforms()?;
         let position = |id: &str| stated.iter().position(|(known, _)| known == id);
         let mut references: Vec<(&str, Option<&Ref>)> = result.refs.iter().collect();
         references.sort_by_key(|(id, _)| position(id).unwrap_or(usize::MAX));
+        let names = attest::platforms(result)?;
         let mut results = Vec::with_capacity(references.len());
         for (id, reference) in references {
             let tree = match reference {
@@ -119,6 +135,7 @@ impl Build {
             let platform = platform_of(result, &stated, id)?;
             let base = config(result, keys::BASE_CONFIG, id)?;
             let details = result.details.get(id).cloned().unwrap_or_default();
+            let name = attest::id_of(&names, id);
             results.push(PlatformResult {
                 config: config(result, keys::CONFIG, id)?
                     .unwrap_or_else(|| ImageConfig::for_platform(&platform)),
@@ -127,6 +144,7 @@ impl Build {
                 base: details.base,
                 base_history: base.map(|base| base.history).unwrap_or_default(),
                 layer_spans: details.layer_spans,
+                attestations: attested.remove(&name).unwrap_or_default(),
             });
         }
         Ok(results)
@@ -134,7 +152,7 @@ impl Build {
 }
 
 /// Finds what a reference is for: as stated, as its id or its config says, or this machine.
-fn platform_of(
+pub(crate) fn platform_of(
     result: &BuildResult,
     stated: &[(String, Platform)],
     id: &str,

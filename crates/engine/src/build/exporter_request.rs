@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use slipway_model::solve::{
-    ArchiveOutput, Destination, DockerOutput, FilesOutput, OutputSpec, SourceDateEpoch,
+    AnnotationSpec, ArchiveOutput, Destination, DockerOutput, FilesOutput, OutputSpec, SourceDateEpoch,
 };
-use slipway_model::{Diagnostic, ErrorKind, OutputAttributes, Reference};
+use slipway_model::{Diagnostic, ErrorKind, OutputAttributes, Reference, parse_annotation};
 
 use crate::session::ExporterId;
 
@@ -48,7 +48,8 @@ impl ExporterRequest {
             })),
             "local" | "tar" => {
                 let platform_split = attributes.boolean("platform-split")?;
-                let output = FilesOutput { destination, platform_split, delete: false };
+                let attestation_prefix = attributes.get("attestation-prefix").unwrap_or_default().to_owned();
+                let output = FilesOutput { destination, platform_split, delete: false, attestation_prefix };
                 Ok(if self.kind == "tar" { OutputSpec::Tar(output) } else { OutputSpec::Local(output) })
             }
             other => Err(Diagnostic::new(ErrorKind::User, format!("exporter {other} could not be found"))
@@ -64,6 +65,28 @@ impl ExporterRequest {
     fn attributes(&self) -> OutputAttributes {
         OutputAttributes { kind: self.kind.clone(), pairs: self.attributes.clone().into_iter().collect() }
     }
+}
+
+/// Adds the annotations that a result's metadata asks for; they win over those of the output.
+pub(super) fn annotate(
+    output: &mut OutputSpec,
+    metadata: &BTreeMap<String, Vec<u8>>,
+) -> Result<(), Diagnostic> {
+    let image = match output {
+        OutputSpec::Image(output) => &mut output.image,
+        OutputSpec::Oci(output) => &mut output.image,
+        OutputSpec::Docker(output) => &mut output.image,
+        OutputSpec::Local(_) | OutputSpec::Tar(_) | OutputSpec::CacheOnly => return Ok(()),
+    };
+    for (key, value) in metadata {
+        let Some(asked) = parse_annotation(key, &String::from_utf8_lossy(value))? else { continue };
+        let same = |own: &AnnotationSpec| {
+            (own.target, &own.platform, &own.key) == (asked.target, &asked.platform, &asked.key)
+        };
+        image.annotations.retain(|own| !same(own));
+        image.annotations.push(asked);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

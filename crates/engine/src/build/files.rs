@@ -99,7 +99,7 @@ impl Build {
     }
 
     /// Does something with the files of a reference.
-    async fn look<T: Send + 'static>(
+    pub(crate) async fn look<T: Send + 'static>(
         &self,
         reference: Option<&Ref>,
         work: impl Fn(&dyn FileTree) -> Result<T, Diagnostic> + Send + Sync + 'static,
@@ -140,15 +140,25 @@ pub(crate) fn read_file(
     path: &str,
     range: Option<Range<u64>>,
 ) -> Result<Vec<u8>, Diagnostic> {
+    read_up_to(tree, path, range, MAX_READ)
+}
+
+/// Reads a file, or a part of it, of at most `limit` bytes.
+pub(crate) fn read_up_to(
+    tree: &dyn FileTree,
+    path: &str,
+    range: Option<Range<u64>>,
+    limit: u64,
+) -> Result<Vec<u8>, Diagnostic> {
     use std::os::unix::fs::FileExt as _;
     let doing = || format!("cannot read `{path}`");
     let file = open_file(tree, path)?;
     let size = file.metadata().context(doing)?.len();
     let Range { start, end } = range.unwrap_or(0..size);
     let length = end.min(size).saturating_sub(start);
-    if length > MAX_READ {
+    if length > limit {
         return Err(Diagnostic::new(ErrorKind::User, doing())
-            .cause(format!("{length} bytes are more than the limit of {MAX_READ}")));
+            .cause(format!("{length} bytes are more than the limit of {limit}")));
     }
     let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
     file.read_exact_at(&mut bytes, start).context(doing)?;

@@ -22,12 +22,14 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use slipway_model::llb::pb;
 use slipway_model::progress::{self, EventSink};
 use slipway_model::solve::{CacheOptions, CacheSpec, Entitlement};
 use slipway_model::{Diagnostic, Digest, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
+use crate::attest::{FrontendRequest, Scope};
 use crate::engine::Engine;
 use crate::failed::FailedStep;
 use crate::job::Job;
@@ -35,9 +37,10 @@ use crate::session::{EmbeddedSession, Session};
 
 pub use container::{Container, ContainerMount, ContainerProcess, ContainerRequest, ProcessRequest};
 pub use export::ExportOptions;
+pub(crate) use export::platform_of;
 pub use exporter_request::ExporterRequest;
-pub(crate) use files::read_file;
 pub use files::{FileInfo, FileKind};
+pub(crate) use files::{read_file, read_up_to};
 pub use reference::Ref;
 pub use result::{Attestation, BuildResult, Refs, keys};
 pub(crate) use result::{Details, key_of};
@@ -52,27 +55,37 @@ pub struct BuildOptions {
     pub session: Arc<dyn Session>,
     /// What the client has granted, and the engine's owner too.
     pub entitlements: BTreeSet<Entitlement>,
+    /// What the client has asked for, as provenance tells it.
+    pub request: FrontendRequest,
 }
 
 impl BuildOptions {
     /// Starts with a client that is this process and offers nothing.
     pub fn local(id: impl Into<String>) -> Self {
-        Self { id: id.into(), session: Arc::new(EmbeddedSession::default()), entitlements: BTreeSet::new() }
+        Self {
+            id: id.into(),
+            session: Arc::new(EmbeddedSession::default()),
+            entitlements: BTreeSet::new(),
+            request: FrontendRequest::default(),
+        }
     }
 }
 
 /// A build that is under way, as the client or a frontend sees it.
 pub struct Build {
     pub(crate) job: Arc<Job>,
+    /// Who this handle is for: what is solved by it is theirs.
+    pub(crate) scope: Arc<Scope>,
     _owner: Option<Owner>,
 }
 
 /// The client's own handle; the build ends with it.
-struct Owner(Arc<Job>);
+struct Owner(Arc<Job>, Arc<Scope>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
         self.0.abort();
+        self.1.forget(&self.0.engine.producers);
     }
 }
 
@@ -85,8 +98,9 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<Build, Diagnostic> {
         // Work in threads sees the end of the build, whichever way it comes, as cancellation.
+        let scope = Scope::of_client(options.request.clone());
         let job = Arc::new(Job::start(&self.inner, options, events, cancel.child_token())?);
-        Ok(Build { _owner: Some(Owner(job.clone())), job })
+        Ok(Build { _owner: Some(Owner(job.clone(), scope.clone())), job, scope })
     }
 }
 
@@ -96,11 +110,34 @@ impl Build {
     /// The definition is checked, and with `evaluate` it is built before this returns.
     pub async fn solve(&self, definition: pb::Definition, evaluate: bool) -> Result<Option<Ref>, Diagnostic> {
         self.import_caches().await;
-        let Some(reference) = Ref::new(definition)? else { return Ok(None) };
+        let Some(reference) = self.reference(definition)? else { return Ok(None) };
         if evaluate {
             self.evaluate(&reference).await?;
         }
         Ok(Some(reference))
+    }
+
+    /// Makes a reference of whoever this handle is for.
+    pub(crate) fn reference(&self, definition: pb::Definition) -> Result<Option<Ref>, Diagnostic> {
+        let reference = Ref::new(definition, &self.scope)?;
+        if let Some(reference) = &reference {
+            self.scope.solved(reference.decoded().clone());
+        }
+        Ok(reference)
+    }
+
+    /// Makes a handle for a frontend that is asked something; it does not keep the build alive.
+    pub fn of_frontend(&self, request: FrontendRequest) -> Self {
+        Self { job: self.job.clone(), scope: self.scope.frontend(request), _owner: None }
+    }
+
+    /// Makes it known which request a frontend's result came from.
+    pub(crate) fn produced(&self, result: &BuildResult) {
+        for reference in result.refs.iter().filter_map(|(_, reference)| reference) {
+            let pins = &self.job.notes.pins;
+            let sources = self.scope.sources(Some(reference.decoded()), &[], pins, &<[_]>::to_vec);
+            self.scope.produced(reference.decoded(), &sources, &self.job.engine.producers);
+        }
     }
 
     /// Says where caches come from and go to, before anything is built; `inline` puts the cache into the image.
@@ -131,7 +168,9 @@ impl Build {
         inputs: BTreeMap<String, pb::Definition>,
     ) -> Result<BuildResult, Vec<Diagnostic>> {
         self.import_caches().await;
-        self.until_cancelled(crate::frontend::run(self, name, options, inputs)).await
+        // Boxed, since frontends ask frontends.
+        let run: BoxFuture<'_, _> = Box::pin(crate::frontend::run(self, name, options, inputs));
+        self.until_cancelled(run).await
     }
 
     /// Builds what a reference stands for.
@@ -147,7 +186,7 @@ impl Build {
 
     /// Makes a handle for a frontend; it does not keep the build alive.
     pub fn share(&self) -> Self {
-        Self { job: self.job.clone(), _owner: None }
+        Self { job: self.job.clone(), scope: self.scope.clone(), _owner: None }
     }
 
     /// Returns the engine that builds.

@@ -7,6 +7,7 @@ use slipway_model::{Diagnostic, ErrorKind};
 use tokio::sync::OnceCell;
 
 use super::first;
+use crate::attest::Scope;
 use crate::job::Job;
 use crate::ops::VertexOperation;
 use crate::start_over::ATTEMPTS;
@@ -18,7 +19,9 @@ pub struct Ref(Arc<Inner>);
 
 struct Inner {
     wire: pb::Definition,
-    definition: Definition,
+    definition: Arc<Definition>,
+    /// Whose it is.
+    scope: Arc<Scope>,
     /// Of each attempt of the build.
     outcomes: [OnceCell<Outcome>; ATTEMPTS],
 }
@@ -37,13 +40,14 @@ impl std::fmt::Debug for Ref {
 
 impl Ref {
     /// Checks a definition; `None` for the empty file system.
-    pub(crate) fn new(wire: pb::Definition) -> Result<Option<Self>, Diagnostic> {
+    pub(crate) fn new(wire: pb::Definition, scope: &Arc<Scope>) -> Result<Option<Self>, Diagnostic> {
         let definition =
             Definition::decode(&wire).map_err(|error| Diagnostic::from_error(ErrorKind::User, &error))?;
         if definition.result.is_none() {
             return Ok(None);
         }
-        Ok(Some(Self(Arc::new(Inner { wire, definition, outcomes: Default::default() }))))
+        let (definition, scope) = (Arc::new(definition), scope.clone());
+        Ok(Some(Self(Arc::new(Inner { wire, definition, scope, outcomes: Default::default() }))))
     }
 
     /// Stands for files that are there already, whatever made them; `None` for the empty file system.
@@ -52,8 +56,8 @@ impl Ref {
             return None;
         }
         let outcome = |()| OnceCell::new_with(Some(Outcome { tree: tree.clone(), _operations: Vec::new() }));
-        let (wire, definition) = Default::default();
-        Some(Self(Arc::new(Inner { wire, definition, outcomes: [(); ATTEMPTS].map(outcome) })))
+        let (wire, definition, scope) = Default::default();
+        Some(Self(Arc::new(Inner { wire, definition, scope, outcomes: [(); ATTEMPTS].map(outcome) })))
     }
 
     /// Returns the files, if they are there.
@@ -64,6 +68,16 @@ impl Ref {
     /// Returns the definition, as it was given.
     pub fn definition(&self) -> &pb::Definition {
         &self.0.wire
+    }
+
+    /// Returns the definition, checked.
+    pub(crate) fn decoded(&self) -> &Arc<Definition> {
+        &self.0.definition
+    }
+
+    /// Returns whose it is: who has asked for what led to it.
+    pub(crate) fn scope(&self) -> &Arc<Scope> {
+        &self.0.scope
     }
 
     /// Computes the result.
@@ -81,7 +95,7 @@ impl Ref {
     }
 
     /// Computes the result, for one who can say only one thing of a failure.
-    pub(super) async fn tree(&self, job: &Arc<Job>) -> Result<Tree, Diagnostic> {
+    pub(crate) async fn tree(&self, job: &Arc<Job>) -> Result<Tree, Diagnostic> {
         self.evaluate(job).await.map_err(first)
     }
 
@@ -91,7 +105,7 @@ impl Ref {
         if open.is_empty() {
             return Ok(());
         }
-        let definitions: Vec<&Definition> = open.iter().map(|r| &r.0.definition).collect();
+        let definitions: Vec<&Definition> = open.iter().map(|r| &*r.0.definition).collect();
         let evaluated = job.evaluate(&definitions).await?;
         for (reference, tree) in open.into_iter().zip(evaluated.trees) {
             // If somebody was faster, theirs is as good.

@@ -102,6 +102,12 @@ impl BuildResult {
         Self { refs, metadata, attestations: BTreeMap::new(), warnings: Vec::new(), details: BTreeMap::new() }
     }
 
+    /// Lists all references, those of attestations too.
+    pub(crate) fn all_refs(&self) -> impl Iterator<Item = &Ref> {
+        let of_attestations = self.attestations.values().flatten().filter_map(|one| one.reference.as_ref());
+        self.refs.iter().filter_map(|(_, reference)| reference).chain(of_attestations)
+    }
+
     /// Returns the metadata that belongs to one reference.
     pub(crate) fn metadata_of(&self, key: &str, id: &str) -> Option<&[u8]> {
         let own = self.metadata.get(&key_of(key, id));
@@ -109,7 +115,7 @@ impl BuildResult {
     }
 
     /// Names the platforms of the references by id, in the order that was asked for.
-    pub(crate) fn platforms(&self) -> Result<Vec<(String, Platform)>, Diagnostic> {
+    pub fn platforms(&self) -> Result<Vec<(String, Platform)>, Diagnostic> {
         let Some(text) = self.metadata.get(keys::PLATFORMS) else { return Ok(Vec::new()) };
         let parsed: Platforms = serde_json::from_slice(text).map_err(|error| {
             Diagnostic::new(ErrorKind::User, format!("cannot use the result's `{}`", keys::PLATFORMS))
@@ -123,6 +129,11 @@ impl BuildResult {
         let entries = platforms.into_iter().map(|(id, platform)| PlatformEntry { id, platform }).collect();
         let text = serde_json::to_vec(&Platforms { platforms: Some(entries) }).unwrap_or_default();
         self.metadata.insert(keys::PLATFORMS.to_owned(), text);
+    }
+
+    /// Returns what a result with one reference is for, as it or its config says.
+    pub fn platform(&self) -> Result<Platform, Diagnostic> {
+        super::platform_of(self, &self.platforms()?, "")
     }
 
     /// Returns the time that the frontend wants times to be clamped to.

@@ -6,6 +6,7 @@ use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, Reference};
 
 use super::Build;
+use crate::attest::{self, ImageSource};
 use crate::sources::{self, Found};
 
 /// How a source is resolved.
@@ -146,9 +147,16 @@ impl Build {
         let step = self.job.progress.step(shown);
         let pinned = step.end(self.job.images.pin_registry(&reference, &platform).await)?;
         let digest = pinned.root.digest;
+        self.note(reference.clone(), &platform, digest, false);
         let identifier = format!("docker-image://{}", reference.with_digest(digest));
         let op = pb::SourceOp { identifier, ..op };
         Ok(SourceMeta::of_image(op, ImageMeta { digest, config: pinned.config }))
+    }
+
+    /// Notes that an image was asked for.
+    fn note(&self, reference: Reference, platform: &Platform, digest: Digest, local: bool) {
+        let platform = Some(platform.clone());
+        self.scope.resolved(ImageSource { reference, platform, digest, local });
     }
 
     /// Resolves an image in a content store of the client.
@@ -168,6 +176,9 @@ impl Build {
         let store = op.attrs.get("oci.store").map_or(store, String::as_str);
         let pinned = self.job.images.pin_client_layout(store, digest, platform).await?;
         let digest = pinned.root.digest;
+        if let Some(reference) = attest::image_name(name, true) {
+            self.note(reference, platform, digest, true);
+        }
         Ok(SourceMeta::of_image(op, ImageMeta { digest, config: pinned.config }))
     }
 }

@@ -10,6 +10,8 @@ use slipway_model::oci::{Annotations, Extra};
 use slipway_model::solve::{AnnotationTarget, ImageOptions};
 use slipway_model::{Descriptor, Digest, ImageConfig, ImageIndex, Manifest, MediaType, Platform};
 
+use super::attested::Attested;
+
 /// A layer as it will be shipped.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
@@ -27,7 +29,7 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    fn json<T: serde::Serialize>(media_type: &str, value: &T) -> Self {
+    pub(super) fn json<T: serde::Serialize>(media_type: &str, value: &T) -> Self {
         let bytes =
             serde_json::to_vec_pretty(value).expect("a document of strings and numbers can be written");
         Self { descriptor: Descriptor::of(media_type, &bytes), bytes }
@@ -101,7 +103,7 @@ pub(crate) fn assemble(
 }
 
 /// Makes the index over the images of several platforms.
-pub(crate) fn index(images: &[Image], options: &AssembleOptions<'_>) -> Document {
+pub(crate) fn index(images: &[Image], attested: &[Attested], options: &AssembleOptions<'_>) -> Document {
     let media_type = if options.oci() { MediaType::OCI_INDEX } else { MediaType::DOCKER_INDEX };
     let manifests = images
         .iter()
@@ -109,6 +111,7 @@ pub(crate) fn index(images: &[Image], options: &AssembleOptions<'_>) -> Document
             platform: Some(image.platform.clone()),
             ..image.manifest.descriptor.clone()
         })
+        .chain(attested.iter().map(|attested| attested.manifest.descriptor.clone()))
         .collect();
     let index = ImageIndex {
         schema_version: 2,

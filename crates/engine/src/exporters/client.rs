@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::BufWriter;
+use std::path::Path;
 use std::sync::Arc;
 
 use slipway_files::Root;
@@ -10,7 +11,8 @@ use slipway_model::solve::{Destination, FilesOutput, OutputSpec};
 use slipway_model::{Diagnostic, Reference};
 use tokio_util::io::SyncIoBridge;
 
-use super::{Built, ExportContext, Exported, describe, image, layout, total};
+use super::files::now;
+use super::{Built, ExportContext, Exported, beside, describe, image, layout, total};
 use crate::error::{Context as _, blocking};
 use crate::session::{ExporterId, OutputStream, OutputTree};
 
@@ -123,6 +125,19 @@ pub(super) async fn files(
     let sent = async {
         let trees = trees(context, output, &step).await?;
         context.job.note_sent();
+        if trees.len() > 1 && trees.iter().all(|tree| tree.prefix.is_empty()) {
+            let roots = trees
+                .iter()
+                .zip(&context.results)
+                .map(|(tree, result)| Ok((result.platform.to_string(), tree.root.try_clone().diagnose()?)));
+            let roots = roots.collect::<Result<Vec<_>, Diagnostic>>()?;
+            blocking(move || beside::check_overlap(&roots)).await?;
+            // One after the other: one transfer is in order of names, and these are not.
+            for tree in trees {
+                context.job.session.files(id, vec![tree]).await?;
+            }
+            return Ok(());
+        }
         context.job.session.files(id, trees).await
     }
     .await;
@@ -144,7 +159,12 @@ pub(super) async fn tar(
         write(stream, move |out| {
             let mut writer = TarWriter::new(out, time);
             for tree in &trees {
-                writer.tree(&tree.root, tree.prefix.as_ref()).map_err(std::io::Error::other)?;
+                let prefix = Path::new(&tree.prefix);
+                writer.tree(&tree.root, prefix).map_err(std::io::Error::other)?;
+                for (name, content) in &tree.extra {
+                    let added = writer.add_file(&prefix.join(name), content, now());
+                    added.map_err(std::io::Error::other)?;
+                }
             }
             writer.finish().map(drop).map_err(std::io::Error::other)
         })
@@ -167,11 +187,12 @@ async fn trees(
             Some(snapshot) => job.engine.store.snapshots().mount_view(snapshot).diagnose()?.into_fd(),
             None => job.empty_directory()?,
         };
+        let root = Root::from(root);
         trees.push(OutputTree {
             prefix: if split { result.platform.file_name() } else { String::new() },
-            root: Root::from(root),
+            extra: beside::make(context, result, output, &root, split).await?,
+            root,
             epoch: context.epoch,
-            extra: BTreeMap::new(),
         });
     }
     Ok(trees)

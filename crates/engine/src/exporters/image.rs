@@ -9,46 +9,56 @@ use slipway_store::{BlobWatcher, DiffOptions, LayerFormat, SnapshotInfo};
 
 use super::ahead::Ahead;
 use super::assemble::{self, AssembleOptions, Image, Layer};
+use super::attested::{self, Form};
 use super::{Built, ExportContext, PlatformResult};
 use crate::error::{Context as _, blocking};
 use crate::job::Job;
 use crate::platform_check::{Checked, LayerCheck, Programs};
+use crate::progress::Step;
 use crate::tree::Tree;
 
 /// Makes the image of every platform, and the index over them.
 pub(super) async fn build(
     context: &ExportContext,
     options: &ImageOptions,
+    form: &Form<'_>,
     ahead: Ahead,
 ) -> Result<Built, Diagnostic> {
+    let step = context.job.progress.step("exporting to image");
+    let built = make(context, options, form, ahead, &step).await;
+    step.end(built)
+}
+
+async fn make(
+    context: &ExportContext,
+    options: &ImageOptions,
+    form: &Form<'_>,
+    ahead: Ahead,
+    step: &Step,
+) -> Result<Built, Diagnostic> {
     let job = &context.job;
-    let step = job.progress.step("exporting to image");
     let assemble = AssembleOptions { image: options, epoch: context.epoch };
     let mut images: Vec<Image> = Vec::with_capacity(context.results.len());
     for result in &context.results {
-        let image = one(context, result, &assemble, &ahead, &step).await;
-        match image {
-            Ok(image) => images.push(image),
-            Err(error) => {
-                step.failed(&error);
-                return Err(error);
-            }
-        }
+        images.push(one(context, result, &assemble, &ahead, step).await?);
     }
-    let is_index = images.len() > 1 || context.force_index;
+    let mut attested = Vec::new();
+    for (result, image) in context.results.iter().zip(&images) {
+        attested.extend(attested::make(context, result, image, form).await?);
+    }
+    let is_index = images.len() > 1 || context.force_index || !attested.is_empty();
     let for_index = |target| matches!(target, AnnotationTarget::Index | AnnotationTarget::IndexDescriptor);
     if let Some(lost) = options.annotations.iter().find(|one| !is_index && for_index(one.target)) {
         let error = Diagnostic::new(ErrorKind::User, "index annotations not supported for single platform export")
             .cause(format!("`{}` is for the index, and an image for one platform has none", lost.key))
             .hint("annotate the manifest: leave out `index:`; or make an index with `--build-arg BUILDKIT_MULTI_PLATFORM=1`");
-        step.failed(&error);
         return Err(error);
     }
     let root = match (is_index, images.first()) {
         (false, Some(only)) => only.manifest.clone(),
-        _ => assemble::index(&images, &assemble),
+        _ => assemble::index(&images, &attested, &assemble),
     };
-    let built = Built { images, root, is_index, ahead };
+    let built = Built { images, attested, root, is_index, ahead };
     let content = job.engine.store.content();
     let stored = built.documents().into_iter().try_for_each(|document| {
         let there = content.contains(&document.descriptor.digest)? == Some(document.descriptor.size);
@@ -57,7 +67,7 @@ pub(super) async fn build(
         }
         content.put(&document.bytes, &job.lease).map(drop)
     });
-    step.end(stored.context(|| "cannot keep the image".to_owned()))?;
+    stored.context(|| "cannot keep the image".to_owned())?;
     Ok(built)
 }
 
@@ -66,7 +76,7 @@ async fn one(
     result: &PlatformResult,
     assemble: &AssembleOptions<'_>,
     ahead: &Ahead,
-    step: &crate::progress::Step,
+    step: &Step,
 ) -> Result<Image, Diagnostic> {
     let (job, options) = (&context.job, assemble.image);
     let snapshots = job.engine.store.snapshots();

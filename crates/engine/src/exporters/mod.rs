@@ -5,6 +5,8 @@
 
 mod ahead;
 pub(crate) mod assemble;
+mod attested;
+mod beside;
 mod client;
 mod engine_load;
 mod files;
@@ -16,6 +18,7 @@ pub(crate) mod tarball;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use serde_json::json;
 use slipway_model::image_config::History;
 use slipway_model::solve::{ImageOptions, OutputSpec};
@@ -25,15 +28,18 @@ use slipway_model::{
 };
 use slipway_store::Store;
 
+use crate::attest::Prepared;
 use crate::error::{Context as _, blocking};
 use crate::identical_layers::IdenticalLayers;
 use crate::job::Job;
 use crate::tree::Tree;
 use ahead::Ahead;
 use assemble::{Document, Image, Layer};
+pub(crate) use attested::Attested;
+use attested::Form;
 
 /// The largest document of the store that is read.
-const MAX_DOCUMENT: u64 = 8 << 20;
+const MAX_DOCUMENT: u64 = 64 << 20;
 
 /// What one platform's build gave.
 #[derive(Clone)]
@@ -46,12 +52,15 @@ pub(crate) struct PlatformResult {
     pub(crate) base_history: Vec<History>,
     /// The instruction behind each layer that is not the base's, lowest first.
     pub(crate) layer_spans: Vec<Option<SourceSpan>>,
+    pub(crate) attestations: Vec<Prepared>,
 }
 
 /// An image that is complete in the store.
 #[derive(Clone, Debug)]
 pub(crate) struct Built {
     pub(crate) images: Vec<Image>,
+    /// What is said of the images.
+    pub(crate) attested: Vec<Attested>,
     /// The index, or the manifest where there is only one.
     pub(crate) root: Document,
     pub(crate) is_index: bool,
@@ -77,8 +86,13 @@ impl Built {
             false => vec![descriptor.clone()],
         };
         let mut images = Vec::with_capacity(manifests.len());
+        let mut attested = Vec::new();
         for entry in manifests {
             let manifest = read(&entry)?;
+            if Attested::is(&entry) {
+                attested.push(Attested::read(manifest, read)?);
+                continue;
+            }
             let parsed: Manifest = serde_json::from_slice(&manifest.bytes).map_err(invalid)?;
             let config = read(&parsed.config)?;
             let stated: ImageConfig = serde_json::from_slice(&config.bytes).map_err(invalid)?;
@@ -92,13 +106,14 @@ impl Built {
             let platform = entry.platform.clone().unwrap_or_else(|| stated.platform());
             images.push(Image { platform, config, manifest, layers: layers.collect() });
         }
-        Ok(Self { images, root, is_index, ahead: Ahead::default() })
+        Ok(Self { images, attested, root, is_index, ahead: Ahead::default() })
     }
 
     /// Lists all JSON documents, those that others refer to first.
     pub(crate) fn documents(&self) -> Vec<&Document> {
         let mut documents: Vec<&Document> =
             self.images.iter().flat_map(|image| [&image.config, &image.manifest]).collect();
+        documents.extend(self.attested.iter().flat_map(Attested::documents));
         if self.is_index {
             documents.push(&self.root);
         }
@@ -175,12 +190,17 @@ pub(crate) async fn export(context: &ExportContext, outputs: &[OutputSpec]) -> R
             }
             OutputSpec::CacheOnly => continue,
         };
-        let key = format!("{options:?}");
+        let form = form(output, options, names);
+        let mut key = format!("{options:?}");
+        if context.results.iter().any(|result| !form.wanted(result).is_empty()) {
+            key.push_str(&format!(" {form:?}"));
+        }
         let image = match built.get(&key) {
             Some(image) => image.clone(),
             None => {
                 let ahead = ahead(context, outputs, options);
-                let image = Arc::new(image::build(context, options, ahead).await?);
+                let image: BoxFuture<'_, _> = Box::pin(image::build(context, options, &form, ahead));
+                let image = Arc::new(image.await?);
                 built.insert(key, image.clone());
                 image
             }
@@ -189,6 +209,18 @@ pub(crate) async fn export(context: &ExportContext, outputs: &[OutputSpec]) -> R
         describe(&mut exported, &image, names);
     }
     Ok(exported)
+}
+
+/// Says how an output holds attestations.
+fn form<'a>(output: &OutputSpec, options: &ImageOptions, names: &'a [Reference]) -> Form<'a> {
+    let in_registry = matches!(output, OutputSpec::Image(_));
+    let oci = options.oci_media_types.unwrap_or(true);
+    Form {
+        names,
+        inline: options.attestation_inline.unwrap_or(in_registry),
+        oci,
+        artifact: options.oci_artifact.unwrap_or(oci),
+    }
 }
 
 /// Says where layers may be sent while they are made: to the first name that an image made with `options` is

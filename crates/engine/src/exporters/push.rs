@@ -6,14 +6,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use slipway_model::{Descriptor, Diagnostic, MediaType, Reference};
 use slipway_registry::{Access, BlobSource as Body, Client, PushOptions, Pushed};
 
 use super::Built;
 use super::ahead::Ahead;
 use super::assemble::{Document, Image};
+use super::attested::Attested;
 use crate::blobs::BlobSource;
 use crate::error::Context as _;
 use crate::job::Job;
@@ -90,9 +91,10 @@ impl<'a> Pusher<'a> {
         let tagged = self.name.tag().is_some();
         let known = tagged && self.client.resolve(&by_digest, Access::Push).await.is_ok();
         if !known {
-            let mut images: FuturesUnordered<_> =
-                built.images.iter().map(|image| self.image(image, built.is_index)).collect();
-            while let Some(done) = images.next().await {
+            let images = built.images.iter().map(|image| self.image(image, built.is_index).boxed());
+            let attested = built.attested.iter().map(|attested| self.attested(attested).boxed());
+            let mut parts: FuturesUnordered<_> = images.chain(attested).collect();
+            while let Some(done) = parts.next().await {
                 done?;
             }
         }
@@ -121,6 +123,16 @@ impl<'a> Pusher<'a> {
             self.manifest(&by_digest, &image.manifest).await?;
         }
         Ok(())
+    }
+
+    async fn attested(&self, attested: &Attested) -> Result<(), Diagnostic> {
+        let by_digest = self.name.without_tag().with_digest(attested.manifest.descriptor.digest);
+        if self.client.resolve(&by_digest, Access::Push).await.is_ok() {
+            return Ok(());
+        }
+        let blobs = attested.statements.iter().chain([&attested.config]).map(|blob| self.config(blob));
+        futures_util::future::try_join_all(blobs).await?;
+        self.manifest(&by_digest, &attested.manifest).await
     }
 
     pub(crate) async fn layer(&self, layer: &Descriptor) -> Result<(), Diagnostic> {

@@ -56,12 +56,12 @@ impl BuildContext {
             Some(_) => MainContext::Git(url.to_owned()),
             None => MainContext::HttpFile(url.to_owned()),
         };
-        let mut reference = reference(&options)?;
+        let mut reference = reference(build, &options)?;
         if git.is_none() {
             let start = build.read_file(Some(&reference), FILE, Some(0..START)).await?;
             if slipway_files::archive::is_archive(start.as_slice()) {
                 options.main_context = MainContext::HttpArchive(url.to_owned());
-                reference = self::reference(&options)?;
+                reference = self::reference(build, &options)?;
             }
         }
         Ok(Self::Remote { main: options.main_context, reference })
@@ -78,8 +78,8 @@ impl BuildContext {
     }
 
     /// Takes what a definition makes for the context.
-    pub(super) fn of_definition(definition: &pb::Definition) -> Result<Self, Diagnostic> {
-        match Ref::new(definition.clone())? {
+    pub(super) fn of_definition(build: &Build, definition: &pb::Definition) -> Result<Self, Diagnostic> {
+        match build.reference(definition.clone())? {
             Some(reference) => {
                 Ok(Self::Remote { main: MainContext::Definition(Box::new(definition.clone())), reference })
             }
@@ -139,7 +139,7 @@ impl BuildContext {
             (DockerfileSource::Url(url), _) => download(build, url).await?,
             (DockerfileSource::Client { path, .. }, _) => return Err(unreadable(Path::new(path))),
             (DockerfileSource::Definition { definition, path }, _) => {
-                let reference = Ref::new((**definition).clone())?;
+                let reference = build.reference((**definition).clone())?;
                 let reference = reference.ok_or_else(empty_definition)?;
                 read_remote(build, &reference, Path::new(path)).await?
             }
@@ -173,8 +173,8 @@ impl BuildContext {
 }
 
 /// Makes the reference of a remote context.
-fn reference(options: &ConvertOptions) -> Result<Ref, Diagnostic> {
-    let made = Ref::new(context_definition(options)?)?;
+fn reference(build: &Build, options: &ConvertOptions) -> Result<Ref, Diagnostic> {
+    let made = build.reference(context_definition(options)?)?;
     made.ok_or_else(|| crate::error::internal("a context without an operation"))
 }
 
@@ -205,7 +205,7 @@ pub(crate) async fn download(build: &Build, url: &str) -> Result<Vec<u8>, Diagno
     let mut graph = GraphBuilder::new();
     let name = Some("[internal] load remote build definition".to_owned());
     let vertex = graph.add(&[], source, None, VertexMeta { name, ..VertexMeta::default() });
-    let made = Ref::new(graph.finish(Some(Edge { vertex, index: 0 })))?;
+    let made = build.reference(graph.finish(Some(Edge { vertex, index: 0 })))?;
     build.read_file(made.as_ref(), FILE, None).await
 }
 

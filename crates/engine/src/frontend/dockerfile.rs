@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use slipway_dockerfile::{
-    BaseImage, ConvertOptions, Converted, LintWarning, ResolveMode, ResolveRequest, SourceFile,
+    BaseImage, ContextPaths, ConvertOptions, Converted, LintWarning, ResolveMode, ResolveRequest, SourceFile,
 };
 use slipway_model::llb::pb;
 use slipway_model::solve::{
-    Call, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContextSource, SolveRequest,
+    Call, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContextSource, NoCache,
+    SolveRequest,
 };
 use slipway_model::{Diagnostic, Digest, Platform, SourceSpan, progress};
 
@@ -22,7 +23,8 @@ use super::client::{self, ClientDirectory, ClientDockerfile, IGNORE, Place};
 use super::context::BuildContext;
 use super::image;
 use super::resolver::Resolver;
-use crate::build::{Build, BuildResult, Details, Ref, Refs, key_of, keys};
+use crate::attest::{Scanner, Targets};
+use crate::build::{Attestation, Build, BuildResult, Details, Ref, Refs, key_of, keys};
 use crate::job::Job;
 use crate::platform_check::Base;
 use crate::progress::Progress;
@@ -64,6 +66,9 @@ impl CallResult {
         BuildResult::new(Refs::Single(None), metadata)
     }
 }
+
+/// What the directory with the Dockerfile is called.
+const DOCKERFILE: &str = "dockerfile";
 
 /// What the frontend gives.
 pub(crate) enum Answer {
@@ -118,7 +123,7 @@ impl<'a> DockerfileFrontend<'a> {
         }
         self.add_layouts();
         let resolver = Resolver(self.build);
-        let options: Vec<ConvertOptions> =
+        let mut options: Vec<ConvertOptions> =
             self.platforms.iter().map(|platform| self.convert_options(platform, &context)).collect();
         if self.dockerfile.call != Call::Build {
             let call = crate::services::call(self.dockerfile.call, &source, &options[0], &resolver).await?;
@@ -126,9 +131,12 @@ impl<'a> DockerfileFrontend<'a> {
         }
         self.preflight(&source, &options).await?;
         let converted = self.convert(&source, &options).await?;
-        let converted = self.narrow(&source, options, converted, &context).await?;
+        let converted = self.narrow(&source, &mut options, converted, &context).await?;
         let epoch = converted.iter().find_map(|one| one.epoch);
-        self.result(converted, epoch).map(Answer::Built).map_err(|e| vec![e])
+        let scans = self.scans(&converted, &options, &context).await.map_err(|e| vec![e])?;
+        let mut result = self.result(converted, epoch).map_err(|e| vec![e])?;
+        result.attestations = scans;
+        Ok(Answer::Built(result))
     }
 
     /// Finds the main context and reads the Dockerfile.
@@ -137,6 +145,7 @@ impl<'a> DockerfileFrontend<'a> {
             let step = self.progress().step(format!("[internal] load build definition from {path}"));
             let file = ClientDockerfile::fetch(self.job, &self.place(directory), path, &step).await;
             let file = step.end(file)?;
+            self.build.scope.read(directory);
             let context = self.context(file.ignore).await?;
             let source = SourceFile::new(path.clone(), file.text);
             return Ok((context, SourceFile { definition: Some(file.definition), ..source }));
@@ -162,11 +171,14 @@ impl<'a> DockerfileFrontend<'a> {
                 Ok(context.below(self.dockerfile.context_directory.as_deref()))
             }
             ContextSource::Definition(definition) => {
-                let context = BuildContext::of_definition(definition)?;
+                let context = BuildContext::of_definition(self.build, definition)?;
                 Ok(context.below(self.dockerfile.context_directory.as_deref()))
             }
             ContextSource::Client(name) => {
                 let step = self.progress().step(format!("[internal] load {IGNORE}"));
+                if special.is_none() {
+                    self.build.scope.read(name);
+                }
                 let opened = ClientDirectory::open(self.job, &self.place(name), name, special, &step).await;
                 step.done();
                 Ok(opened.map_or_else(|why| BuildContext::Missing(Box::new(why)), BuildContext::Client))
@@ -190,6 +202,11 @@ impl<'a> DockerfileFrontend<'a> {
             },
         );
         let fetched = contexts.directory(&request, Digest::of(MAIN)).await?;
+        match &self.dockerfile.context {
+            ContextSource::Empty => {}
+            _ => self.build.scope.read(MAIN),
+        }
+        self.build.scope.read(DOCKERFILE);
         let has_context = self.dockerfile.context != ContextSource::Empty;
         let directory = has_context.then_some(fetched.directory.path.as_path());
         let special = directory.and_then(|d| ignore_file_of(d, &self.dockerfile.dockerfile));
@@ -210,6 +227,40 @@ impl<'a> DockerfileFrontend<'a> {
 
     fn progress(&self) -> &Progress {
         &self.job.progress
+    }
+
+    /// Has every platform's result scanned, if a bill of materials is asked for; what the Dockerfile says of the
+    /// build context and of stages beside the result is known only here.
+    async fn scans(
+        &self,
+        converted: &[Converted],
+        options: &[ConvertOptions],
+        context: &BuildContext,
+    ) -> Result<BTreeMap<String, Vec<Attestation>>, Diagnostic> {
+        let Some(asked) = &self.request.attestations.sbom else { return Ok(BTreeMap::new()) };
+        let scope = &self.build.scope;
+        let scanner = Scanner::resolve(asked, self.job, scope).await?;
+        let ignore_cache = self.dockerfile.no_cache_stages == NoCache::All;
+        let mut scans = BTreeMap::new();
+        for ((one, options), platform) in converted.iter().zip(options).zip(&self.platforms) {
+            let mut targets = Targets { core: one.definition.clone(), ..Targets::default() };
+            if one.scan_context {
+                let mut options = options.clone();
+                if let (BuildContext::Client(directory), None) = (context, options.locals.get(MAIN)) {
+                    let source = directory.source(&ContextPaths::All);
+                    options.locals.insert(MAIN.to_owned(), source);
+                }
+                targets.extras.insert(MAIN.to_owned(), slipway_dockerfile::context_definition(&options)?);
+            }
+            let stages = one.scan_stages.iter().map(|stage| (stage.name.clone(), stage.definition.clone()));
+            targets.extras.extend(stages);
+            let platform =
+                if self.request.platforms.is_empty() { one.image.platform() } else { platform.clone() };
+            let id = platform.to_string();
+            let scan = scanner.scan(&id, &targets, ignore_cache, scope)?;
+            scans.insert(id, vec![scan]);
+        }
+        Ok(scans)
     }
 
     /// Makes the layouts that the request names known to the resolver.
@@ -293,13 +344,13 @@ impl<'a> DockerfileFrontend<'a> {
     ) -> Result<(Option<Ref>, slipway_model::ImageConfig), Vec<Diagnostic>> {
         self.add_layouts();
         let source = SourceFile::new(name, format!("FROM {name}\n"));
-        let options = [self.convert_options(&Platform::host(), &BuildContext::Nothing)];
+        let mut options = [self.convert_options(&Platform::host(), &BuildContext::Nothing)];
         self.preflight(&source, &options).await?;
         let converted = self.convert(&source, &options).await?;
-        let converted = self.narrow(&source, options.into(), converted, &BuildContext::Nothing).await?;
+        let converted = self.narrow(&source, &mut options, converted, &BuildContext::Nothing).await?;
         let one = converted.into_iter().next();
         let one = one.ok_or_else(|| vec![crate::error::internal("an image became nothing")])?;
-        Ok((Ref::new(one.definition).map_err(|e| vec![e])?, one.image))
+        Ok((self.build.reference(one.definition).map_err(|e| vec![e])?, one.image))
     }
 
     fn convert_options(&self, platform: &Platform, context: &BuildContext) -> ConvertOptions {
@@ -390,7 +441,7 @@ impl<'a> DockerfileFrontend<'a> {
     async fn narrow(
         &self,
         source: &SourceFile,
-        mut options: Vec<ConvertOptions>,
+        options: &mut [ConvertOptions],
         converted: Vec<Converted>,
         context: &BuildContext,
     ) -> Result<Vec<Converted>, Vec<Diagnostic>> {
@@ -416,7 +467,7 @@ impl<'a> DockerfileFrontend<'a> {
         if locals.is_empty() {
             return Ok(converted);
         }
-        for options in &mut options {
+        for options in &mut *options {
             options.locals = locals.clone();
         }
         let resolver = &Resolver(self.build);
@@ -466,7 +517,7 @@ impl<'a> DockerfileFrontend<'a> {
                 result.warnings = one.warnings;
             }
             platforms.push((platform.to_string(), platform));
-            references.insert(id, Ref::new(one.definition)?);
+            references.insert(id, self.build.reference(one.definition)?);
         }
         result.refs = match several {
             true => Refs::ByPlatform(references),

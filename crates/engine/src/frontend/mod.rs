@@ -3,6 +3,7 @@
 //! The Dockerfile language is built in. A frontend in an image is a container that speaks the gateway protocol
 //! to the build that started it.
 
+pub(crate) mod arguments;
 mod client;
 mod context;
 mod dockerfile;
@@ -17,6 +18,7 @@ use futures_util::future::BoxFuture;
 use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, ErrorKind};
 
+use crate::attest::FrontendRequest;
 use crate::build::{Build, BuildResult};
 
 pub(crate) use context::download;
@@ -24,6 +26,7 @@ use dockerfile::Asked;
 pub use dockerfile::CallResult;
 pub(crate) use dockerfile::{Answer, DockerfileFrontend};
 pub use image::{FrontendHost, FrontendReturn, FrontendStream};
+pub use options::attestations;
 
 /// Runs the frontend of that name; frontends run each other.
 pub(crate) fn run<'a>(
@@ -32,14 +35,24 @@ pub(crate) fn run<'a>(
     options: &'a BTreeMap<String, String>,
     inputs: BTreeMap<String, pb::Definition>,
 ) -> BoxFuture<'a, Result<BuildResult, Vec<Diagnostic>>> {
-    match name {
-        "dockerfile.v0" => dockerfile(build, options, inputs).boxed(),
-        "gateway.v0" => image::run(build, options, inputs).boxed(),
-        other => {
-            let unknown = Diagnostic::new(ErrorKind::User, format!("no frontend is called `{other}`"));
-            std::future::ready(Err(vec![unknown])).boxed()
-        }
+    let asked =
+        FrontendRequest { frontend: name.to_owned(), options: options.clone(), inputs: inputs.clone() };
+    let build = build.of_frontend(asked);
+    async move {
+        let result = match name {
+            "dockerfile.v0" => dockerfile(&build, options, inputs).await?,
+            "gateway.v0" => image::run(&build, options, inputs).await?,
+            other => {
+                return Err(vec![Diagnostic::new(
+                    ErrorKind::User,
+                    format!("no frontend is called `{other}`"),
+                )]);
+            }
+        };
+        build.produced(&result);
+        Ok(result)
     }
+    .boxed()
 }
 
 async fn dockerfile(

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
+use slipway_model::attestation::Attestations;
 use slipway_model::llb::pb;
 use slipway_model::solve::{
-    Attestations, CacheOptions, CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource,
-    Entitlement, ExtraHost, Frontend, NamedContext, NamedContextSource, NetworkMode, NoCache, PlatformCheck,
-    SolveRequest, StepOptions, Ulimit,
+    CacheOptions, CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement,
+    ExtraHost, Frontend, NamedContext, NamedContextSource, NetworkMode, NoCache, PlatformCheck, SolveRequest,
+    StepOptions, Ulimit,
 };
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
 
@@ -47,7 +48,7 @@ pub(super) fn request(
         outputs: Vec::new(),
         cache: CacheOptions { imports: options.cache_imports()?, exports: Vec::new() },
         steps: options.steps()?,
-        attestations: options.attestations()?,
+        attestations: attestations(options.values)?,
         entitlements: entitlements.clone(),
         platform_check: PlatformCheck::Off,
         source_date_epoch: None,
@@ -328,18 +329,30 @@ impl Options<'_> {
             ..StepOptions::default()
         })
     }
+}
 
-    fn attestations(&self) -> Result<Attestations, Diagnostic> {
-        let attributes = |text: &str| -> Option<BTreeMap<String, String>> {
-            let pairs = text.split(',').filter(|pair| !pair.is_empty());
-            let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-            let map: BTreeMap<String, String> =
-                pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-            (map.get("disabled").map(String::as_str) != Some("true")).then_some(map)
-        };
-        let find = |kind: &str| self.values.get(&format!("attest:{kind}")).and_then(|text| attributes(text));
-        Ok(Attestations { provenance: find("provenance"), sbom: find("sbom") })
+/// Reads which attestations are asked for: `attest:KIND`, or a build argument `BUILDKIT_ATTEST_KIND`.
+pub fn attestations(options: &BTreeMap<String, String>) -> Result<Attestations, Diagnostic> {
+    let mut asked = Attestations::default();
+    for (key, text) in options {
+        let kind = key.strip_prefix("attest:").or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
+        let Some(kind) = kind.map(str::to_lowercase) else { continue };
+        let mut attributes = BTreeMap::new();
+        if !text.is_empty() {
+            let fields = slipway_model::csv::fields(text);
+            let fields = fields
+                .map_err(|error| invalid(format!("failed to parse {kind}")).cause(error.to_string()))?;
+            attributes.extend(fields.iter().map(|field| {
+                let (name, value) = field.split_once('=').unwrap_or((field, ""));
+                (name.to_owned(), value.to_owned())
+            }));
+        }
+        if attributes.get("disabled").map(String::as_str) == Some("true") {
+            continue;
+        }
+        asked.set(&kind, &attributes).map_err(|error| Diagnostic::from_error(ErrorKind::User, &error))?;
     }
+    Ok(asked)
 }
 
 /// Tells whether a context is somewhere on the web or in a repository.

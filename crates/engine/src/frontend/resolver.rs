@@ -5,7 +5,7 @@ use slipway_dockerfile::{ImageResolver, ResolveRequest, ResolvedImage};
 use slipway_model::Diagnostic;
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
 
-use crate::build::{Build, GitMeta, Ref, ResolveOptions};
+use crate::build::{Build, GitMeta, ResolveOptions};
 use crate::error::{blocking, internal};
 use crate::sources::committed;
 
@@ -15,7 +15,7 @@ pub(super) struct Resolver<'a>(pub(super) &'a Build);
 #[async_trait]
 impl ImageResolver for Resolver<'_> {
     async fn resolve(&self, request: ResolveRequest) -> Result<ResolvedImage, Diagnostic> {
-        self.0.job.images.resolve(request).await
+        self.0.job.images.resolve(&request, &self.0.scope).await
     }
 
     async fn source_time(&self, source: &pb::SourceOp) -> Result<Option<i64>, Diagnostic> {
@@ -46,7 +46,7 @@ impl Resolver<'_> {
         let name = Some("[internal] resolve SOURCE_DATE_EPOCH".to_owned());
         let op = pb::op::Op::Source(source.clone());
         let vertex = graph.add(&[], op, None, VertexMeta { name, ..VertexMeta::default() });
-        let made = Ref::new(graph.finish(Some(Edge { vertex, index: 0 })))?;
+        let made = self.0.reference(graph.finish(Some(Edge { vertex, index: 0 })))?;
         let reference = made.ok_or_else(|| internal("a source without an operation"))?;
         let files = self.0.read_dir(Some(&reference), "/", None).await?;
         let Some(file) = files.first() else { return Ok(None) };

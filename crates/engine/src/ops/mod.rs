@@ -23,6 +23,7 @@ use slipway_model::{Diagnostic, Digest, ErrorKind, SourceSpan};
 use slipway_solver::{CacheMap, Operation};
 use tokio::sync::OnceCell;
 
+use crate::attest::Pin;
 use crate::failed::{FailedPart, Leftovers};
 use crate::graph::name_of;
 use crate::job::Job;
@@ -58,6 +59,11 @@ impl VertexOperation {
 
     pub(crate) fn digest(&self) -> Digest {
         self.vertex.digest
+    }
+
+    /// Notes what the vertex, a source, stands for.
+    pub(crate) fn pin(&self, pin: Pin) {
+        self.job.notes.pins.set(self.digest(), pin);
     }
 
     /// Notes when the vertex began to execute.

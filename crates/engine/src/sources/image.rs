@@ -6,6 +6,7 @@ use slipway_model::{Diagnostic, Digest, ErrorKind, ImageConfig, Platform, Refere
 use slipway_solver::CacheMap;
 use slipway_store::{CommitInfo, LayerBlob};
 
+use crate::attest::Pin;
 use crate::error::{Context as _, internal};
 use crate::images::Pinned;
 use crate::ops::{VertexOperation, keys};
@@ -20,6 +21,9 @@ pub(super) async fn cache_map(
     let wanted = Wanted::of(operation)?;
     let pinned = pin(operation, name, layout).await?;
     wanted.check(name, &pinned)?;
+    let layers = pinned.manifest.layers.len();
+    let (digest, layers) = (pinned.root.digest, wanted.layers.map_or(layers, |limit| limit.min(layers)));
+    operation.pin(Pin::Image { digest, layers });
     let platform = operation.vertex.platform();
     let mut data = pinned.manifest_digest.as_bytes().to_vec();
     data.extend(wanted.layers.iter().flat_map(|limit| (*limit as u64).to_le_bytes()));

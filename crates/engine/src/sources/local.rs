@@ -19,6 +19,7 @@ use slipway_solver::CacheMap;
 use slipway_store::{Lease, SnapshotId, Store};
 use tokio::sync::OnceCell;
 
+use crate::attest::Pin;
 use crate::error::{Context as _, blocking};
 use crate::job::{Job, Slot};
 use crate::ops::keys::Selection;
@@ -60,6 +61,7 @@ pub(crate) fn context_key(name: &str, platform: Option<&Platform>) -> String {
 
 /// A local directory's content is only known by looking at what is used of it, so its own key is new each time.
 pub(super) fn cache_map(operation: &VertexOperation, source: &pb::SourceOp) -> CacheMap {
+    operation.pin(Pin::Local);
     keys::source("local", None, &source.encode_to_vec(), Some(operation.job.nonce))
 }
 

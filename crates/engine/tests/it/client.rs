@@ -144,7 +144,7 @@ impl Fixture {
 
     pub(crate) fn start_until(&self, id: &str, client: &Arc<Client>, cancel: &CancellationToken) -> Build {
         let session: Arc<dyn Session> = client.clone();
-        let options = BuildOptions { id: id.to_owned(), session, entitlements: Default::default() };
+        let options = BuildOptions { session, ..BuildOptions::local(id) };
         self.engine.start(options, Arc::new(NoEvents), cancel).unwrap()
     }
 }

@@ -86,6 +86,35 @@ impl<W: Write> TarWriter<W> {
         self.directory(&mut walk, Path::new(""))
     }
 
+    /// Adds a file that is in no tree, readable by its owner only.
+    pub fn add_file(&mut self, path: &Path, content: &[u8], modified: Time) -> Result<()> {
+        let metadata = Metadata {
+            kind: FileKind::File,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            size: content.len() as u64,
+            blocks: 0,
+            links: 1,
+            device: 0,
+            inode: 0,
+            special: (0, 0),
+            modified,
+            changed: modified,
+        };
+        self.header(&Header {
+            path: path.as_os_str().as_bytes(),
+            kind: b'0',
+            metadata: &metadata,
+            owner: (0, 0),
+            size: metadata.size,
+            link: b"",
+            attributes: &[],
+        })?;
+        self.write(content)?;
+        self.pad(metadata.size)
+    }
+
     /// Ends the archive and returns what it was written to.
     pub fn finish(mut self) -> Result<W> {
         self.write(&[0; 2 * BLOCK])?;

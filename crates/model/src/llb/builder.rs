@@ -39,10 +39,15 @@ impl GraphBuilder {
         Self::default()
     }
 
-    /// Adds a source file that locations may point into, and returns its index.
+    /// Adds a source file that locations may point into, and returns its index; one that is there already is not
+    /// added again.
     pub fn add_source(&mut self, source: pb::SourceInfo) -> i32 {
-        self.sources.push(source);
-        (self.sources.len() - 1) as i32
+        let known = self.sources.iter().position(|known| is_same(known, &source));
+        let index = known.unwrap_or_else(|| {
+            self.sources.push(source);
+            self.sources.len() - 1
+        });
+        index as i32
     }
 
     /// Adds an operation and returns its digest; one that is there already is not added again.
@@ -75,8 +80,7 @@ impl GraphBuilder {
     pub fn add_definition(&mut self, definition: &pb::Definition) -> Result<NodeOutput, DefinitionError> {
         let checked = Definition::decode(definition)?;
         let source = definition.source.clone().unwrap_or_default();
-        let first = self.sources.len() as i32;
-        self.sources.extend(source.infos);
+        let indices: Vec<i32> = source.infos.into_iter().map(|info| self.add_source(info)).collect();
         let bytes: HashMap<Digest, &Vec<u8>> =
             definition.def.iter().map(|bytes| (Digest::of(bytes), bytes)).collect();
         for vertex in &checked.vertices {
@@ -87,7 +91,10 @@ impl GraphBuilder {
             self.order.push(vertex.digest);
             let key = vertex.digest.to_string();
             let mut locations = vertex.locations.clone();
-            locations.iter_mut().for_each(|location| location.source_index += first);
+            locations.retain_mut(|location| {
+                let index = usize::try_from(location.source_index).ok().and_then(|index| indices.get(index));
+                index.map(|index| location.source_index = *index).is_some()
+            });
             self.metadata.insert(key.clone(), vertex.metadata.clone());
             if !locations.is_empty() {
                 self.locations.insert(key, pb::Locations { locations });
@@ -162,6 +169,12 @@ impl GraphBuilder {
         }
         needed
     }
+}
+
+/// Tells whether two sources are one file; what is said about the steps that gave it does not matter.
+fn is_same(a: &pb::SourceInfo, b: &pb::SourceInfo) -> bool {
+    let steps = |source: &pb::SourceInfo| source.definition.as_ref().map(|made| made.def.clone());
+    (&a.filename, &a.language, &a.data) == (&b.filename, &b.language, &b.data) && steps(a) == steps(b)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod builder;
 mod definition;
+pub mod json;
 pub mod pb;
 
 pub use builder::{GraphBuilder, NodeOutput, VertexMeta};

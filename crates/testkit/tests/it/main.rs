@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: a panic is the report")]
 
+mod attestations;
 mod bad_input;
 mod bad_layers;
 mod bad_registry;

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use clap::Parser as _;
 use slipway_model::Digest;
+use slipway_model::attestation::ProvenanceOptions;
 use slipway_model::solve::{SecretSource, SourceDateEpoch};
 
 use super::*;
@@ -45,7 +46,8 @@ fn nothing_asked_for_is_the_default() {
     let request = request(&[]);
     assert!(request.platforms.is_empty() && request.entitlements.is_empty());
     assert_eq!(request.outputs.len(), 1);
-    assert_eq!(request.attestations, Attestations::default());
+    assert_eq!(request.attestations.provenance, Some(ProvenanceOptions::unasked()));
+    assert_eq!(request.attestations.sbom, None);
     assert_eq!(request.source_date_epoch, None);
     assert_eq!(request.platform_check, PlatformCheck::Warn);
     assert_eq!(request.id.len(), 25);
@@ -202,15 +204,6 @@ fn caching_is_chosen() {
     let inline = self::settings(&["--cache-to=type=inline,mode=max"], &[]).unwrap();
     assert_eq!(inline.notes, ["`mode=max` has no effect in `--cache-to type=inline`"]);
     assert!(self::settings(&["--cache-to=dest=x"], &[]).is_err());
-}
-
-#[test]
-fn attestations_are_taken_note_of() {
-    let of = |line: &[&str]| settings(line, &[]).unwrap();
-    assert!(of(&["--provenance=false", "--sbom=false"]).notes.is_empty());
-    let asked = of(&["--provenance=mode=max", "--sbom=true"]);
-    assert_eq!(asked.notes.len(), 2);
-    assert!(asked.request.attestations.provenance.is_some());
 }
 
 #[test]

@@ -25,6 +25,7 @@ use slipway_solver::CacheMap;
 use slipway_store::{CommitInfo, SnapshotKind};
 
 use super::blob::BlobLocation;
+use crate::attest::Pin;
 use crate::build::GitMeta;
 use crate::error::{Context as _, blocking};
 use crate::ops::{VertexOperation, keys};
@@ -182,6 +183,7 @@ pub(super) async fn cache_map(
         let repository = Fetched::get(operation, &source, &resolved).await?;
         repository.objects().await?.check(rule)?;
     }
+    operation.pin(Pin::Git(resolved.commit().to_owned()));
     Ok(keys::source("git", None, source.key(&resolved).as_bytes(), None))
 }
 

@@ -17,6 +17,7 @@ use std::fs::File;
 
 use super::file::{SingleFile, safe_name};
 use super::signature;
+use crate::attest::Pin;
 use crate::build::{Checksum, ChecksumAlgorithm, ChecksumRequest, HttpMeta};
 use crate::error::{Context as _, blocking};
 use crate::job::Job;
@@ -30,6 +31,7 @@ pub(super) async fn cache_map(
     source: &pb::SourceOp,
 ) -> Result<CacheMap, Diagnostic> {
     let meta = find(operation, source).await?;
+    operation.pin(Pin::Http(meta.digest));
     let mut data = format!("{}\0{}\0", meta.digest, meta.filename);
     for name in ["http.perm", "http.uid", "http.gid"] {
         data.push_str(source.attrs.get(name).map(String::as_str).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! A service whose `Solve` is answered with messages of our own, that keep what the generated ones drop.
+//! A service some of whose calls are answered with messages of our own, that keep what the generated ones drop.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,23 +15,31 @@ use crate::session::MAX_MESSAGE;
 
 type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
 
-/// All calls of `inner` but one.
+type Call = Arc<dyn Fn(http::Request<Body>) -> Answer + Send + Sync>;
+
+/// All calls of `inner` but some.
 #[derive(Clone)]
-pub(crate) struct WholeSolve<S> {
+pub(crate) struct Whole<S> {
     inner: S,
-    solve: Arc<dyn Fn(http::Request<Body>) -> Answer + Send + Sync>,
+    /// By the name of the method.
+    calls: Vec<(&'static str, Call)>,
 }
 
-impl<S> WholeSolve<S> {
-    /// Answers `Solve` by `call`, and everything else as `inner` does.
-    pub(crate) fn new<M, R, C>(inner: S, call: C) -> Self
+impl<S> Whole<S> {
+    /// Answers everything as `inner` does.
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, calls: Vec::new() }
+    }
+
+    /// Answers a method by `call` instead.
+    pub(crate) fn answer<M, R, C>(mut self, method: &'static str, call: C) -> Self
     where
         M: prost::Message + Default + 'static,
         R: prost::Message + Default + 'static,
         C: UnaryService<M, Response = R> + Clone + Send + Sync + 'static,
         C::Future: Send,
     {
-        let solve = move |request| -> Answer {
+        let answer = move |request| -> Answer {
             let call = call.clone();
             Box::pin(async move {
                 let codec: ProstCodec<R, M> = ProstCodec::default();
@@ -41,15 +49,16 @@ impl<S> WholeSolve<S> {
                 Ok(grpc.unary(call, request).await)
             })
         };
-        Self { inner, solve: Arc::new(solve) }
+        self.calls.push((method, Arc::new(answer)));
+        self
     }
 }
 
-impl<S: NamedService> NamedService for WholeSolve<S> {
+impl<S: NamedService> NamedService for Whole<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> Service<http::Request<Body>> for WholeSolve<S>
+impl<S> Service<http::Request<Body>> for Whole<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -63,9 +72,10 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answer {
-        match request.uri().path().ends_with("/Solve") {
-            true => (self.solve)(request),
-            false => Box::pin(self.inner.call(request)),
+        let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+        match self.calls.iter().find(|(known, _)| *known == method) {
+            Some((_, call)) => call(request),
+            None => Box::pin(self.inner.call(request)),
         }
     }
 }
