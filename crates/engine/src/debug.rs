@@ -117,7 +117,8 @@ impl Engine {
             entitlements.insert(Entitlement::SecurityInsecure);
         }
         // The build had these rights, or the step would not be on record.
-        let build_options = BuildOptions { id: step.build.clone(), session: Arc::new(session), entitlements };
+        let build_options =
+            BuildOptions { session: Arc::new(session), entitlements, ..BuildOptions::local(&step.build) };
         let build = self.start(build_options, Arc::new(NoEvents), cancel)?;
         let with_secrets = options.request.is_some();
         let container = build.container(self.container(&build, step, with_secrets)?).await?;
