@@ -199,11 +199,13 @@ impl FanOut<'_> {
                     destination: if files.delete { stage() } else { files.destination.clone() },
                     platform_split: split(files),
                     delete: false,
+                    ..files.clone()
                 }),
                 OutputSpec::Tar(files) => OutputSpec::Tar(FilesOutput {
                     destination: stage(),
                     platform_split: split(files),
                     delete: false,
+                    ..files.clone()
                 }),
             };
             request.outputs.push(part);

@@ -80,7 +80,7 @@ impl Places {
                 "docker"
             }
             OutputSpec::Local(files) => {
-                platform_split(files, &mut attributes);
+                of_files(files, &mut attributes);
                 if files.delete {
                     attributes.insert("mode".to_owned(), "delete".to_owned());
                 }
@@ -89,7 +89,7 @@ impl Places {
                 "local"
             }
             OutputSpec::Tar(files) => {
-                platform_split(files, &mut attributes);
+                of_files(files, &mut attributes);
                 offer.outputs.insert(index, file(&files.destination)?);
                 "tar"
             }
@@ -245,9 +245,12 @@ fn names(names: &[Reference], attributes: &mut Attributes) {
     }
 }
 
-fn platform_split(files: &FilesOutput, attributes: &mut Attributes) {
+fn of_files(files: &FilesOutput, attributes: &mut Attributes) {
     if let Some(split) = files.platform_split {
         attributes.insert("platform-split".to_owned(), split.to_string());
+    }
+    if !files.attestation_prefix.is_empty() {
+        attributes.insert("attestation-prefix".to_owned(), files.attestation_prefix.clone());
     }
 }
 
@@ -264,8 +267,15 @@ fn options(image: &ImageOptions, attributes: &mut Attributes) {
     }
     flag("force-compression", image.force_compression, attributes);
     flag("rewrite-timestamp", image.rewrite_timestamp, attributes);
-    if let Some(oci) = image.oci_media_types {
-        attributes.insert("oci-mediatypes".to_owned(), oci.to_string());
+    let choices = [
+        ("oci-mediatypes", image.oci_media_types),
+        ("oci-artifact", image.oci_artifact),
+        ("attestation-inline", image.attestation_inline),
+    ];
+    for (key, choice) in choices {
+        if let Some(choice) = choice {
+            attributes.insert(key.to_owned(), choice.to_string());
+        }
     }
     for annotation in &image.annotations {
         let target = match annotation.target {

@@ -198,6 +198,7 @@ impl Daemon {
             destination: Destination::Path(self.path("out")),
             platform_split: None,
             delete: true,
+            attestation_prefix: String::new(),
         })
     }
 }
