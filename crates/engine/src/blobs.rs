@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Context as _, Explain as _, blocking};
 use crate::progress::Progress;
+use crate::remote_cache::Bucket;
 use crate::session::{ContentReader, Session};
 use crate::sources::layout::Layout;
 
@@ -48,6 +49,8 @@ pub(crate) enum BlobSource {
     Layout(PathBuf),
     /// A content store of the client: there as long as the build is.
     Client(String),
+    /// A bucket, by its id: of use to builds that were told of it.
+    Bucket(String),
 }
 
 impl BlobSource {
@@ -74,6 +77,8 @@ struct Inner {
     session: OnceLock<Arc<dyn Session>>,
     /// The client's stores that have blobs.
     client_stores: Mutex<HashMap<Digest, String>>,
+    /// The buckets of this build, by id.
+    buckets: Mutex<HashMap<String, Arc<Bucket>>>,
     fetching: Mutex<HashMap<Digest, Slot>>,
     /// A blob of an imported cache could not be had.
     lost: AtomicBool,
@@ -103,6 +108,7 @@ impl Blobs {
             cancel,
             session,
             client_stores,
+            buckets: Mutex::default(),
             fetching,
             lost,
             insecure,
@@ -138,6 +144,21 @@ impl Blobs {
         matches!(self.inner.store.content().contains(digest), Ok(Some(_)))
     }
 
+    /// Makes a bucket known; returns what names it as a source.
+    pub(crate) fn add_bucket(&self, id: String, bucket: Arc<Bucket>) -> BlobSource {
+        self.inner.buckets.lock().insert(id.clone(), bucket);
+        BlobSource::Bucket(id)
+    }
+
+    fn bucket(&self, id: &str) -> Result<Arc<Bucket>, Diagnostic> {
+        let known = self.inner.buckets.lock().get(id).cloned();
+        known.ok_or_else(|| {
+            Diagnostic::new(ErrorKind::User, format!("cannot ask the bucket {id}"))
+                .cause("this build was not told of it")
+                .hint("name it with `--cache-from type=s3,…`")
+        })
+    }
+
     /// Lets blobs be fetched from a host without a trusted connection.
     pub(crate) fn allow_insecure(&self, domain: &str) {
         self.inner.insecure.lock().insert(domain.to_owned());
@@ -155,6 +176,10 @@ impl Blobs {
         for source in self.sources(digest) {
             let there = match &source {
                 BlobSource::Client(_) => false,
+                BlobSource::Bucket(id) => match self.bucket(id) {
+                    Ok(bucket) => bucket.has(digest).await.unwrap_or(false),
+                    Err(_) => false,
+                },
                 BlobSource::Layout(path) => Layout::new(path.clone()).blob_path(digest).is_file(),
                 BlobSource::Registry(repository) => {
                     self.client_for(repository).blob_exists(repository, *digest).await.unwrap_or(false)
@@ -273,6 +298,9 @@ impl Blobs {
         }
         let bytes = match source {
             BlobSource::Client(store) => self.client_document(store, &descriptor.digest).await?,
+            BlobSource::Bucket(id) => {
+                return Err(crate::error::internal(format!("a document is asked of the bucket {id}")));
+            }
             BlobSource::Layout(path) => {
                 let read = Layout::new(path.clone()).read(&descriptor.digest);
                 read.context(|| format!("cannot read the OCI layout `{}`", path.display()))?
@@ -417,6 +445,17 @@ impl Blobs {
                     ingest.commit().diagnose().map(drop)
                 })
                 .await
+            }
+            BlobSource::Bucket(id) => {
+                let bucket = self.bucket(id)?;
+                let counter = self.inner.progress.counter(vertex, format!("{}", blob.digest), blob.size);
+                let mut response = bucket.read(&blob.digest).await?;
+                ingest.restart().diagnose()?;
+                while let Some(piece) = response.chunk().await.map_err(|error| bucket.unreachable(error))? {
+                    ingest = blocking(move || ingest.append(&piece).diagnose().map(|()| ingest)).await?;
+                    counter.set(ingest.offset());
+                }
+                blocking(move || ingest.commit().diagnose().map(drop)).await
             }
             BlobSource::Layout(path) => {
                 let path = Layout::new(path.clone()).blob_path(&blob.digest);

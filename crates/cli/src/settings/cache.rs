@@ -19,6 +19,21 @@ const EXPORT: &[&str] = &[
     "force-compression",
 ];
 
+/// What names a bucket, and how to get at it.
+const BUCKET: &[&str] = &[
+    "bucket",
+    "region",
+    "endpoint_url",
+    "use_path_style",
+    "prefix",
+    "blobs_prefix",
+    "manifests_prefix",
+    "name",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+];
+
 /// Collects remarks on attributes that have no meaning where they stand.
 pub(super) fn note_unknown(flag: &str, specs: &[CacheSpec], notes: &mut Vec<String>) {
     for CacheSpec { kind, attributes } in specs {
@@ -28,6 +43,7 @@ pub(super) fn note_unknown(flag: &str, specs: &[CacheSpec], notes: &mut Vec<Stri
             (_, "registry") => &["ref", "registry.insecure"],
             (_, "local") => &["dest", "tag", "reset"],
             (_, "inline") => &["mode", "ignore-error"],
+            (_, "s3") => BUCKET,
             // Refused by the engine, as a whole.
             _ => continue,
         };

@@ -149,7 +149,7 @@ impl<'a> Pusher<'a> {
             .into_iter()
             .filter_map(|source| match source {
                 BlobSource::Registry(repository) => Some(repository),
-                BlobSource::Layout(_) | BlobSource::Client(_) => None,
+                BlobSource::Layout(_) | BlobSource::Client(_) | BlobSource::Bucket(_) => None,
             })
             .collect();
         // A small layer is there before anyone could read how far it is.

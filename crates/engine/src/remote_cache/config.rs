@@ -214,6 +214,16 @@ impl CacheConfig {
         Ok(Checked { layers, records })
     }
 
+    /// Describes the blobs, as far as the layers themselves do.
+    pub(crate) fn described(&self) -> HashMap<Digest, Descriptor> {
+        let describe = |layer: &CacheLayer| {
+            let (digest, stated) = (layer.blob.parse().ok()?, layer.annotations.as_ref()?);
+            let size = u64::try_from(stated.size).ok()?;
+            Some((digest, Descriptor::new(&stated.media_type, digest, size)))
+        };
+        self.layers.iter().filter_map(describe).collect()
+    }
+
     fn parents(&self) -> Result<Vec<Option<usize>>, String> {
         let parent = |(position, layer): (usize, &CacheLayer)| match layer.parent {
             -1 => Ok(None),

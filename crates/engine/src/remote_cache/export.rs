@@ -120,7 +120,7 @@ async fn export_one(
     }
     let text = serde_json::to_vec(&config).map_err(|error| crate::error::internal(error.to_string()))?;
     let config = Document { descriptor: Descriptor::of(CONFIG_TYPE, &text), bytes: text };
-    target::Parts::new(to, layers.blobs(), config)?.write(job, to, step).await.map(Some)
+    target::Parts::new(to, layers.blobs(), config)?.write(job, to, step).await
 }
 
 /// What a chain of layers is in the config; one without layers is empty.

@@ -12,6 +12,7 @@ use slipway_registry::{Access, Client};
 
 use super::config::{self, CacheConfig, CacheLayer, Checked, Layer, Output};
 use super::options::ImportFrom;
+use super::{Bucket, BucketSpec};
 use crate::blobs::BlobSource;
 use crate::error::{Context as _, Explain as _};
 use crate::job::Job;
@@ -83,6 +84,7 @@ pub(super) async fn all(job: &Job, places: &[ImportFrom]) -> Vec<Import> {
 
 async fn read(job: &Job, place: &ImportFrom) -> Result<Vec<Import>, Diagnostic> {
     let (place, root) = match place {
+        ImportFrom::Bucket(spec) => return bucket(job, spec).await,
         ImportFrom::Registry { reference, insecure } => {
             if *insecure {
                 job.blobs.allow_insecure(reference.domain());
@@ -102,6 +104,23 @@ async fn read(job: &Job, place: &ImportFrom) -> Result<Vec<Import>, Diagnostic> 
         }
     };
     place.parse(root.0, root.1).await
+}
+
+/// Reads the caches in a bucket: of each its config alone, which says what is to be known of the layers.
+async fn bucket(job: &Job, spec: &BucketSpec) -> Result<Vec<Import>, Diagnostic> {
+    let bucket = Arc::new(Bucket::open(job.blobs.client(), spec).await?);
+    let source = job.blobs.add_bucket(spec.id(), bucket.clone());
+    let mut imports = Vec::new();
+    for name in &spec.names {
+        let Some(text) = bucket.config(name).await? else { continue };
+        let config: CacheConfig = json(&text, "cache config")?;
+        let checked = config.check(&config.described()).map_err(unusable)?;
+        imports.push(Import::new(source.clone(), checked));
+    }
+    match imports.is_empty() {
+        true => Err(unusable(format!("there is no cache named `{}` in the bucket", spec.names.join("`, `")))),
+        false => Ok(imports),
+    }
 }
 
 /// Where the documents of a cache are.

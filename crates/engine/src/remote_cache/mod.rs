@@ -11,6 +11,7 @@
 //!
 //! An export holds the keys of all steps that were looked at, and the results that the mode asks for.
 
+mod bucket;
 mod config;
 mod export;
 mod import;
@@ -38,6 +39,7 @@ use crate::job::Job;
 use crate::ops::VertexOperation;
 use crate::tree::{Tree, TreeRecord};
 
+pub(crate) use bucket::{Bucket, BucketSpec};
 use config::Output;
 pub(crate) use export::export;
 pub(crate) use import::Import;

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use slipway_model::solve::{CacheOptions, CacheSpec, Compression, LayoutSelector};
-use slipway_model::{Diagnostic, ErrorKind, Reference};
+use slipway_model::{Diagnostic, ErrorKind, Reference, Secret};
+
+use super::bucket::{BucketKeys, BucketSpec};
 
 /// What can be used as a place for a cache.
-const SUPPORTED: &str = "use `type=registry`, `type=local` or `type=inline`";
+const SUPPORTED: &str = "use `type=registry`, `type=local`, `type=inline` or `type=s3`";
 
 /// Where a cache goes to.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +23,7 @@ pub(crate) struct Requested {
 pub(crate) enum ImportFrom {
     Registry { reference: Reference, insecure: bool },
     Local { directory: PathBuf, selector: LayoutSelector },
+    Bucket(BucketSpec),
 }
 
 /// A place that gets a cache, and what is put there.
@@ -42,6 +45,7 @@ pub(crate) struct ExportTo {
 pub(crate) enum ExportTarget {
     Registry { reference: Reference, insecure: bool },
     Local { directory: PathBuf, tag: String, reset: bool },
+    Bucket(BucketSpec),
 }
 
 /// Whose results are exported.
@@ -87,6 +91,7 @@ impl ImportFrom {
                 };
                 Ok(Some(Self::Local { directory: attributes.directory("src")?, selector }))
             }
+            "s3" => Ok(Some(Self::Bucket(attributes.bucket()?))),
             // What is in the image that is built cannot be known before it is built.
             "inline" => Err(attributes
                 .wrong("an inline cache is in an image, and comes from where the image is")
@@ -100,6 +105,7 @@ impl ImportFrom {
         match self {
             Self::Registry { reference, .. } => reference.with_default_tag().to_string(),
             Self::Local { directory, .. } => directory.display().to_string(),
+            Self::Bucket(spec) => format!("s3 bucket {}", spec.bucket),
         }
     }
 }
@@ -117,6 +123,7 @@ impl ExportTo {
                 tag: attributes.get("tag").unwrap_or("latest").to_owned(),
                 reset: attributes.boolean("reset", false)?,
             },
+            "s3" => ExportTarget::Bucket(attributes.bucket()?),
             // An image has room for its own layers only, whatever the mode.
             "inline" => return attributes.mode().map(|_| None),
             _ => return Err(attributes.unsupported()),
@@ -146,6 +153,7 @@ impl ExportTo {
         match self.target {
             ExportTarget::Registry { .. } => "exporting cache to registry",
             ExportTarget::Local { .. } => "exporting cache to client directory",
+            ExportTarget::Bucket(_) => "exporting cache to Amazon S3",
         }
     }
 }
@@ -168,7 +176,7 @@ impl Attributes<'_> {
 
     fn unsupported(&self) -> Diagnostic {
         let cause = match self.spec.kind.as_str() {
-            "gha" | "s3" | "azblob" => "slipway does not know this kind of storage yet",
+            "gha" | "azblob" => "slipway does not know this kind of storage yet",
             _ => "there is no such type of cache",
         };
         self.wrong(cause).hint(SUPPORTED)
@@ -195,6 +203,41 @@ impl Attributes<'_> {
     fn reference(&self) -> Result<Reference, Diagnostic> {
         let text = self.get("ref").ok_or_else(|| self.missing("ref", "registry.example/app:cache"))?;
         text.parse().map_err(|error: slipway_model::ParseReferenceError| self.wrong(&error.to_string()))
+    }
+
+    /// Reads which bucket is meant; what is not given comes from the environment, under the names that AWS gave it.
+    fn bucket(&self) -> Result<BucketSpec, Diagnostic> {
+        let given = |key: &str, variable: &str| {
+            let environment = || std::env::var(variable).ok().filter(|value| !value.is_empty());
+            self.get(key).map(str::to_owned).or_else(environment)
+        };
+        let bucket = given("bucket", "AWS_BUCKET").ok_or_else(|| self.missing("bucket", "NAME"))?;
+        let region = given("region", "AWS_REGION").ok_or_else(|| self.missing("region", "us-east-1"))?;
+        let endpoint = match self.get("endpoint_url") {
+            Some(endpoint) => endpoint.to_owned(),
+            None => format!("https://s3.{region}.amazonaws.com"),
+        };
+        let endpoint = endpoint.parse().map_err(|_| self.invalid("endpoint_url", "https://HOST"))?;
+        let secret = given("secret_access_key", "AWS_SECRET_ACCESS_KEY").map(Secret::new);
+        let keys = given("access_key_id", "AWS_ACCESS_KEY_ID").zip(secret).map(|(id, secret)| BucketKeys {
+            id,
+            secret,
+            token: given("session_token", "AWS_SESSION_TOKEN").map(Secret::new),
+        });
+        let prefix = self.get("prefix").unwrap_or_default();
+        let below = |key: &str, default: &str| {
+            format!("{prefix}{}", self.spec.attributes.get(key).map_or(default, String::as_str))
+        };
+        Ok(BucketSpec {
+            endpoint,
+            path_style: self.boolean("use_path_style", false)?,
+            bucket,
+            region,
+            blobs: below("blobs_prefix", "blobs/"),
+            manifests: below("manifests_prefix", "manifests/"),
+            names: self.get("name").unwrap_or("buildkit").split(';').map(str::to_owned).collect(),
+            keys,
+        })
     }
 
     fn directory(&self, key: &str) -> Result<PathBuf, Diagnostic> {
@@ -260,7 +303,7 @@ mod tests {
         type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
         let cases: &[Case] = &[
             ("gha", &[], "type=registry"),
-            ("s3", &[("bucket", "b")], "type=local"),
+            ("s3", &[("bucket", "b"), ("region", "r"), ("endpoint_url", "x")], "https://HOST"),
             ("azblob", &[], "type=inline"),
             ("registry", &[], "ref=registry.example/app:cache"),
             ("local", &[], "dest=DIRECTORY"),

@@ -12,12 +12,16 @@ use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, ImageIndex, Manif
 use slipway_store::ContentStore;
 
 use super::options::{ExportTarget, ExportTo};
+use super::{Bucket, BucketSpec};
 use crate::error::{Context as _, blocking};
 use crate::exporters::assemble::Document;
 use crate::exporters::layout::{LAYOUT, REF_NAME, replace};
 use crate::exporters::push::Pusher;
 use crate::job::Job;
 use crate::progress::{Counter, Step};
+
+/// How many blobs go to a bucket at once.
+const UPLOADS: usize = 4;
 
 /// What a cache is made of.
 #[derive(Clone)]
@@ -37,17 +41,21 @@ impl Parts {
         Ok(Self { blobs, config, manifest })
     }
 
-    /// Writes what is missing; returns what describes the manifest.
+    /// Writes what is missing; returns what describes the manifest, where there is one.
     pub(super) async fn write(
         self,
         job: &Arc<Job>,
         to: &ExportTo,
         step: &Step,
-    ) -> Result<Descriptor, Diagnostic> {
+    ) -> Result<Option<Descriptor>, Diagnostic> {
         let descriptor = self.manifest.descriptor.clone();
         let (progress, shown) = (step.progress().clone(), step.digest());
         let show = move |name: String| progress.counter(shown, name, 0);
         match &to.target {
+            ExportTarget::Bucket(spec) => {
+                self.upload(job, spec, step, &show).await?;
+                return Ok(None);
+            }
             ExportTarget::Registry { reference, insecure } => {
                 let client = job.blobs.client().insecure(*insecure);
                 let pusher = Pusher::of_cache(job, client, reference.with_default_tag(), step);
@@ -68,7 +76,40 @@ impl Parts {
                 .await?;
             }
         }
-        Ok(descriptor)
+        Ok(Some(descriptor))
+    }
+
+    /// Writes to a bucket: its caches have no manifest, and the names stand for configs.
+    async fn upload(
+        &self,
+        job: &Arc<Job>,
+        spec: &BucketSpec,
+        step: &Step,
+        show: Show<'_>,
+    ) -> Result<(), Diagnostic> {
+        let bucket = Arc::new(Bucket::open(job.blobs.client(), spec).await?);
+        job.blobs.add_bucket(spec.id(), bucket.clone());
+        let write = |blob: Descriptor| {
+            let (bucket, shown) = (bucket.clone(), show(format!("writing layer {}", blob.digest)));
+            async move {
+                if !bucket.is_fresh(&blob.digest).await? {
+                    job.blobs.ensure(std::slice::from_ref(&blob), step.digest()).await?;
+                    bucket.write(&blob.digest, &job.engine.store.content().path(&blob.digest)).await?;
+                }
+                drop(shown);
+                Ok::<(), Diagnostic>(())
+            }
+        };
+        let mut writes =
+            futures_util::stream::iter(self.blobs.iter().cloned()).map(write).buffer_unordered(UPLOADS);
+        while let Some(written) = writes.next().await {
+            written?;
+        }
+        let _shown = show(self.config_name());
+        for name in &spec.names {
+            bucket.write_config(name, &self.config.bytes).await?;
+        }
+        Ok(())
     }
 
     async fn push(&self, pusher: &Pusher<'_>, show: Show<'_>) -> Result<(), Diagnostic> {

@@ -8,6 +8,7 @@
 
 use slipway_engine::runtime;
 
+mod bucket;
 mod client;
 mod definitions;
 mod frontend;
