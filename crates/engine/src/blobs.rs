@@ -398,6 +398,7 @@ impl Blobs {
                 }
             }
             BlobSource::Layout(path) => Err(missing(&path.display().to_string())),
+            BlobSource::Bucket(id) => Err(missing(id)),
         }
     }
 
