@@ -297,7 +297,8 @@ impl Converter<'_> {
         let stage = &mut self.stages[index];
         stage.platform = platform.or(stage.platform.take());
         stage.dispatched = true;
-        self.inherit(index, config.unwrap_or_default());
+        let platform = stage.platform.clone().unwrap_or(plan.platform);
+        self.inherit(index, config.unwrap_or_else(|| ImageConfig::for_platform(&platform)));
         let stage = &mut self.stages[index];
         let run = &stage.image.config;
         let mut env = crate::expand::EnvList::default();
