@@ -14,7 +14,9 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use slipway_daemon::Frontends;
 use slipway_engine::history::{ExplainedStep, History, Outcome, Recording, RequestRecord};
-use slipway_engine::{CallResult, DebugOptions, DebugStep, Engine, EngineOptions, runtime};
+use slipway_engine::{
+    CallResult, DebugOptions, DebugStep, Engine, EngineOptions, RemoteFiles, RemoteFilesRequest, runtime,
+};
 pub(crate) use slipway_engine::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, RunOptions, RunSource,
     Stated, Volume, Wanted,
@@ -241,6 +243,16 @@ impl Builder {
     /// Returns the records of what was built.
     pub(crate) fn history(&self) -> History {
         self.engine.history()
+    }
+
+    /// Fetches files from an address.
+    pub(crate) async fn remote_files(
+        &self,
+        request: RemoteFilesRequest,
+        events: Arc<dyn EventSink>,
+        cancel: &CancellationToken,
+    ) -> Result<RemoteFiles, Failure> {
+        Ok(self.engine.remote_files(request, events, cancel).await?)
     }
 
     /// Finds a step of a build that a program can be started in.

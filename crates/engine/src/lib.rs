@@ -57,7 +57,10 @@ pub use debug::{DebugOptions, DebugStep};
 pub use engine::{Engine, EngineOptions, default_root};
 pub use exporters::tarball::join_tars;
 pub use failed::{FailedPart, FailedStep};
-pub use frontend::{CallResult, FrontendHost, FrontendReturn, FrontendStream, attestations};
+pub use frontend::{
+    CallResult, FrontendHost, FrontendReturn, FrontendStream, RemoteDirectory, RemoteFiles,
+    RemoteFilesRequest, RemoteNames, attestations,
+};
 pub use imagetools::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,
     Wanted,

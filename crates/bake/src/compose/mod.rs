@@ -4,6 +4,7 @@
 //! service's `build` becomes a target of the service's name.
 
 mod dotenv;
+mod include;
 mod interpolate;
 mod merge;
 mod service;
@@ -49,9 +50,14 @@ pub(crate) fn load(files: &[SourceFile], which: &[usize], around: &Environment) 
     for (at, mut document) in documents {
         let place = file_span(at);
         interpolate::document(&mut document, &variables, &mut unset).map_err(|problem| problem.at(place))?;
+        let including = include::Including { variables: &variables, around };
+        let included =
+            including.take(&mut document, &files[at].name, 0).map_err(|problem| problem.at(place))?;
         let document = merge::canonical(document).map_err(|problem| problem.at(place))?;
         let document = merge::extended(document, &files[at].name, &variables, around)
             .map_err(|problem| problem.at(place))?;
+        let mut document = document;
+        include::put_beside(&mut document, included).map_err(|problem| problem.at(place))?;
         merge::lay_over(&mut merged, document);
     }
     merge::drop_resets(&mut merged);
@@ -62,17 +68,13 @@ pub(crate) fn load(files: &[SourceFile], which: &[usize], around: &Environment) 
             .at(place)
             .into());
     }
-    let mut notes: Vec<Problem> = unset
+    let notes: Vec<Problem> = unset
         .into_iter()
         .map(|name| {
             Problem::new(format!("the variable `{name}` is not set, so it is empty"))
                 .hint(format!("set it in the environment or in `.env`, or write `${{{name}:-default}}`"))
         })
         .collect();
-    if merged.get("include").is_some() {
-        let note = Problem::new("`include` of compose files is not supported yet: they are not looked at");
-        notes.push(note.hint("name every file: `slipway bake -f compose.yaml -f other.yaml`"));
-    }
     let secrets = merged.get("secrets").cloned().unwrap_or_default();
     let (mut targets, mut names) = (Vec::new(), Vec::new());
     let services = merged.get("services").and_then(Value::as_mapping).cloned().unwrap_or_default();

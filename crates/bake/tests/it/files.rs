@@ -81,9 +81,65 @@ services:
     let definition =
         parse(&[file("compose.yaml", "services:\n  a:\n    build: ${UNSET}x\n")], &around).unwrap();
     assert!(describe(&definition.notes).contains("the variable `UNSET` is not set"));
-    let included = "include: [other.yaml]\nservices:\n  a:\n    build: .\n";
-    let definition = parse(&[file("compose.yaml", included)], &around).unwrap();
-    assert!(describe(&definition.notes).contains("`include` of compose files is not supported yet"));
+}
+
+#[test]
+fn included_projects_start_at_their_own_directories() {
+    let text = "
+include:
+  - lib/compose.yaml
+  - path: [tools/a.yaml, tools/b.yaml]
+    project_directory: elsewhere
+    env_file: tools/vars
+services:
+  default:
+    build: { context: ., args: { V: '${V:-none}' } }
+";
+    let mut around = environment(&[("OWN", "own")]);
+    around.read = Box::new(|path| match path {
+        "lib/compose.yaml" => Ok("
+include: [deeper/compose.yaml]
+services:
+  lib:
+    build: { context: ./src, args: { V: '${V:-none}', OWN: '${OWN}' } }
+"
+        .to_owned()),
+        "lib/deeper/compose.yaml" => Ok("services: { deep: { build: . } }\n".to_owned()),
+        "lib/.env" => Ok("V=of-lib\nOWN=of-lib\n".to_owned()),
+        "tools/a.yaml" => {
+            Ok("services: { tool: { build: { context: ., args: { V: '${V}', W: a } } } }\n".to_owned())
+        }
+        "tools/b.yaml" => Ok("services: { tool: { build: { args: { W: b } } } }\n".to_owned()),
+        "tools/vars" => Ok("V=of-tools\n".to_owned()),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    });
+    let bake = compose(text, &around).unwrap();
+    let context = |name: &str| bake.targets[name].context.as_deref().unwrap();
+    assert_eq!((context("default"), context("lib"), context("deep")), (".", "lib/src", "lib/deeper"));
+    assert_eq!(context("tool"), "elsewhere");
+    assert_eq!((arg(&bake, "default", "V"), arg(&bake, "lib", "V")), (Some("none"), Some("of-lib")));
+    // What is in the environment comes first.
+    assert_eq!(arg(&bake, "lib", "OWN"), Some("own"));
+    assert_eq!((arg(&bake, "tool", "V"), arg(&bake, "tool", "W")), (Some("of-tools"), Some("b")));
+
+    around.read = Box::new(|_| Ok("services: { a: { build: other } }\n".to_owned()));
+    for (text, why) in [
+        (
+            "include: [x.yaml]\nservices: { a: { build: . } }\n",
+            "the service `a` is defined here and in an included file",
+        ),
+        ("include: x.yaml\nservices: { b: { build: . } }\n", "`include` must be a list"),
+        ("include: [{ env_file: x }]\nservices: { b: { build: . } }\n", "names no file"),
+    ] {
+        let error = compose(text, &around).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+    around.read = Box::new(|_| Ok("include: [x.yaml]\n".to_owned()));
+    assert!(
+        compose("include: [x.yaml]\nservices: { b: { build: . } }\n", &around)
+            .unwrap_err()
+            .contains("itself")
+    );
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use slipway_model::solve::{ContextSource, NamedContext};
+
 use crate::settings::values::boolean_flag;
 
 /// Flags of `build`.
@@ -147,6 +149,10 @@ pub(crate) struct BuildArgs {
 pub(crate) struct OfBake {
     /// The Dockerfile itself.
     pub(crate) dockerfile: Option<String>,
+    /// A directory at an address, in place of the context that is named.
+    pub(crate) context: Option<ContextSource>,
+    /// Directories at an address.
+    pub(crate) contexts: Vec<NamedContext>,
     /// Named contexts that are OCI layouts, which need not be there yet.
     pub(crate) layouts: Vec<(String, PathBuf)>,
 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use slipway_bake::{Bake, ListKind, ListRequest};
+use slipway_engine::{RemoteFiles, RemoteFilesRequest};
 use slipway_model::progress::{Event, EventSink, Status, Vertex, Warning};
 use slipway_model::{Diagnostic, Digest, ErrorKind};
 use tokio::sync::watch;
@@ -14,19 +15,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::{in_build, metadata};
 use crate::app::Context;
+use crate::args::GlobalArgs;
 use crate::args::bake::BakeArgs;
 use crate::builder::{BuildOutcome, Builder};
 use crate::error::Failure;
 use crate::interrupt::{self, Watch};
 use crate::output;
 use crate::settings::SettingsError;
-use crate::settings::bake::{self, Loaded, PlannedTarget};
+use crate::settings::bake::remote::Addresses;
+use crate::settings::bake::{self, Loaded, Places, PlannedTarget};
 use crate::ui::{DisplayMode, DisplayOptions, Prefixed, Progress, Tone, call, warnings};
 
 /// Runs `bake`.
 pub(crate) fn run(args: &BakeArgs, context: &mut Context) -> Result<(), Failure> {
     let list = list_request(args)?;
-    let loaded = bake::load(args, &mut context.around)?;
+    let mut args = args.clone();
+    let addresses = Addresses::take(&mut args);
+    let args = &args;
+    let display = DisplayOptions::new(DisplayMode::Silent, &context.around);
+    let global = context.global.clone();
+    let mut fetch = |request| fetch(request, &global, display.clone());
+    let loaded = bake::load(args, &addresses, &mut context.around, &mut fetch)?;
     tell_notes(&loaded, context);
     if let Some(list) = list {
         return output::text(&listed(&loaded, list));
@@ -36,6 +45,25 @@ pub(crate) fn run(args: &BakeArgs, context: &mut Context) -> Result<(), Failure>
         return output::text(&format!("{}\n", slipway_bake::to_json(&bake)));
     }
     build(args, &loaded, &bake, context)
+}
+
+/// Gets the files of a definition at an address.
+fn fetch(
+    request: RemoteFilesRequest,
+    global: &GlobalArgs,
+    display: DisplayOptions,
+) -> Result<RemoteFiles, Failure> {
+    let builder = Builder::open(global)?;
+    let progress = Progress::start(display);
+    let runtime = interrupt::runtime()?;
+    let cancel = CancellationToken::new();
+    let found = runtime.block_on(async {
+        let _watch = Watch::start(cancel.clone())?;
+        builder.remote_files(request, progress.sink(), &cancel).await
+    });
+    runtime.shutdown_background();
+    progress.finish();
+    found
 }
 
 fn list_request(args: &BakeArgs) -> Result<Option<ListRequest>, Failure> {
@@ -84,7 +112,8 @@ fn build(args: &BakeArgs, loaded: &Loaded, bake: &Bake, context: &mut Context) -
     let layouts = tempfile::tempdir().map_err(|error| {
         Failure::io("failed to make a directory for what targets need of each other", &error)
     })?;
-    let targets = bake::plan(args, bake, &grants, layouts.path(), &mut context.around)?;
+    let places = Places { layouts: layouts.path(), directory: loaded.directory.as_ref() };
+    let targets = bake::plan(args, bake, &grants, &places, &mut context.around)?;
     let Some(first) = targets.first() else { return Ok(()) };
     let display = first.settings.display;
     let builds = targets.iter().any(|target| target.settings.call.is_none());

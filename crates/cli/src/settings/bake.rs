@@ -3,6 +3,8 @@
 //! A target is written as the flags of `build`, and those are resolved where `build`'s are: there is one
 //! way from options to a request.
 
+pub(crate) mod remote;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,9 @@ use slipway_bake::{
 };
 use slipway_model::solve::{ArchiveOutput, Destination, ImageOptions, OutputSpec};
 use slipway_model::{Diagnostic, Platform};
+
+use remote::{Addresses, Fetch, Remote};
+use slipway_engine::RemoteDirectory;
 
 use super::build::{self, BuildSettings};
 use super::secrets::describe;
@@ -25,6 +30,8 @@ pub(crate) struct Loaded {
     files: Vec<SourceFile>,
     environment: Environment,
     pub(crate) definition: Definition,
+    /// Where the paths of the definition start, if that is not here.
+    pub(crate) directory: Option<RemoteDirectory>,
 }
 
 /// One target, ready to be built.
@@ -36,36 +43,78 @@ pub(crate) struct PlannedTarget {
     pub(crate) needs: BTreeSet<String>,
 }
 
-/// Reads the files that the flags, the environment or the defaults name.
-pub(crate) fn load(args: &BakeArgs, around: &mut Surroundings) -> Result<Loaded, Failure> {
-    if let Some(url) = args.targets.first().filter(|target| context::is_remote(target)) {
-        return Err(SettingsError::unsupported(format!("a bake definition from `{url}`"))
-            .hint("clone the repository, and run `slipway bake` in it")
+/// Reads the files that the flags, the environment or the defaults name, here or at an address.
+pub(crate) fn load(
+    args: &BakeArgs,
+    addresses: &Addresses,
+    around: &mut Surroundings,
+    fetch: &mut Fetch<'_>,
+) -> Result<Loaded, Failure> {
+    let named = if args.file.is_empty() { files_of_environment(around) } else { args.file.clone() };
+    let (files, directory) = match &addresses.definition {
+        None => (read_files(&named, around)?, None),
+        Some(url) => read_remote(url, &named, around, fetch)?,
+    };
+    if files.is_empty() {
+        return Err(SettingsError::input("couldn't find a bake definition")
+            .hint(format!("make one of {}, or name a file with `--file`", DEFAULT_FILES.join(", ")))
             .into());
     }
-    let files = read_files(args, around)?;
-    let environment = environment(args, around)?;
+    let mut environment = environment(args, around)?;
+    if addresses.definition.is_some() {
+        // What is named there must not be looked for here.
+        environment.read = Box::new(|_| {
+            Err(io::Error::other(
+                "a compose file at an address cannot name other files; clone the repository",
+            ))
+        });
+    }
+    if let Some(context) = &addresses.context {
+        environment.builtins.insert("BAKE_CMD_CONTEXT".to_owned(), context.clone());
+    }
     let definition = slipway_bake::parse(&files, &environment)?;
-    Ok(Loaded { files, environment, definition })
+    Ok(Loaded { files, environment, definition, directory })
 }
 
-fn read_files(args: &BakeArgs, around: &mut Surroundings) -> Result<Vec<SourceFile>, SettingsError> {
-    let named = if args.file.is_empty() { files_of_environment(around) } else { args.file.clone() };
-    let names: Vec<&str> = match named.as_slice() {
+fn read_files(named: &[String], around: &mut Surroundings) -> Result<Vec<SourceFile>, SettingsError> {
+    let names: Vec<&str> = match named {
         [] => DEFAULT_FILES.iter().copied().filter(|name| around.absolute(name).is_file()).collect(),
         named => named.iter().map(|name| name.strip_prefix("cwd://").unwrap_or(name)).collect(),
     };
-    if names.is_empty() {
-        return Err(SettingsError::input("couldn't find a bake definition")
-            .hint(format!("make one of {}, or name a file with `--file`", DEFAULT_FILES.join(", "))));
-    }
     names.into_iter().map(|name| read_file(name, around)).collect()
+}
+
+/// Reads the files of an address, and those that the working directory adds to them.
+fn read_remote(
+    url: &str,
+    named: &[String],
+    around: &mut Surroundings,
+    fetch: &mut Fetch<'_>,
+) -> Result<(Vec<SourceFile>, Option<RemoteDirectory>), Failure> {
+    let (here, there): (Vec<&String>, Vec<&String>) =
+        named.iter().partition(|name| name.starts_with("cwd://"));
+    let there: Vec<String> = there.into_iter().cloned().collect();
+    let found = fetch(remote::request(url, &there, around))?;
+    let mut files = Vec::new();
+    for (name, content) in found.files {
+        let text = String::from_utf8(content).map_err(|_| not_text(&name))?;
+        files.push(SourceFile { name, text });
+    }
+    for name in here {
+        files.push(read_file(name.trim_start_matches("cwd://"), around)?);
+    }
+    Ok((files, found.directory))
+}
+
+fn not_text(name: &str) -> SettingsError {
+    SettingsError::input(format!("failed to read the bake file `{name}`: it is not UTF-8 text"))
 }
 
 /// Lists the targets and groups of the files that were named, or of the usual ones.
 pub(crate) fn target_names(files: &[String], around: &mut Surroundings) -> Vec<String> {
     let args = BakeArgs { file: files.to_vec(), ..BakeArgs::default() };
-    let Ok(loaded) = load(&args, around) else { return Vec::new() };
+    let mut nothing = |_| Err(Failure::Status(1));
+    let Ok(loaded) = load(&args, &Addresses::default(), around, &mut nothing) else { return Vec::new() };
     loaded.definition.names().map(str::to_owned).collect()
 }
 
@@ -78,8 +127,8 @@ fn files_of_environment(around: &Surroundings) -> Vec<String> {
 
 fn read_file(name: &str, around: &mut Surroundings) -> Result<SourceFile, SettingsError> {
     if context::is_remote(name) {
-        return Err(SettingsError::unsupported(format!("a bake file from `{name}`"))
-            .hint("download it, and name the file with `--file`"));
+        return Err(SettingsError::flag(format!("`--file {name}` is no path"))
+            .hint(format!("name the address before the targets: `slipway bake {name}`")));
     }
     let mut bytes = Vec::new();
     if name == "-" {
@@ -93,9 +142,7 @@ fn read_file(name: &str, around: &mut Surroundings) -> Result<SourceFile, Settin
                 .hint("name a file that exists with `--file`")
         })?;
     }
-    let text = String::from_utf8(bytes).map_err(|_| {
-        SettingsError::input(format!("failed to read the bake file `{name}`: it is not UTF-8 text"))
-    })?;
+    let text = String::from_utf8(bytes).map_err(|_| not_text(name))?;
     Ok(SourceFile { name: name.to_owned(), text })
 }
 
@@ -230,20 +277,25 @@ fn existing(path: &Path) -> PathBuf {
     }
 }
 
-/// Makes the request of every target. What targets need of each other goes through OCI layouts below
-/// `layouts`, one directory for each.
+/// Makes the request of every target.
 pub(crate) fn plan(
     args: &BakeArgs,
     bake: &Bake,
     grants: &Grants,
-    layouts: &Path,
+    places: &Places<'_>,
     around: &mut Surroundings,
 ) -> Result<Vec<PlannedTarget>, Failure> {
+    let layouts = places.layouts;
     let platforms = shared_platforms(bake);
     let needed: BTreeSet<&str> = bake.targets.values().flat_map(needs_of).collect();
     let (mut planned, mut failed) = (Vec::new(), Vec::new());
     for (name, target) in &bake.targets {
-        let flags = match flags(args, target, grants, layouts, platforms.get(name.as_str())) {
+        let flags = flags(args, target, grants, layouts, platforms.get(name.as_str()));
+        let flags = match (flags, places.directory) {
+            (Ok(flags), Some(directory)) => at_address(flags, target, &Remote { directory }, around),
+            (flags, _) => flags,
+        };
+        let flags = match flags {
             Ok(flags) => flags,
             Err(error) => {
                 failed.push(in_target(name, error.into_diagnostic()));
@@ -267,6 +319,41 @@ pub(crate) fn plan(
         }
     }
     if failed.is_empty() { Ok(planned) } else { Err(failed.into()) }
+}
+
+/// Where targets find what is not said in full.
+pub(crate) struct Places<'a> {
+    /// What targets need of each other goes through OCI layouts below it.
+    pub(crate) layouts: &'a Path,
+    /// Where the definition is, if that is not here.
+    pub(crate) directory: Option<&'a RemoteDirectory>,
+}
+
+/// Gives the flags of a target the contexts of a definition at an address.
+fn at_address(
+    mut flags: BuildArgs,
+    target: &Target,
+    remote: &Remote<'_>,
+    around: &Surroundings,
+) -> Result<BuildArgs, SettingsError> {
+    let here = |path: &str| around.absolute(path).display().to_string();
+    if let Some(context) = remote.context(target.context.as_deref().unwrap_or("."))? {
+        remote.directory.url().clone_into(&mut flags.context);
+        flags.of_bake.context = Some(context);
+        let file = target.dockerfile.as_ref().filter(|_| target.dockerfile_inline.is_none());
+        flags.file = file.map(|file| file.strip_prefix("cwd://").map_or_else(|| file.clone(), here));
+    }
+    let mut named = Vec::new();
+    for (name, value) in target.contexts.iter().flatten() {
+        if let Some(context) = remote.named(name, value)? {
+            let flag = format!("{name}=");
+            flags.build_context.retain(|value| !value.starts_with(&flag));
+            named.push(context);
+        }
+    }
+    flags.of_bake.contexts = named;
+    flags.secret.extend(remote.secrets(around));
+    Ok(flags)
 }
 
 /// Says which target an error is about.
@@ -378,7 +465,11 @@ fn flags(
         tag: target.tags.clone().unwrap_or_default(),
         target: target.target.clone(),
         ulimit: target.ulimits.clone().unwrap_or_default(),
-        of_bake: OfBake { dockerfile: target.dockerfile_inline.clone(), layouts: layouts_of_targets },
+        of_bake: OfBake {
+            dockerfile: target.dockerfile_inline.clone(),
+            layouts: layouts_of_targets,
+            ..OfBake::default()
+        },
         ..BuildArgs::default()
     })
 }

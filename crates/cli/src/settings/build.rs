@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use slipway_model::SolveRequest;
 use slipway_model::solve::{
-    CacheOptions, Call, DockerfileRequest, Entitlement, Frontend, NetworkMode, NoCache, OutputSpec,
-    PlatformCheck, StepOptions,
+    CacheOptions, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement, Frontend,
+    NetworkMode, NoCache, OutputSpec, PlatformCheck, StepOptions,
 };
 
 use super::outputs::{self, OutputFlags};
 use super::values::{boolean, bytes, csv_fields};
 use super::{
-    SettingsError, Surroundings, annotation, attestations, cache, context, limits, pairs, platforms, proxies,
-    secrets, steps,
+    SettingsError, Surroundings, annotation, attestations, cache, context, git, limits, pairs, platforms,
+    proxies, secrets, steps,
 };
 use crate::args::build::{BuildArgs, PlatformCheckArg, ProgressArg};
 use crate::ui::DisplayMode;
@@ -113,11 +113,18 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
     cache::note_unknown("cache-from", &cache.imports, &mut notes);
     cache::note_unknown("cache-to", &cache.exports, &mut notes);
     // Standard input is read last: a mistake in the flags is told without waiting for it.
-    let inputs = match &args.of_bake.dockerfile {
+    let mut inputs = match &args.of_bake.dockerfile {
         Some(text) => context::with_inline(&args.context, text, around)?,
         None => context::inputs(&args.context, args.file.as_deref(), around)?,
     };
+    let mut labels = pairs::labels(&args.label)?;
+    labels.extend(git::labels(&inputs.context, &inputs.dockerfile, around)?);
+    note_policy(args, &inputs.context, &inputs.dockerfile, &mut notes);
     let mut named_contexts = context::named(&args.build_context, around)?;
+    if let Some(context) = &args.of_bake.context {
+        inputs.context = context.clone();
+    }
+    named_contexts.extend(args.of_bake.contexts.iter().cloned());
     for (name, path) in &args.of_bake.layouts {
         named_contexts.push(context::layout(name, path)?);
     }
@@ -126,7 +133,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         dockerfile: inputs.dockerfile,
         target: args.target.clone().filter(|target| !target.is_empty()),
         build_args,
-        labels: pairs::labels(&args.label)?,
+        labels,
         named_contexts,
         context_directory: None,
         no_cache_stages: no_cache(args)?,
@@ -329,6 +336,27 @@ fn refuse_policies(args: &BuildArgs, around: &Surroundings) -> Result<(), Settin
     Ok(())
 }
 
+/// Remarks on a policy beside the Dockerfile, which people rely on elsewhere.
+fn note_policy(
+    args: &BuildArgs,
+    context: &ContextSource,
+    dockerfile: &DockerfileSource,
+    notes: &mut Vec<String>,
+) {
+    let (ContextSource::Directory(directory), DockerfileSource::Path(file)) = (context, dockerfile) else {
+        return;
+    };
+    let mut policy = directory.join(file).into_os_string();
+    policy.push(".rego");
+    // Whoever wrote `--policy disabled=true` knows.
+    if Path::new(&policy).is_file() && args.policy.is_empty() {
+        notes.push(format!(
+            "the policy `{}` is not looked at: policies are not supported yet (`--policy disabled=true` silences this)",
+            Path::new(&policy).display()
+        ));
+    }
+}
+
 /// Collects remarks on flags that are read and change nothing.
 fn note_without_effect(args: &BuildArgs, notes: &mut Vec<String>) {
     let hidden = &args.hidden;
@@ -349,7 +377,7 @@ fn note_without_effect(args: &BuildArgs, notes: &mut Vec<String>) {
 }
 
 /// Makes a name for a build, as BuildKit's are: 25 letters and digits.
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let random = || u128::from(RandomState::new().build_hasher().finish());
     let mut number = random() << 64 | random();

@@ -319,6 +319,11 @@ pub(super) fn layout(name: &str, path: &Path) -> Result<NamedContext, SettingsEr
     with_source(name, |_| Ok(source))
 }
 
+/// Makes a named context of something that is made already.
+pub(super) fn made(name: &str, source: NamedContextSource) -> Result<NamedContext, SettingsError> {
+    with_source(name, |_| Ok(source))
+}
+
 /// Parses the name of a named context, which may end in a platform.
 fn with_source(
     name: &str,

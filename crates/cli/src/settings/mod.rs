@@ -11,6 +11,7 @@ mod cache;
 mod context;
 mod error;
 pub(crate) mod filter;
+mod git;
 pub(crate) mod history;
 pub(crate) mod imagetools;
 mod limits;

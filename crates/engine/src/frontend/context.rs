@@ -19,7 +19,7 @@ use crate::build::{Build, Ref};
 use crate::sources::local::LocalContext;
 
 /// The name of a file at an address, where that is the context.
-const FILE: &str = "context";
+pub(super) const FILE: &str = "context";
 /// As much of a file as tells whether it is an archive.
 const START: u64 = 64 << 10;
 

@@ -9,6 +9,7 @@ mod context;
 mod dockerfile;
 mod image;
 mod options;
+mod remote_files;
 mod resolver;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub use dockerfile::CallResult;
 pub(crate) use dockerfile::{Answer, DockerfileFrontend};
 pub use image::{FrontendHost, FrontendReturn, FrontendStream};
 pub use options::attestations;
+pub use remote_files::{RemoteDirectory, RemoteFiles, RemoteFilesRequest, RemoteNames};
 
 /// Runs the frontend of that name; frontends run each other.
 pub(crate) fn run<'a>(

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use slipway_files::Root;
 use slipway_model::solve::{
-    ContextSource, Frontend, NamedContextSource, SecretSource, SecretSpec, SolveRequest, SshSpec,
+    ContextSource, Frontend, NamedContextSource, SecretSource, SecretSpec, SolveRequest, SshSpec, StepOptions,
 };
 use slipway_model::{Diagnostic, ErrorKind, Secret};
 use slipway_store::{Lease, Store};
@@ -41,13 +41,7 @@ struct ForwardedAgent {
 impl EmbeddedSession {
     /// Offers what a request names: its contexts, secrets and agents.
     pub fn new(engine: &Engine, request: &SolveRequest) -> Self {
-        let agent = |spec: &SshSpec| ForwardedAgent { spec: spec.clone(), open: OnceCell::new() };
-        let mut session = Self {
-            secrets: request.steps.secrets.clone(),
-            ssh: request.steps.ssh.iter().map(agent).collect(),
-            store: Some(engine.inner.store.clone()),
-            ..Self::default()
-        };
+        let mut session = Self::offering(engine, &request.steps);
         let Frontend::Dockerfile(dockerfile) = &request.frontend else { return session };
         match &dockerfile.context {
             ContextSource::Directory(path) => session.add_directory(MAIN, path),
@@ -61,6 +55,17 @@ impl EmbeddedSession {
             }
         }
         session
+    }
+
+    /// Offers secrets and agents, and no directory.
+    pub(crate) fn offering(engine: &Engine, steps: &StepOptions) -> Self {
+        let agent = |spec: &SshSpec| ForwardedAgent { spec: spec.clone(), open: OnceCell::new() };
+        Self {
+            secrets: steps.secrets.clone(),
+            ssh: steps.ssh.iter().map(agent).collect(),
+            store: Some(engine.inner.store.clone()),
+            ..Self::default()
+        }
     }
 
     /// Offers a directory under a name.

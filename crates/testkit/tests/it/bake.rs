@@ -1,7 +1,7 @@
 //! `bake`: several targets at once, made of each other.
 
 use serde_json::Value;
-use slipway_testkit::{Environment, Registry, registry};
+use slipway_testkit::{Environment, GitDaemon, GitRepository, Registry, git_over_http, need, registry};
 
 const DEFINITION: &str = r#"
 variable "BASE" {}
@@ -155,4 +155,86 @@ fn what_is_outside_needs_leave() {
     assert!(error.contains("hint: allow it: `slipway bake --allow=fs.read=/etc`"), "{error}");
     environment.run(["bake", "--allow=fs.read=/etc"]).succeeded();
     assert!(environment.path("out/hostname").is_file());
+}
+
+/// A repository with a definition, and directories that it names.
+fn published(environment: &Environment) -> Option<GitRepository> {
+    let found = std::process::Command::new("git").arg("version").output().is_ok();
+    if !need(found, "git: run `apt-get install git`") {
+        return None;
+    }
+    let repository = GitRepository::new(environment, "sample");
+    repository.write(
+        "docker-bake.hcl",
+        r#"
+target "default" {
+  context  = "app"
+  contexts = { more = "more", here = "cwd://here" }
+  args     = { SEEN = BAKE_CMD_CONTEXT }
+  output   = ["out"]
+}
+target "top" {
+  dockerfile = "app/Whole.Dockerfile"
+  output     = ["out"]
+}
+"#,
+    );
+    repository.write(
+        "app/Dockerfile",
+        "FROM scratch\nCOPY own /\nCOPY --from=more file /\nCOPY --from=here note /\n",
+    );
+    repository.write("app/Whole.Dockerfile", "FROM scratch\nCOPY more/file /\n");
+    repository.write("app/own", "own\n");
+    repository.write("more/file", "more\n");
+    repository.commit("all");
+    repository.publish();
+    environment.write("here/note", "here\n");
+    environment.write("local.hcl", "target \"default\" { args = { EXTRA = \"1\" } }\n");
+    Some(repository)
+}
+
+#[test]
+fn a_definition_in_a_repository_names_directories_there_and_here() {
+    let environment = Environment::new();
+    let Some(_repository) = published(&environment) else { return };
+    let daemon = GitDaemon::start(&environment);
+    let address = daemon.address("sample");
+    let read = |name: &str| std::fs::read_to_string(environment.path("out").join(name)).unwrap();
+    environment.run(["bake", &address]).succeeded();
+    assert_eq!((read("own"), read("file"), read("note")), ("own\n".into(), "more\n".into(), "here\n".into()));
+    std::fs::remove_dir_all(environment.path("out")).unwrap();
+    environment.run(["bake", &format!("{address}#main"), "top"]).succeeded();
+    assert_eq!(read("file"), "more\n");
+
+    let printed = environment.run([
+        "bake",
+        &address,
+        "https://h.example/x.git",
+        "--print",
+        "-f",
+        "docker-bake.hcl",
+        "-f",
+        "cwd://local.hcl",
+    ]);
+    let printed: Value = serde_json::from_str(&printed.succeeded().stdout).unwrap();
+    let args = &printed["target"]["default"]["args"];
+    assert_eq!((args["EXTRA"].as_str(), args["SEEN"].as_str()), (Some("1"), Some("https://h.example/x.git")));
+    let error = environment.run(["bake", &address, "-f", "absent.hcl"]).failed(1);
+    assert!(error.contains("failed to read `absent.hcl`"), "{error}");
+}
+
+#[test]
+fn a_token_opens_the_repository_of_a_definition() {
+    let environment = Environment::new();
+    let Some(_repository) = published(&environment) else { return };
+    // "x-access-token:hunter2hunter2".
+    let token = "basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMmh1bnRlcjI=";
+    let server = git_over_http(&environment, move |request| request.header("authorization") == Some(token));
+    let address = server.address("sample.git");
+    environment.run(["bake", &address]).failed(1);
+    let mut command = environment.slipway(["bake", &address]);
+    command.env("BUILDX_BAKE_GIT_AUTH_TOKEN", "hunter2hunter2");
+    let outcome = slipway_testkit::Outcome::of(command).succeeded();
+    assert!(!outcome.said().contains("hunter2"), "{}", outcome.said());
+    assert!(environment.path("out/own").exists());
 }

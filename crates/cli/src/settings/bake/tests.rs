@@ -17,6 +17,11 @@ fn args(line: &[&str]) -> BakeArgs {
     }
 }
 
+/// Reads a definition that is here.
+fn load_here(args: &BakeArgs, around: &mut Surroundings) -> Result<Loaded, Failure> {
+    load(args, &Addresses::default(), around, &mut |_| panic!("nothing is at an address"))
+}
+
 /// Says why a command could not begin.
 fn why(failure: &Failure) -> String {
     let mut out = Vec::new();
@@ -44,9 +49,9 @@ fn planned_in(
     let mut around = Surroundings::fixed(directory, variables, text.as_bytes());
     let mut make = || {
         let args = BakeArgs { file: vec!["-".to_owned()], ..args.clone() };
-        let bake = load(&args, &mut around)?.resolve(&args)?;
+        let bake = load_here(&args, &mut around)?.resolve(&args)?;
         let grants = check_grants(&args, &bake, &around)?;
-        plan(&args, &bake, &grants, Path::new("/layouts"), &mut around)
+        plan(&args, &bake, &grants, &Places { layouts: Path::new("/layouts"), directory: None }, &mut around)
     };
     make().map_err(|failure| why(&failure))
 }
@@ -189,7 +194,7 @@ fn files_come_from_flags_the_environment_or_their_names() {
     let at = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     let names = |line: &[&str], variables: &[(&str, &str)]| {
         let mut around = Surroundings::fixed(directory.path(), variables, b"");
-        match load(&args(line), &mut around) {
+        match load_here(&args(line), &mut around) {
             Ok(loaded) => loaded.files.into_iter().map(|file| file.name).collect::<Vec<_>>().join(" "),
             Err(failure) => why(&failure),
         }
@@ -208,8 +213,11 @@ fn files_come_from_flags_the_environment_or_their_names() {
     let separator = [("BUILDX_BAKE_FILE", "other.hcl;"), ("BUILDX_BAKE_PATH_SEPARATOR", ";")];
     assert_eq!(names(&[], &separator), "other.hcl");
     assert!(names(&["-f", "nope.hcl"], &[]).contains("failed to read the bake file nope.hcl: no such file"));
-    assert!(names(&["https://example.com/x.git"], &[]).contains("is not supported yet"));
-    assert!(names(&["-f", "https://example.com/x.hcl"], &[]).contains("is not supported yet"));
+    let error = names(&["-f", "https://example.com/x.hcl"], &[]);
+    assert!(
+        error.contains("is no path") && error.contains("slipway bake https://example.com/x.hcl"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -296,3 +296,12 @@ fn layouts_select_by_digest() {
     let digest = Digest::of("x");
     assert!(settings(&["--build-context", &format!("a=oci-layout://nowhere@{digest}")], &[]).is_err());
 }
+
+#[test]
+fn a_policy_beside_the_dockerfile_is_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("Dockerfile.rego"), "package docker\n").unwrap();
+    let notes = |line: &[&str]| resolve_in(directory.path(), line, &[]).unwrap().notes.join("\n");
+    assert!(notes(&[]).contains("Dockerfile.rego` is not looked at"), "{}", notes(&[]));
+    assert_eq!(notes(&["--policy", "disabled=true"]), "");
+}
