@@ -205,6 +205,8 @@ pub struct ResolvedImage {
     pub config: ImageConfig,
     /// The digest of the config's bytes, if known.
     pub config_digest: Option<Digest>,
+    /// What is used instead of the image of that name; the digest and the config are of this.
+    pub source: Option<pb::SourceOp>,
 }
 
 /// Who converts a Dockerfile.

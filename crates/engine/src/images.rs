@@ -11,7 +11,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use prost::Message as _;
 use slipway_dockerfile::{ImageOrigin, ResolveRequest, ResolvedImage};
+use slipway_model::llb::pb;
 use slipway_model::solve::LayoutSelector;
 use slipway_model::{
     Descriptor, Diagnostic, Digest, ErrorKind, ImageConfig, ImageIndex, Manifest, MediaType, Platform,
@@ -33,6 +35,9 @@ pub(crate) struct Pinned {
     pub(crate) config: Arc<[u8]>,
 }
 
+/// What the source of a registry's image begins with.
+const IMAGE: &str = "docker-image://";
+
 type Slot<T> = Arc<OnceCell<Result<T, Diagnostic>>>;
 
 /// Where an OCI layout is.
@@ -49,11 +54,19 @@ pub(crate) struct Images {
     layouts: parking_lot::Mutex<HashMap<String, LayoutPlace>>,
     roots: parking_lot::Mutex<HashMap<String, Slot<Descriptor>>>,
     pinned: parking_lot::Mutex<HashMap<(String, Platform), Slot<Pinned>>>,
+    /// What a policy says is used instead of an image.
+    replaced: parking_lot::Mutex<HashMap<(String, Platform), pb::SourceOp>>,
 }
 
 impl Images {
     pub(crate) fn new(blobs: Blobs) -> Self {
-        Self { blobs, layouts: Default::default(), roots: Default::default(), pinned: Default::default() }
+        Self {
+            blobs,
+            layouts: Default::default(),
+            roots: Default::default(),
+            pinned: Default::default(),
+            replaced: Default::default(),
+        }
     }
 
     /// Makes a layout known under a name.
@@ -64,6 +77,18 @@ impl Images {
     /// Makes a content store of the client known under a name.
     pub(crate) fn add_client_layout(&self, name: String, store: String) {
         self.layouts.lock().insert(name, LayoutPlace::Client(store));
+    }
+
+    /// Uses a source instead of an image.
+    pub(crate) fn replace(&self, reference: &Reference, platform: &Platform, source: pb::SourceOp) {
+        self.replaced.lock().insert((reference.to_string(), platform.clone()), source);
+    }
+
+    /// Finds what is used instead of an image.
+    pub(crate) fn replacement(&self, request: &ResolveRequest) -> Option<pb::SourceOp> {
+        let key = (request.reference.to_string(), request.platform.clone());
+        let registry = request.origin == ImageOrigin::Registry;
+        self.replaced.lock().get(&key).filter(|_| registry).cloned()
     }
 
     /// Tells whether a layout has that name in this build.
@@ -205,13 +230,30 @@ impl Images {
         found.map_err(|diagnostic| diagnostic.at(request.span.clone()).on(Some(request.platform.clone())))
     }
 
-    /// Resolves an image for a frontend, and notes which.
+    /// Resolves an image for a frontend, or what is used instead, and notes which.
     pub(crate) async fn resolve(
         &self,
-        request: &ResolveRequest,
+        mut request: ResolveRequest,
         scope: &Scope,
     ) -> Result<ResolvedImage, Diagnostic> {
-        let pinned = self.find(request).await?;
+        let mut source = self.replacement(&request);
+        if let Some(source) = &source {
+            let Some(name) = source.identifier.strip_prefix(IMAGE) else {
+                return Ok(ResolvedImage {
+                    digest: Digest::of(source.encode_to_vec()),
+                    config: ImageConfig::for_platform(&request.platform),
+                    config_digest: None,
+                    source: Some(source.clone()),
+                });
+            };
+            request.reference = name.parse().map_err(|error: slipway_model::ParseReferenceError| {
+                Diagnostic::new(ErrorKind::User, error.to_string())
+            })?;
+        }
+        let pinned = self.find(&request).await?;
+        if let Some(source) = &mut source {
+            source.identifier = format!("{IMAGE}{}", request.reference.with_digest(pinned.root.digest));
+        }
         let local = matches!(request.origin, ImageOrigin::OciLayout { .. });
         let reference = match local {
             true => request.reference.with_digest(pinned.root.digest),
@@ -224,6 +266,7 @@ impl Images {
             digest: pinned.root.digest,
             config,
             config_digest: Some(pinned.manifest.config.digest),
+            source,
         })
     }
 }

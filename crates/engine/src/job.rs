@@ -25,6 +25,7 @@ use crate::error::{Context as _, blocking};
 use crate::failed::FailedSteps;
 use crate::images::Images;
 use crate::ops::keys::Selection;
+use crate::policy::Policies;
 use crate::progress::Progress;
 use crate::remote_cache::RemoteCache;
 use crate::sandbox::Sandboxes;
@@ -55,6 +56,7 @@ pub(crate) struct Job {
     pub(crate) started: SystemTime,
     pub(crate) notes: Notes,
     pub(crate) remote: RemoteCache,
+    pub(crate) policies: Policies,
 }
 
 /// What a job finds out and does on its way, each thing once; starts empty.
@@ -119,6 +121,7 @@ impl Job {
             nonce: nonce(&id),
             started: SystemTime::now(),
             remote: RemoteCache::default(),
+            policies: Policies::default(),
         })
     }
 

@@ -31,6 +31,7 @@ mod in_flight;
 mod job;
 mod ops;
 mod platform_check;
+pub mod policy;
 mod programs;
 mod progress;
 mod remote_cache;

@@ -6,8 +6,6 @@ use serde_json::Value;
 use slipway_engine::{BuildResult, Refs};
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 
-use crate::wire::control::sourcepolicy::Policy;
-
 /// Says what is wrong with a result's metadata.
 pub(crate) fn result(result: &BuildResult) -> Result<(), Diagnostic> {
     for (key, text) in &result.metadata {
@@ -107,29 +105,6 @@ pub(crate) fn platforms_asked_for(
             list(&given)
         )),
     }
-}
-
-/// Says what is wrong with a source policy.
-pub(crate) fn policy(policy: &Policy) -> Result<(), Diagnostic> {
-    for rule in &policy.rules {
-        if rule.selector.is_none() {
-            return Err(wrong("invalid nil selector in policy"));
-        }
-        match rule.action {
-            // Allow and deny.
-            0 | 1 => {}
-            2 if rule
-                .updates
-                .as_ref()
-                .is_none_or(|updates| updates.identifier.is_empty() && updates.attrs.is_empty()) =>
-            {
-                return Err(wrong("missing destination for convert rule"));
-            }
-            2 => {}
-            other => return Err(wrong(format!("source policy: rule {other}: unknown type"))),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use slipway_engine::policy::SourceVerifier;
 use slipway_engine::{
     Build, BuildOptions, BuildResult, ExportOptions, ExporterRequest, FrontendRequest, RecordedProvenance,
     Refs,
@@ -19,10 +20,10 @@ use super::cache::Caches;
 use super::check;
 use crate::builds::Running;
 use crate::gateway::Bridge;
-use crate::session::BuildSession;
+use crate::session::{BuildSession, PolicySession};
 use crate::wire::control::{Exporter, SolveResponse};
-use crate::wire::error;
 use crate::wire::extra::ControlSolveRequest;
+use crate::wire::{error, policy};
 
 /// What a build gave, for its client and for its record.
 pub(crate) struct Given {
@@ -88,9 +89,7 @@ async fn run(
     let build = Arc::new(daemon.engine.start(options, running.happened.clone(), cancel).map_err(one)?);
     let caches = Caches::prepare(daemon, request, &session).await.map_err(one)?;
     build.use_cache(&caches.options, caches.inline).map_err(one)?;
-    if let Some(policy) = &request.source_policy {
-        check::policy(policy).map_err(one)?;
-    }
+    use_policy(daemon, request, &build).map_err(one)?;
     let (sender, returned) = oneshot::channel();
     let bridge = Bridge::new(daemon.worker.clone(), build.clone(), request.frontend_inputs.clone(), sender);
     let bridge = Arc::new(bridge);
@@ -133,6 +132,21 @@ async fn run(
         false => Vec::new(),
     };
     Ok(Given { response, provenance })
+}
+
+/// Sets what the client says of sources: its rules, and the session that is asked about them.
+fn use_policy(daemon: &Daemon, request: &ControlSolveRequest, build: &Build) -> Result<(), Diagnostic> {
+    let rules = request.source_policy.as_ref().map(policy::rules).transpose()?;
+    let session = Some(&request.source_policy_session).filter(|id| !id.is_empty());
+    if rules.is_none() && session.is_none() {
+        return Ok(());
+    }
+    let verifier = session.map(|id| {
+        let session = PolicySession::new(daemon.sessions.clone(), id.clone());
+        Arc::new(session) as Arc<dyn SourceVerifier>
+    });
+    build.use_policy(rules.unwrap_or_default(), verifier);
+    Ok(())
 }
 
 /// Asks whoever makes the result: a frontend, a definition, or the client through the gateway.

@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use slipway_engine::policy::SourcePolicy;
 use slipway_engine::{Build, BuildResult, Container, FrontendReturn, Ref, ResolveOptions};
 use slipway_model::llb::pb;
-use slipway_model::{Diagnostic, ErrorKind, Platform, progress};
+use slipway_model::{Diagnostic, ErrorKind, progress};
 use tonic::Status;
 
 use super::convert;
-use crate::control::check;
+use crate::wire::control::sourcepolicy::Policy;
 use crate::wire::extra::GatewaySolveRequest;
 use crate::wire::gateway::{
     InputsResponse, PongResponse, ResolveImageConfigRequest, ResolveImageConfigResponse,
-    ResolveSourceImageResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest,
-    SolveResponse, WarnRequest,
+    ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest, SolveResponse, WarnRequest,
 };
-use crate::wire::{error, recode};
+use crate::wire::{error, policy, recode};
 use crate::worker::{self, Worker};
 
 /// The gateway of one build.
@@ -100,14 +100,12 @@ impl Bridge {
     }
 
     pub(super) async fn solve(&self, request: GatewaySolveRequest) -> Result<SolveResponse, Status> {
-        for policy in &request.source_policies {
-            check::policy(policy).map_err(|diagnostic| self.status(&diagnostic))?;
-        }
+        let policies = self.policies(&request.source_policies)?;
         let imports = convert::cache_imports(&request.cache_imports);
         self.build.import_cache(&imports).map_err(|diagnostic| self.status(&diagnostic))?;
         let result = if request.frontend.is_empty() {
             let definition = request.definition.unwrap_or_default();
-            let solved = self.build.solve(definition, request.evaluate).await;
+            let solved = self.build.solve_under(definition, request.evaluate, &policies).await;
             let reference = solved.map_err(|diagnostic| self.status(&diagnostic))?;
             BuildResult::new(slipway_engine::Refs::Single(reference), BTreeMap::new())
         } else {
@@ -182,7 +180,10 @@ impl Bridge {
             attrs.insert("oci.store".to_owned(), request.store_id);
         }
         let op = pb::SourceOp { identifier: format!("{scheme}://{}", request.r#ref), attrs };
-        let options = options(request.platform.as_ref(), &request.resolve_mode, request.log_name);
+        let options = ResolveOptions {
+            policies: self.policies(&request.source_policies)?,
+            ..convert::options(request.platform.as_ref(), &request.resolve_mode, request.log_name)
+        };
         let found = self.build.resolve_source(op, &options).await;
         let found = found.map_err(|diagnostic| self.status(&diagnostic))?;
         let image = found.image.ok_or_else(|| Status::unknown("the source is no image"))?;
@@ -195,36 +196,24 @@ impl Bridge {
 
     pub(super) async fn resolve_source_meta(
         &self,
-        request: ResolveSourceMetaRequest,
+        mut request: ResolveSourceMetaRequest,
     ) -> Result<ResolveSourceMetaResponse, Status> {
-        let source = request.source.ok_or_else(|| Status::invalid_argument("no source to resolve"))?;
-        let asked = request.http.and_then(|http| http.checksum_request);
+        let source = request.source.as_ref().map(recode);
+        let source = source.ok_or_else(|| Status::invalid_argument("no source to resolve"))?;
+        let asked = request.image.take().unwrap_or_default();
         let options = ResolveOptions {
-            git_objects: request.git.is_some_and(|git| git.return_object),
-            checksum: asked.map(convert::checksum_request).transpose()?,
-            ..options(request.platform.as_ref(), &request.resolve_mode, request.log_name)
+            policies: self.policies(&request.source_policies)?,
+            ..convert::resolve_options(request)?
         };
-        let found = self.build.resolve_source(recode(&source), &options).await;
+        let found = self.build.resolve_source(source, &options).await;
         let found = found.map_err(|diagnostic| self.status(&diagnostic))?;
-        let asked = request.image.unwrap_or_default();
-        let chain = match asked.attestation_chain || !asked.resolve_attestations.is_empty() {
-            true => {
-                let (platform, types) = (options.platform.as_ref(), &asked.resolve_attestations);
-                let chain = self.build.attestation_chain(&found.op, platform, types).await;
-                chain.map_err(|diagnostic| self.status(&diagnostic))?
-            }
-            false => None,
-        };
-        Ok(ResolveSourceMetaResponse {
-            git: found.git.map(convert::git),
-            http: found.http.map(convert::http),
-            source: Some(recode(&found.op)),
-            image: found.image.map(|image| ResolveSourceImageResponse {
-                digest: image.digest.to_string(),
-                config: if asked.no_config { Vec::new() } else { image.config.to_vec() },
-                attestation_chain: chain.map(convert::chain),
-            }),
-        })
+        let wire = convert::source_meta_to_wire(&self.build, found, asked, options.platform.as_ref()).await;
+        wire.map_err(|diagnostic| self.status(&diagnostic))
+    }
+
+    fn policies(&self, policies: &[Policy]) -> Result<Vec<SourcePolicy>, Status> {
+        let rules = policies.iter().map(policy::rules).collect::<Result<_, _>>();
+        rules.map_err(|diagnostic| self.status(&diagnostic))
     }
 
     pub(super) fn warn(&self, request: WarnRequest) -> Result<(), Status> {
@@ -244,16 +233,4 @@ impl Bridge {
         });
         Ok(())
     }
-}
-
-fn options(
-    platform: Option<&crate::wire::wire_pb::Platform>,
-    mode: &str,
-    log_name: String,
-) -> ResolveOptions {
-    let platform = platform.map(|platform| {
-        let platform: pb::Platform = recode(platform);
-        Platform::from(&platform)
-    });
-    ResolveOptions { platform, pull: mode == "pull", log_name, ..ResolveOptions::default() }
 }

@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
 use slipway_engine::{
-    Attestation, AttestationChain, BuildResult, ChecksumAlgorithm, ChecksumRequest, GitMeta, HttpMeta, Ref,
-    Refs,
+    Attestation, AttestationChain, Build, BuildResult, ChecksumAlgorithm, ChecksumRequest, GitMeta, HttpMeta,
+    Ref, Refs, ResolveOptions, SourceMeta,
 };
-use slipway_model::Digest;
+use slipway_model::llb::pb;
 use slipway_model::solve::CacheSpec;
+use slipway_model::{Diagnostic, Digest, Platform};
 use tonic::Status;
 
 use super::Bridge;
 use crate::wire::gateway::{self as wire, InTotoSubject, RefMap, RefMapDeprecated, result};
-use crate::wire::{recode, timestamp};
+use crate::wire::{recode, timestamp, wire_pb};
 
 /// Puts what is known of a repository on the wire.
-pub(super) fn git(meta: GitMeta) -> wire::ResolveSourceGitResponse {
+fn git(meta: GitMeta) -> wire::ResolveSourceGitResponse {
     wire::ResolveSourceGitResponse {
         checksum: meta.checksum,
         r#ref: meta.reference,
@@ -27,7 +28,7 @@ pub(super) fn git(meta: GitMeta) -> wire::ResolveSourceGitResponse {
 }
 
 /// Puts what is known of a file at an address on the wire.
-pub(super) fn http(meta: HttpMeta) -> wire::ResolveSourceHttpResponse {
+fn http(meta: HttpMeta) -> wire::ResolveSourceHttpResponse {
     let time = |seconds: i64| match u64::try_from(seconds) {
         Ok(after) => SystemTime::UNIX_EPOCH + Duration::from_secs(after),
         Err(_) => SystemTime::UNIX_EPOCH,
@@ -43,7 +44,7 @@ pub(super) fn http(meta: HttpMeta) -> wire::ResolveSourceHttpResponse {
 }
 
 /// Reads which checksum is wanted.
-pub(super) fn checksum_request(request: wire::ChecksumRequest) -> Result<ChecksumRequest, Status> {
+fn checksum_request(request: wire::ChecksumRequest) -> Result<ChecksumRequest, Status> {
     use wire::checksum_request::ChecksumAlgo;
     let algorithm = match ChecksumAlgo::try_from(request.algo) {
         Ok(ChecksumAlgo::Sha256) => ChecksumAlgorithm::Sha256,
@@ -98,7 +99,7 @@ pub(super) fn result_to_wire(bridge: &Bridge, result: &BuildResult, with_definit
 }
 
 /// Puts what vouches for an image on the wire.
-pub(super) fn chain(chain: AttestationChain) -> wire::AttestationChain {
+fn chain(chain: AttestationChain) -> wire::AttestationChain {
     let text = |digest: Option<Digest>| digest.map(|digest| digest.to_string()).unwrap_or_default();
     let blobs = chain.documents.into_iter().map(|(digest, (descriptor, data))| {
         let descriptor = wire::Descriptor {
@@ -183,4 +184,46 @@ fn attestation_from_wire(bridge: &Bridge, wire: wire::Attestation) -> Result<Att
         in_toto_predicate_type: wire.in_toto_predicate_type,
         in_toto_subjects: subjects.map(|subject| (subject.kind, subject.digest, subject.name)).collect(),
     })
+}
+
+/// Puts what a source stands for on the wire, with the attestations that are asked for.
+pub(crate) async fn source_meta_to_wire(
+    build: &Build,
+    found: SourceMeta,
+    asked: wire::ResolveSourceImageRequest,
+    platform: Option<&Platform>,
+) -> Result<wire::ResolveSourceMetaResponse, Diagnostic> {
+    let chain = match asked.attestation_chain || !asked.resolve_attestations.is_empty() {
+        true => build.attestation_chain(&found.op, platform, &asked.resolve_attestations).await?,
+        false => None,
+    };
+    Ok(wire::ResolveSourceMetaResponse {
+        source: Some(recode(&found.op)),
+        git: found.git.map(git),
+        http: found.http.map(http),
+        image: found.image.map(|image| wire::ResolveSourceImageResponse {
+            digest: image.digest.to_string(),
+            config: if asked.no_config { Vec::new() } else { image.config.to_vec() },
+            attestation_chain: chain.map(self::chain),
+        }),
+    })
+}
+
+/// Takes how a source is to be resolved; the policies of the request are left out.
+pub(crate) fn resolve_options(request: wire::ResolveSourceMetaRequest) -> Result<ResolveOptions, Status> {
+    let asked = request.http.and_then(|http| http.checksum_request);
+    Ok(ResolveOptions {
+        git_objects: request.git.is_some_and(|git| git.return_object),
+        checksum: asked.map(checksum_request).transpose()?,
+        ..options(request.platform.as_ref(), &request.resolve_mode, request.log_name)
+    })
+}
+
+/// Takes how an image is to be resolved.
+pub(super) fn options(platform: Option<&wire_pb::Platform>, mode: &str, log_name: String) -> ResolveOptions {
+    let platform = platform.map(|platform| {
+        let platform: pb::Platform = recode(platform);
+        Platform::from(&platform)
+    });
+    ResolveOptions { platform, pull: mode == "pull", log_name, ..ResolveOptions::default() }
 }

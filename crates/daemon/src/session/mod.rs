@@ -13,6 +13,7 @@ mod exporters;
 mod files;
 mod health;
 mod output;
+mod policy;
 mod service;
 mod tunnel;
 
@@ -33,6 +34,7 @@ use tonic::{Code, Status};
 pub(crate) use agent::AGENT;
 pub(crate) use content::STORE;
 pub(crate) use output::EXPORTER;
+pub(crate) use policy::PolicySession;
 pub(crate) use service::BuildSession;
 pub(crate) use tunnel::Tunnel;
 

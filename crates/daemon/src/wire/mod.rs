@@ -6,6 +6,7 @@
 pub(crate) mod error;
 pub(crate) mod extra;
 mod json;
+pub(crate) mod policy;
 pub(crate) mod status;
 
 use std::time::{Duration, SystemTime};

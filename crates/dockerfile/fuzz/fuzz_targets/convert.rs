@@ -22,7 +22,7 @@ impl ImageResolver for Images {
         if let Some(trigger) = request.reference.tag().filter(|tag| *tag != "latest") {
             config.config.on_build.push(trigger.replace('_', " "));
         }
-        Ok(ResolvedImage { digest: Digest::of("image"), config, config_digest: None })
+        Ok(ResolvedImage { digest: Digest::of("image"), config, config_digest: None, source: None })
     }
 }
 

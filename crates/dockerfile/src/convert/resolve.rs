@@ -197,12 +197,14 @@ impl Converter<'_> {
         let pinned = reference.with_digest(answer.digest);
         let empty =
             answer.config.rootfs.diff_ids.is_empty() && answer.config.history.iter().all(|h| h.empty_layer);
-        if !empty {
-            let mut attrs = std::collections::BTreeMap::new();
-            if let Some(mode) = self.options.resolve_mode().attribute() {
-                attrs.insert("image.resolvemode".to_owned(), mode.to_owned());
-            }
-            let source = pb::SourceOp { identifier: format!("docker-image://{pinned}"), attrs };
+        if !empty || answer.source.is_some() {
+            let named = || {
+                let mode = self.options.resolve_mode().attribute();
+                let attrs = mode.map(|mode| ("image.resolvemode".to_owned(), mode.to_owned()));
+                let identifier = format!("docker-image://{pinned}");
+                pb::SourceOp { identifier, attrs: attrs.into_iter().collect() }
+            };
+            let source = answer.source.clone().unwrap_or_else(named);
             let multi_platform = self.options.multi_platform;
             let stage = &mut self.stages[index];
             let name =
@@ -388,7 +390,8 @@ fn context_image(key: &str, request: &ResolveRequest, answer: &ResolvedImage) ->
         ImageOrigin::Registry => {
             let identifier = format!("docker-image://{}", request.reference.with_digest(answer.digest));
             let name = format!("[context {key}] {}", request.reference);
-            (pb::SourceOp { identifier, ..Default::default() }, name)
+            let named = pb::SourceOp { identifier, ..Default::default() };
+            (answer.source.clone().unwrap_or(named), name)
         }
         ImageOrigin::OciLayout { context } => {
             let identifier = format!("oci-layout://{context}@{}", answer.digest);

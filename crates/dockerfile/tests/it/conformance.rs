@@ -56,7 +56,7 @@ impl ImageResolver for Layout {
         let missing = || Diagnostic::new(ErrorKind::User, "no match for platform in manifest: not found");
         let config = found.cloned().ok_or_else(missing)?;
         let digest = Digest::of(request.platform.to_string());
-        Ok(ResolvedImage { digest, config, config_digest: None })
+        Ok(ResolvedImage { digest, config, config_digest: None, source: None })
     }
 }
 

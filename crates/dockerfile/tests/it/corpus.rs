@@ -72,7 +72,7 @@ impl ImageResolver for AnyImage {
         if name.tag().is_some_and(|tag| tag.contains("onbuild")) {
             config.config.on_build = vec!["RUN echo triggered".into(), "COPY trigger /trigger".into()];
         }
-        Ok(ResolvedImage { digest, config, config_digest: None })
+        Ok(ResolvedImage { digest, config, config_digest: None, source: None })
     }
 }
 

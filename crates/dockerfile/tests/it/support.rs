@@ -57,7 +57,7 @@ impl ImageResolver for Images {
             (config.os, config.architecture, config.variant) = (os, architecture, variant);
         }
         let digest = Digest::of(format!("{familiar} {}", request.platform));
-        Ok(ResolvedImage { digest, config, config_digest: None })
+        Ok(ResolvedImage { digest, config, config_digest: None, source: None })
     }
 
     async fn source_time(&self, source: &pb::SourceOp) -> Result<Option<i64>, Diagnostic> {

@@ -33,6 +33,7 @@ use crate::attest::{FrontendRequest, Scope};
 use crate::engine::Engine;
 use crate::failed::FailedStep;
 use crate::job::Job;
+use crate::policy::SourcePolicy;
 use crate::session::{EmbeddedSession, Session};
 
 pub use container::{Container, ContainerMount, ContainerProcess, ContainerRequest, ProcessRequest};
@@ -109,7 +110,18 @@ impl Build {
     ///
     /// The definition is checked, and with `evaluate` it is built before this returns.
     pub async fn solve(&self, definition: pb::Definition, evaluate: bool) -> Result<Option<Ref>, Diagnostic> {
+        self.solve_under(definition, evaluate, &[]).await
+    }
+
+    /// Takes a definition whose sources have to keep to further rules.
+    pub async fn solve_under(
+        &self,
+        definition: pb::Definition,
+        evaluate: bool,
+        policies: &[SourcePolicy],
+    ) -> Result<Option<Ref>, Diagnostic> {
         self.import_caches().await;
+        let definition = self.until_cancelled(self.admit_all(definition, policies)).await?;
         let Some(reference) = self.reference(definition)? else { return Ok(None) };
         if evaluate {
             self.evaluate(&reference).await?;

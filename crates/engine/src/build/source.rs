@@ -7,6 +7,7 @@ use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, Reference};
 
 use super::Build;
 use crate::attest::{self, ImageSource};
+use crate::policy::SourcePolicy;
 use crate::sources::{self, Found};
 
 /// How a source is resolved.
@@ -21,6 +22,8 @@ pub struct ResolveOptions {
     pub git_objects: bool,
     /// Of files at an address, another checksum is wanted too.
     pub checksum: Option<ChecksumRequest>,
+    /// Further rules for the source.
+    pub policies: Vec<SourcePolicy>,
 }
 
 /// What a source stands for.
@@ -115,6 +118,18 @@ pub struct ImageMeta {
 impl Build {
     /// Finds what a source stands for now.
     pub async fn resolve_source(
+        &self,
+        mut op: pb::SourceOp,
+        options: &ResolveOptions,
+    ) -> Result<SourceMeta, Diagnostic> {
+        let platform = options.platform.as_ref().map(pb::Platform::from);
+        let admitted = self.admit(&mut op, platform.as_ref(), &options.policies);
+        self.until_cancelled(admitted).await?;
+        self.resolve_admitted(op, options).await
+    }
+
+    /// Finds what a source stands for now, without asking whether it may be used.
+    pub async fn resolve_admitted(
         &self,
         op: pb::SourceOp,
         options: &ResolveOptions,

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use slipway_dockerfile::{
-    BaseImage, ContextPaths, ConvertOptions, Converted, LintWarning, ResolveMode, ResolveRequest, SourceFile,
+    BaseImage, ContextPaths, ConvertOptions, Converted, ImageOrigin, LintWarning, ResolveMode,
+    ResolveRequest, SourceFile,
 };
 use slipway_model::llb::pb;
 use slipway_model::solve::{
@@ -132,6 +133,7 @@ impl<'a> DockerfileFrontend<'a> {
         self.preflight(&source, &options).await?;
         let converted = self.convert(&source, &options).await?;
         let converted = self.narrow(&source, &mut options, converted, &context).await?;
+        let converted = self.admit(converted).await?;
         let epoch = converted.iter().find_map(|one| one.epoch);
         let scans = self.scans(&converted, &options, &context).await.map_err(|e| vec![e])?;
         let mut result = self.result(converted, epoch).map_err(|e| vec![e])?;
@@ -348,7 +350,7 @@ impl<'a> DockerfileFrontend<'a> {
         self.preflight(&source, &options).await?;
         let converted = self.convert(&source, &options).await?;
         let converted = self.narrow(&source, &mut options, converted, &BuildContext::Nothing).await?;
-        let one = converted.into_iter().next();
+        let one = self.admit(converted).await?.into_iter().next();
         let one = one.ok_or_else(|| vec![crate::error::internal("an image became nothing")])?;
         Ok((self.build.reference(one.definition).map_err(|e| vec![e])?, one.image))
     }
@@ -397,13 +399,43 @@ impl<'a> DockerfileFrontend<'a> {
             .map(|name| self.progress().step(format!("[internal] load metadata for {name}")))
             .collect();
         let requests: Vec<ResolveRequest> = wanted.into_iter().map(request_of).collect();
-        let resolved = join_all(requests.iter().map(|request| self.job.images.find(request))).await;
+        let resolved = join_all(requests.into_iter().map(|request| self.resolve(request))).await;
         let failures: Vec<Diagnostic> = resolved.into_iter().filter_map(Result::err).collect();
         match failures.first() {
             None => steps.into_iter().for_each(|step| step.done()),
             Some(failure) => steps.into_iter().for_each(|step| step.failed(failure)),
         }
         if failures.is_empty() { Ok(()) } else { Err(failures) }
+    }
+
+    /// Resolves an image, or what the client's policy wants instead of it.
+    async fn resolve(&self, request: ResolveRequest) -> Result<(), Diagnostic> {
+        let images = &self.job.images;
+        if request.origin == ImageOrigin::Registry {
+            let admitted = self.build.admit_image(&request.reference, &request.platform).await;
+            let admitted = admitted.map_err(|diagnostic| {
+                let mut diagnostic = diagnostic.at(request.span.clone());
+                let cause = std::mem::replace(
+                    &mut diagnostic.message,
+                    "could not resolve image due to policy".to_owned(),
+                );
+                diagnostic.causes.insert(0, cause);
+                diagnostic
+            })?;
+            if let Some(source) = admitted {
+                images.replace(&request.reference, &request.platform, source);
+            }
+        }
+        images.resolve(request, &self.build.scope).await.map(drop)
+    }
+
+    /// Has the sources of what was converted decided about.
+    async fn admit(&self, mut converted: Vec<Converted>) -> Result<Vec<Converted>, Vec<Diagnostic>> {
+        for one in &mut converted {
+            let definition = std::mem::take(&mut one.definition);
+            one.definition = self.build.admit_all(definition, &[]).await.map_err(|e| vec![e])?;
+        }
+        Ok(converted)
     }
 
     async fn convert(

@@ -15,7 +15,7 @@ pub(super) struct Resolver<'a>(pub(super) &'a Build);
 #[async_trait]
 impl ImageResolver for Resolver<'_> {
     async fn resolve(&self, request: ResolveRequest) -> Result<ResolvedImage, Diagnostic> {
-        self.0.job.images.resolve(&request, &self.0.scope).await
+        self.0.job.images.resolve(request, &self.0.scope).await
     }
 
     async fn source_time(&self, source: &pb::SourceOp) -> Result<Option<i64>, Diagnostic> {
