@@ -14,6 +14,7 @@ mod definitions;
 mod frontend;
 mod frontends;
 mod many;
+mod policy;
 mod steps;
 
 /// Becomes the sandbox of steps when started as one: `main` is the test harness's.
