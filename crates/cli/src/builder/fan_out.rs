@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::BuildOutcome;
-use super::nodes::{Connected, Nodes};
+use super::nodes::{Connected, Nodes, tell};
 use super::remote::Remote;
 use crate::ui::Prefixed;
 
@@ -86,6 +86,15 @@ impl FanOut<'_> {
                 return Err(vec![error]);
             }
             let whole = parts.is_empty() && plan.len() == 1;
+            let replaced = self.request.cache.exports.iter().any(|cache| cache.kind != "inline");
+            if replaced && plan.len() > 1 && number == 0 {
+                let name = "[internal] each node exports its own cache";
+                tell(
+                    &self.events,
+                    name,
+                    "of one place, what is written last stays: build platforms with places of their own",
+                );
+            }
             let mut running: FuturesUnordered<_> = plan
                 .into_iter()
                 .map(|(node, platforms)| {

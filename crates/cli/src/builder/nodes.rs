@@ -131,7 +131,7 @@ impl Nodes {
 }
 
 /// Shows a step that is over at once, with what there is to say of it.
-fn tell(events: &Arc<dyn EventSink>, name: &str, text: &str) {
+pub(super) fn tell(events: &Arc<dyn EventSink>, name: &str, text: &str) {
     let (digest, now) = (Digest::of(name), SystemTime::now());
     events.emit(Event::Vertex(Vertex {
         digest,

@@ -60,8 +60,10 @@ fn nodes_build_their_platforms_and_what_they_made_is_one() {
     let mut arguments =
         vec!["--builder", "both", "--platform", "linux/amd64,linux/arm64", "-t", "r.example/a:1"];
     arguments.extend(outputs.iter().flat_map(|output| ["-o", output.as_str()]));
-    arguments.push(&context);
+    let cache = format!("type=local,dest={}", place("cache"));
+    arguments.extend(["--cache-to", &cache, &context]);
     let built = environment.build(&arguments).succeeded();
+    assert!(built.stderr.contains("each node exports its own cache"), "{}", built.stderr);
     for node in ["both0", "both1"] {
         assert!(built.stderr.contains(&format!("[{node} ")), "no {node} in:\n{}", built.stderr);
     }
