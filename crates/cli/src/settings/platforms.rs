@@ -41,7 +41,7 @@ fn parse(text: &str) -> Result<Platform, SettingsError> {
             Some(near) => format!("did you mean `--platform {near}`?"),
             None => "write platforms as `--platform linux/amd64,linux/arm64`".to_owned(),
         };
-        SettingsError::flag(error.to_string()).hint(hint)
+        SettingsError::flag(format!("invalid platform `{text}`: {error}")).hint(hint)
     })
 }
 

@@ -299,7 +299,11 @@ impl<'a> DockerfileFrontend<'a> {
                 BuiltIn => return None,
                 Image { reference, command_line, lines } => (reference, command_line, lines),
             };
-        let answered = self.run_image(&reference, &command_line).await;
+        let named_by = match lines {
+            Some(_) => "the `# syntax=` line",
+            None => "`--build-arg BUILDKIT_SYNTAX`",
+        };
+        let answered = self.run_image(&reference, &command_line, named_by).await;
         Some(answered.map_err(|failures| match lines {
             Some(lines) => {
                 let span = SourceSpan { source: source.info(), ranges: lines.ranges() };
@@ -319,14 +323,19 @@ impl<'a> DockerfileFrontend<'a> {
         }))
     }
 
-    async fn run_image(&self, reference: &str, command_line: &str) -> Result<Answer, Vec<Diagnostic>> {
+    async fn run_image(
+        &self,
+        reference: &str,
+        command_line: &str,
+        named_by: &str,
+    ) -> Result<Answer, Vec<Diagnostic>> {
         let Some(Asked { options, inputs }) = self.asked else {
             return Err(vec![
                 Diagnostic::new(
                     slipway_model::ErrorKind::User,
                     format!("the frontend image `{reference}` can only be run by a daemon"),
                 )
-                .hint("remove the `# syntax=` line if the file is an ordinary Dockerfile"),
+                .hint(format!("leave out {named_by} if the file is an ordinary Dockerfile")),
             ]);
         };
         let (mut options, inputs) = (options.clone(), inputs.clone());
