@@ -1,5 +1,7 @@
 //! What was built: a record for each build, kept in a directory of the state, told to who listens.
 
+mod trace;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +61,7 @@ struct State {
 pub(crate) struct Recording {
     history: History,
     record: Option<BuildHistoryRecord>,
+    began: SystemTime,
 }
 
 impl History {
@@ -84,17 +87,18 @@ impl History {
 
     /// Begins the record of a build.
     pub(crate) fn start(&self, request: &ControlSolveRequest) -> Recording {
+        let began = SystemTime::now();
         let record = BuildHistoryRecord {
             r#ref: request.reference.clone(),
             frontend: request.frontend.clone(),
             frontend_attrs: request.frontend_attrs.clone().into_iter().collect(),
             exporters: request.exporters.clone(),
-            created_at: Some(timestamp(SystemTime::now())),
+            created_at: Some(timestamp(began)),
             ..BuildHistoryRecord::default()
         };
         self.inner.state.lock().active.insert(record.r#ref.clone(), record.clone());
         self.tell(BuildHistoryEventType::Started, record.clone());
-        Recording { history: self.clone(), record: Some(record) }
+        Recording { history: self.clone(), record: Some(record), began }
     }
 
     fn tell(&self, kind: BuildHistoryEventType, record: BuildHistoryRecord) {
@@ -287,7 +291,7 @@ impl History {
 fn named(record: &BuildHistoryRecord) -> impl Iterator<Item = &Descriptor> {
     let results = record.result.iter().chain(record.results.values());
     let attestations = results.flat_map(|result| &result.attestations);
-    [&record.logs, &record.external_error].into_iter().flatten().chain(attestations)
+    [&record.logs, &record.trace, &record.external_error].into_iter().flatten().chain(attestations)
 }
 
 /// Takes out what is over the limit.
@@ -308,7 +312,10 @@ impl Recording {
         let Some(mut record) = self.record.take() else { return };
         count(&mut record, events);
         record.logs = self.history.put(LOGS, &encode_events(events));
-        record.completed_at = Some(timestamp(SystemTime::now()));
+        let ended = SystemTime::now();
+        record.completed_at = Some(timestamp(ended));
+        let spans = trace::spans(&record.r#ref, self.began, ended, events);
+        record.trace = self.history.put(trace::TRACE, &spans);
         match result {
             Ok(given) => {
                 record.exporter_response = given.response.clone().into_iter().collect();
