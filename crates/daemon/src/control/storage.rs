@@ -115,6 +115,10 @@ impl Filter {
             }
         };
         let parse = |text: &String| text.split(',').map(condition).collect::<Result<Vec<_>, _>>();
+        // One that is empty holds for everything, and any of several is enough.
+        if texts.iter().any(|text| text.trim().is_empty()) {
+            return Ok(Self(Vec::new()));
+        }
         Ok(Self(texts.iter().map(parse).collect::<Result<_, _>>()?))
     }
 
@@ -167,6 +171,7 @@ mod tests {
         assert_eq!(matches(&["type==regular,inuse"]), Some(false));
         assert_eq!(matches(&["type==frontend", "mutable==true"]), Some(true));
         assert_eq!(matches(&["type!=regular"]), Some(false));
+        assert_eq!(matches(&["", "type==frontend"]), Some(true));
         assert_eq!(matches(&["color==red"]), None);
     }
 }
