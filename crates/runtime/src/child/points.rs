@@ -125,12 +125,15 @@ fn make(root: &OwnedFd, path: &str, kind: Kind, owner: (u32, u32)) -> Result<Vec
             Err(Errno::NOENT) => {
                 let last = parts.is_empty();
                 let kind = if last { kind } else { Kind::Directory };
-                make_one(&parent, &part, kind, owner)
-                    .map_err(|errno| MountFailure::CannotCreate(errno.raw_os_error()))?;
-                // Only what lies in the root's own mount ends up in the image.
-                if open_plain(root, &current, ResolveFlags::NO_XDEV).is_ok() {
-                    let directory = kind == Kind::Directory;
-                    made.push(Stub { parent: current.clone(), name: part.clone(), directory });
+                match make_one(&parent, &part, kind, owner) {
+                    // Only what lies in the root's own mount ends up in the image.
+                    Ok(()) if open_plain(root, &current, ResolveFlags::NO_XDEV).is_ok() => {
+                        let directory = kind == Kind::Directory;
+                        made.push(Stub { parent: current.clone(), name: part.clone(), directory });
+                    }
+                    // Another process of the same container was faster: it is the other's to take away.
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(MountFailure::CannotCreate(errno.raw_os_error())),
                 }
             }
             Err(errno) => return Err(bad(errno)),
@@ -252,6 +255,23 @@ mod tests {
         remove_stubs(&root, &stubs);
         assert!(dir.path().join("a/mine").exists() && dir.path().join("f").exists());
         assert!(!dir.path().join("a/b").exists());
+    }
+
+    #[test]
+    fn processes_that_make_the_same_mount_point_at_once_all_get_it() {
+        for _ in 0..50 {
+            let root = tree();
+            let start = std::sync::Barrier::new(4);
+            let make = || {
+                let root = open(root.path());
+                start.wait();
+                open_or_make(&root, "/etc/resolv.conf", Kind::File, Keep::Nothing, &mut Vec::new()).map(drop)
+            };
+            std::thread::scope(|scope| {
+                let made: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+                assert!(made.into_iter().all(|made| made.join().unwrap().is_ok()));
+            });
+        }
     }
 
     #[test]
