@@ -22,6 +22,8 @@ pub(crate) enum Pin {
     Http(Digest),
     /// The commit.
     Git(String),
+    /// What its name says.
+    Blob,
 }
 
 /// The pins of a build, by vertex.
@@ -77,6 +79,37 @@ impl HttpSource {
     }
 }
 
+/// A blob by its digest, of a registry or of a layout.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct BlobSource {
+    reference: Reference,
+    digest: Digest,
+    /// In an OCI layout of the client.
+    local: bool,
+    /// The repository of which the blob is a bundle.
+    repository: Option<String>,
+}
+
+impl BlobSource {
+    fn parse(identifier: &str, repository: Option<String>) -> Option<Self> {
+        let (scheme, name) = identifier.split_once("+blob://")?;
+        let reference: Reference = name.parse().ok()?;
+        let digest = reference.digest()?;
+        Some(Self { reference, digest, local: scheme == "oci-layout", repository })
+    }
+
+    fn material(&self) -> Material {
+        let package = if self.local { Package::Oci } else { Package::Docker };
+        let kind = if self.repository.is_some() { "bundle" } else { "blob" };
+        let more: Vec<(&str, &str)> = [("ref_type", kind)]
+            .into_iter()
+            .chain(self.repository.as_deref().map(|repository| ("vcs_url", repository)))
+            .collect();
+        let uri = purl::of_image(package, &self.reference, None, &more);
+        Material { uri, digest: digests(&self.digest) }
+    }
+}
+
 pub(super) fn digests(digest: &Digest) -> DigestSet {
     [("sha256".to_owned(), digest.hex().to_string())].into()
 }
@@ -87,6 +120,7 @@ pub(crate) struct Sources {
     pub(crate) images: Vec<ImageSource>,
     pub(crate) git: Vec<GitSource>,
     pub(crate) http: Vec<HttpSource>,
+    pub(crate) blobs: Vec<BlobSource>,
     pub(crate) locals: Vec<String>,
     pub(crate) secrets: Vec<Credential>,
     pub(crate) ssh: Vec<Credential>,
@@ -143,6 +177,13 @@ impl Sources {
                 push(&mut self.http, one, |a, b| a.url == b.url);
             }
             Pin::Git(commit) => self.add_git(source, name, commit),
+            Pin::Blob => self.add_blob(BlobSource::parse(&source.identifier, None)),
+        }
+    }
+
+    fn add_blob(&mut self, blob: Option<BlobSource>) {
+        if let Some(blob) = blob {
+            push(&mut self.blobs, blob, |a, b| a == b);
         }
     }
 
@@ -152,7 +193,11 @@ impl Sources {
         let remote = attribute("git.fullurl").cloned().unwrap_or_else(|| format!("https://{remote}"));
         let reference = fragment.split(':').next().unwrap_or_default();
         let url = if reference.is_empty() { remote } else { format!("{remote}#{reference}") };
-        push(&mut self.git, GitSource { url: redacted(&url), commit }, |a, b| a.url == b.url);
+        let url = redacted(&url);
+        if let Some(bundle) = attribute("git.bundle") {
+            self.add_blob(BlobSource::parse(bundle, Some(url.clone())));
+        }
+        push(&mut self.git, GitSource { url, commit }, |a, b| a.url == b.url);
         for secret in ["git.authtokensecret", "git.authheadersecret"].into_iter().filter_map(attribute) {
             credential(&mut self.secrets, secret, true);
         }
@@ -195,6 +240,7 @@ impl Sources {
         self.images.sort_by_key(|image| image.reference.to_string());
         self.git.sort_by(|a, b| a.url.cmp(&b.url));
         self.http.sort_by(|a, b| a.url.cmp(&b.url));
+        self.blobs.sort_by_key(|blob| blob.reference.to_string());
         self.locals.sort();
         self.secrets.sort_by(|a, b| a.id.cmp(&b.id));
         self.ssh.sort_by(|a, b| a.id.cmp(&b.id));
@@ -211,7 +257,7 @@ impl Sources {
         });
         let git = self.git.iter().map(|git| Material { uri: git.url.clone(), digest: git.digests() });
         let http = self.http.iter().map(|http| Material { uri: http.url.clone(), digest: http.digests() });
-        images.chain(git).chain(http).collect()
+        images.chain(git).chain(http).chain(self.blobs.iter().map(BlobSource::material)).collect()
     }
 }
 
@@ -282,5 +328,27 @@ mod tests {
         assert_eq!(uris, ["pkg:docker/busybox@latest", "https://xxxxx:xxxxx@host/x.git#v1"]);
         assert_eq!(sources.secrets.iter().map(|s| s.optional).collect::<Vec<_>>(), [true, false]);
         assert!(sources.network && !sources.incomplete);
+    }
+
+    #[test]
+    fn blobs_and_bundles_are_materials() {
+        let digest = Digest::of("blob");
+        let mut sources = Sources::default();
+        let blob = pb::SourceOp {
+            identifier: format!("docker-image+blob://localhost:5000/a/b@{digest}"),
+            ..Default::default()
+        };
+        sources.add_source(&blob, Pin::Blob, None);
+        let bundle = ("git.bundle".to_owned(), format!("oci-layout+blob://not/real@{digest}"));
+        let git = pb::SourceOp { identifier: "git://host/x.git#v1".to_owned(), attrs: [bundle].into() };
+        sources.add_source(&git, Pin::Git("0".repeat(40)), None);
+        sources.settle();
+        let uris: Vec<String> = sources.materials().into_iter().map(|material| material.uri).collect();
+        let expected = [
+            "https://host/x.git#v1".to_owned(),
+            format!("pkg:oci/not/real?digest={digest}&ref_type=bundle&vcs_url=https:%2F%2Fhost%2Fx.git%23v1"),
+            format!("pkg:docker/localhost%3A5000/a/b?digest={digest}&ref_type=blob"),
+        ];
+        assert_eq!(uris, expected);
     }
 }

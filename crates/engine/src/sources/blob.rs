@@ -6,6 +6,7 @@ use slipway_model::{Diagnostic, Digest, ErrorKind, Reference};
 use slipway_solver::CacheMap;
 
 use super::file::SingleFile;
+use crate::attest::Pin;
 use crate::blobs::BlobSource;
 use crate::job::Job;
 use crate::ops::{VertexOperation, keys};
@@ -62,8 +63,9 @@ fn location(source: &pb::SourceOp) -> Result<BlobLocation, Diagnostic> {
 }
 
 /// The key of a blob is its digest, and how the file is to be: nothing has to be asked.
-pub(super) fn cache_map(source: &pb::SourceOp) -> Result<CacheMap, Diagnostic> {
+pub(super) fn cache_map(operation: &VertexOperation, source: &pb::SourceOp) -> Result<CacheMap, Diagnostic> {
     let blob = location(source)?;
+    operation.pin(Pin::Blob);
     let mut data = blob.digest.to_string();
     for name in ["http.filename", "http.perm", "http.uid", "http.gid"] {
         data.push('\0');

@@ -58,7 +58,7 @@ pub(crate) async fn cache_map(
         Source::Local(_) => Ok(local::cache_map(operation, source)),
         Source::Http => http::cache_map(operation, source).await,
         Source::Git => git::cache_map(operation, source).await,
-        Source::Blob => blob::cache_map(source),
+        Source::Blob => blob::cache_map(operation, source),
     }
 }
 
