@@ -56,12 +56,12 @@ impl BuildContext {
             Some(_) => MainContext::Git(url.to_owned()),
             None => MainContext::HttpFile(url.to_owned()),
         };
-        let mut reference = reference(build, &options)?;
+        let mut reference = reference(build, &options).await?;
         if git.is_none() {
             let start = build.read_file(Some(&reference), FILE, Some(0..START)).await?;
             if slipway_files::archive::is_archive(start.as_slice()) {
                 options.main_context = MainContext::HttpArchive(url.to_owned());
-                reference = self::reference(build, &options)?;
+                reference = self::reference(build, &options).await?;
             }
         }
         Ok(Self::Remote { main: options.main_context, reference })
@@ -172,9 +172,11 @@ impl BuildContext {
     }
 }
 
-/// Makes the reference of a remote context.
-fn reference(build: &Build, options: &ConvertOptions) -> Result<Ref, Diagnostic> {
-    let made = build.reference(context_definition(options)?)?;
+/// Makes the reference of a remote context, if the client's policy lets it in: it is fetched before anything is
+/// converted, and by itself.
+async fn reference(build: &Build, options: &ConvertOptions) -> Result<Ref, Diagnostic> {
+    let admitted = build.admit_all(context_definition(options)?, &[]);
+    let made = build.reference(build.until_cancelled(admitted).await?)?;
     made.ok_or_else(|| crate::error::internal("a context without an operation"))
 }
 
