@@ -26,6 +26,8 @@ const CONNECT: Duration = Duration::from_secs(20);
 const IDLE: Duration = Duration::from_secs(6);
 /// How often it is asked, before it is taken for cut.
 const PROBES: u32 = 3;
+/// How long a program's complaint may come after the end of its output.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// What is kept of what a program says before it ends.
 const MAX_COMPLAINT: usize = 4096;
 
@@ -226,7 +228,9 @@ pub struct Program {
     _child: Child,
     /// What it says on standard error.
     complaint: Arc<Mutex<Vec<u8>>>,
-    _reader: AbortOnDropHandle<()>,
+    reader: AbortOnDropHandle<()>,
+    /// Until when its complaint is waited for, once it has closed its output.
+    last_words: Option<Pin<Box<tokio::time::Sleep>>>,
     heard: bool,
 }
 
@@ -261,9 +265,17 @@ impl Program {
             }
         };
         #[expect(clippy::disallowed_methods, reason = "the handle aborts the task when it is dropped")]
-        let _reader = AbortOnDropHandle::new(tokio::spawn(read));
+        let reader = AbortOnDropHandle::new(tokio::spawn(read));
         let stream = tokio::io::join(output, input);
-        Ok(Self { name: program.clone(), stream, _child: child, complaint, _reader, heard: false })
+        Ok(Self {
+            name: program.clone(),
+            stream,
+            _child: child,
+            complaint,
+            reader,
+            last_words: None,
+            heard: false,
+        })
     }
 
     /// Says why a program ended before it had handed anything on.
@@ -289,6 +301,12 @@ impl AsyncRead for Program {
         if buffer.filled().len() > before {
             self.heard = true;
         } else if !self.heard && buffer.remaining() > 0 {
+            let this = &mut *self;
+            if !this.reader.is_finished() && Pin::new(&mut this.reader).poll(context).is_pending() {
+                // Another program may have inherited the stream, and hold it open for ever.
+                let until = this.last_words.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS)));
+                std::task::ready!(until.as_mut().poll(context));
+            }
             return Poll::Ready(Err(self.ended()));
         }
         Poll::Ready(Ok(()))
