@@ -9,12 +9,10 @@ use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use slipway_engine::registry::Credentials;
 use slipway_engine::session::Session;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::MetadataValue;
-use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
@@ -105,7 +103,7 @@ pub(super) async fn serve(
     let incoming = control.session(request).await?.into_inner();
     let incoming = incoming
         .map(|message| message.map(|message| Bytes::from(message.data)).map_err(std::io::Error::other));
-    let tunnel = Served(Tunnel::new(incoming, sender));
+    let tunnel = Tunnel::new(incoming, sender);
     let router = Server::builder()
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
@@ -125,49 +123,6 @@ pub(super) async fn serve(
     };
     #[expect(clippy::disallowed_methods, reason = "the handle aborts the task when it is dropped")]
     Ok(AbortOnDropHandle::new(tokio::spawn(serve)))
-}
-
-/// A tunnel that a server takes for a connection.
-struct Served(Tunnel);
-
-impl Connected for Served {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Served {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Served {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        data: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.0).poll_write(context, data)
-    }
-
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.0).poll_shutdown(context)
-    }
 }
 
 /// Gives secrets that were offered.

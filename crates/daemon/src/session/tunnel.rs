@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 use tokio_util::sync::PollSender;
+use tonic::transport::server::Connected;
 
 /// Bytes in one message.
 const CHUNK: usize = 64 * 1024;
@@ -28,6 +29,13 @@ impl Tunnel {
     ) -> Self {
         Self { reader: StreamReader::new(incoming.boxed()), sender: PollSender::new(outgoing) }
     }
+}
+
+/// A client serves what it offers over it.
+impl Connected for Tunnel {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
 }
 
 impl AsyncRead for Tunnel {
