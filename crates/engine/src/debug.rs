@@ -122,7 +122,7 @@ impl Engine {
         let build = self.start(build_options, Arc::new(NoEvents), cancel)?;
         let with_secrets = options.request.is_some();
         let container = build.container(self.container(&build, step, with_secrets)?).await?;
-        let (streams, stdio) = OwnStreams::open(options.terminal, true)?;
+        let (streams, stdio) = OwnStreams::open(options.terminal.then(|| container.terminals()), true)?;
         let mut secret_env = step.exec.secretenv.clone();
         secret_env.iter_mut().for_each(|secret| secret.optional |= !with_secrets);
         let meta = pb::Meta { args: options.command, ..step.exec.meta.clone().unwrap_or_default() };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{LayoutSelector, NetworkMode};
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
-use slipway_runtime::{Mount, MountSource, Network, ProcessSettings, ProcessSpec};
+use slipway_runtime::{Mount, MountSource, Network, ProcessSettings, ProcessSpec, Terminals};
 use slipway_store::{CommitInfo, LayerBlob};
 use tokio_util::sync::CancellationToken;
 
@@ -216,12 +216,14 @@ struct Attached<'a> {
 impl Attached<'_> {
     fn run(&self, root: OwnedFd, mounts: Vec<Mount>, settings: ProcessSettings) -> Result<u8, Diagnostic> {
         let input = self.options.interactive;
-        let (streams, stdio) = OwnStreams::open(self.options.terminal, input)?;
+        let terminals = self.options.terminal.then(Terminals::new).transpose();
+        let terminals = terminals.map_err(std::io::Error::from).diagnose()?;
+        let (streams, stdio) = OwnStreams::open(terminals.as_ref(), input)?;
         let program = settings.args.first().cloned().unwrap_or_default();
         let process = self
             .sandbox
             .server()
-            .spawn(ProcessSpec { root, mounts, stdio, settings })
+            .spawn(ProcessSpec { root, mounts, terminals, stdio, settings })
             .map_err(|error| error.explain())?;
         let killer = process.killer();
         let watch = Watch::start(self.cancel.clone(), move || killer.kill());

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use rustix::termios::{self, OptionalActions, Termios};
 use slipway_model::Diagnostic;
-use slipway_runtime::{Stdio, Terminal};
+use slipway_runtime::{Stdio, Terminal, Terminals};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
@@ -39,15 +39,15 @@ pub(crate) struct OwnStreams {
 }
 
 impl OwnStreams {
-    /// Returns what the program gets; our standard input only if `input`.
-    pub(crate) fn open(terminal: bool, input: bool) -> Result<(Self, Stdio), Diagnostic> {
-        if terminal {
-            let make = || -> std::io::Result<_> {
-                let terminal = Terminal::open()?;
-                let stdio = Stdio::Terminal(terminal.file_system()?);
-                Ok((Self { terminal: Some(terminal), input }, stdio))
-            };
-            return make().context(|| "cannot make a terminal for the program".to_owned());
+    /// Returns what the program gets, a terminal if there is where to make it; our standard input only if `input`.
+    pub(crate) fn open(terminals: Option<&Terminals>, input: bool) -> Result<(Self, Stdio), Diagnostic> {
+        if let Some(terminals) = terminals {
+            let terminal = terminals
+                .open()
+                .map_err(std::io::Error::from)
+                .context(|| "cannot make a terminal for the program".to_owned())?;
+            let stdio = Stdio::Terminal(terminal.name().to_owned());
+            return Ok((Self { terminal: Some(terminal), input }, stdio));
         }
         let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().diagnose();
         let stdin = match input {

@@ -9,15 +9,18 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio as ProcessStdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use crate::error::{ProcessError, StartError, StartStage};
 use crate::exit::Exit;
-use crate::protocol::{self, Hello, MountRequest, Order, Outcome, Request, SourceRequest, Starting};
+use crate::protocol::{
+    self, Hello, MountRequest, Order, Outcome, Request, SourceRequest, Starting, Surroundings,
+};
 use crate::server::SERVER_NAME;
-use crate::spec::{MountSource, ProcessSpec, Stdio};
+use crate::spec::{MountSource, ProcessSettings, ProcessSpec, Stdio};
 use crate::sys::mount;
 
 /// What kind of sandbox server to start.
@@ -39,6 +42,7 @@ pub struct ServerOptions {
 pub struct SandboxServer {
     requests: OwnedFd,
     child: Mutex<Child>,
+    next: AtomicU64,
 }
 
 impl SandboxServer {
@@ -68,15 +72,15 @@ impl SandboxServer {
             child.kill().and_then(|()| child.wait()).map_err(StartError::Spawn)?;
             return Err(error);
         }
-        Ok(Arc::new(Self { requests: ours, child: Mutex::new(child) }))
+        Ok(Arc::new(Self { requests: ours, child: Mutex::new(child), next: AtomicU64::new(0) }))
     }
 
-    /// Starts a process.
+    /// Starts a process in a container of its own.
     ///
     /// Errors of the set-up inside the sandbox are reported by [`Process::wait`], except those that
     /// show before anything is sent.
     pub fn spawn(&self, spec: ProcessSpec) -> Result<Process, ProcessError> {
-        let ProcessSpec { root, mut mounts, stdio, settings } = spec;
+        let ProcessSpec { root, mut mounts, terminals, stdio, settings } = spec;
         mounts.sort_by_key(|mount| path_depth(&mount.destination));
         let mut files: Vec<Vec<u8>> = Vec::new();
         let mut detached = Vec::new();
@@ -112,34 +116,57 @@ impl SandboxServer {
         if detached.len() > protocol::MAX_MOUNT_FDS {
             return Err(ProcessError::TooManyMounts(detached.len()));
         }
-        let request = Request { settings, terminal: matches!(stdio, Stdio::Terminal(_)), mounts: requests };
+        let surroundings = Surroundings::Own { mounts: requests, terminals: terminals.is_some() };
         let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
-        self.send(&request, &files, &root, &stdio, &detached).map_err(|errno| match errno {
-            Errno::PIPE | Errno::CONNRESET => ProcessError::ServerGone,
-            other => ProcessError::Connection(other.raw_os_error()),
-        })
+        let mut fds = vec![root.as_fd()];
+        fds.extend(terminals.iter().map(AsFd::as_fd));
+        fds.extend(detached.iter().map(AsFd::as_fd));
+        self.send(settings, surroundings, &files, &stdio, &fds)
+    }
+
+    /// Starts a process in the container of another one, `first`, which this server has started.
+    ///
+    /// It has the namespaces and mounts of the first process, and a user, limits and rights of its own. It waits for
+    /// the first one's program to run, and is killed when that ends. An end of the first process before that is
+    /// reported by [`Process::wait`].
+    pub fn join(
+        &self,
+        first: &Process,
+        stdio: &Stdio,
+        settings: ProcessSettings,
+    ) -> Result<Process, ProcessError> {
+        self.send(settings, Surroundings::Shared { with: first.id }, &[], stdio, &[])
     }
 
     fn send(
         &self,
-        request: &Request,
+        settings: ProcessSettings,
+        surroundings: Surroundings,
         files: &[&[u8]],
-        root: &OwnedFd,
         stdio: &Stdio,
-        detached: &[OwnedFd],
-    ) -> Result<Process, Errno> {
-        let (body, length) = protocol::write_body(request, files)?;
-        let (ours, theirs) = protocol::pair()?;
-        let mut fds: Vec<BorrowedFd<'_>> = vec![body.as_fd(), theirs.as_fd(), root.as_fd()];
-        match stdio {
+        more: &[BorrowedFd<'_>],
+    ) -> Result<Process, ProcessError> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (terminal, streams) = match stdio {
             Stdio::Streams { stdin, stdout, stderr } => {
-                fds.extend([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+                (None, vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
             }
-            Stdio::Terminal(terminal) => fds.push(terminal.as_fd()),
-        }
-        fds.extend(detached.iter().map(AsFd::as_fd));
-        protocol::send_with(&self.requests, &length.to_le_bytes(), &fds)?;
-        Ok(Process { control: Arc::new(ours), outcome: Mutex::new(None) })
+            Stdio::Terminal(name) => (Some(name.clone()), Vec::new()),
+        };
+        let request = Request { id, settings, terminal, surroundings };
+        let send = || {
+            let (body, length) = protocol::write_body(&request, files)?;
+            let (ours, theirs) = protocol::pair()?;
+            let mut fds: Vec<BorrowedFd<'_>> = vec![body.as_fd(), theirs.as_fd()];
+            fds.extend(streams);
+            fds.extend(more);
+            protocol::send_with(&self.requests, &length.to_le_bytes(), &fds)?;
+            Ok(Process { id, control: Arc::new(ours), outcome: Mutex::new(None) })
+        };
+        send().map_err(|errno| match errno {
+            Errno::PIPE | Errno::CONNRESET => ProcessError::ServerGone,
+            other => ProcessError::Connection(other.raw_os_error()),
+        })
     }
 
     /// Returns the process id of the server.
@@ -207,9 +234,10 @@ fn path_depth(path: &str) -> usize {
     path.split('/').filter(|part| !part.is_empty() && *part != ".").count()
 }
 
-/// A running process; dropping it kills the process and all its children.
+/// A running process; dropping it kills it, and everything in its container if it is the first there.
 #[derive(Debug)]
 pub struct Process {
+    id: u64,
     control: Arc<OwnedFd>,
     outcome: Mutex<Option<Outcome>>,
 }
@@ -230,7 +258,7 @@ impl Process {
             .clone()
     }
 
-    /// Kills the process and all its children; [`Process::wait`] then tells so.
+    /// Kills the process, and everything in its container if it is the first there; [`Process::wait`] then tells so.
     pub fn kill(&self) {
         self.killer().kill();
     }
@@ -266,7 +294,7 @@ pub struct Killer {
 }
 
 impl Killer {
-    /// Kills the process and all its children.
+    /// Kills the process, and everything in its container if it is the first there.
     pub fn kill(&self) {
         self.order(Order::Kill);
     }

@@ -97,6 +97,8 @@ pub enum ProcessError {
     Setup { what: String, errno: i32 },
     #[error("too many mounts: {0}")]
     TooManyMounts(usize),
+    #[error("the first process of the container has ended")]
+    ContainerEnded,
     #[error("the sandbox process is gone")]
     ServerGone,
     #[error("cannot talk to the sandbox process: {}", Text(*.0))]
@@ -171,9 +173,10 @@ impl ProcessError {
     /// Says whose mistake it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotInPath { .. } | Self::CannotExecute { .. } | Self::WorkingDirectory { .. } => {
-                ErrorKind::User
-            }
+            Self::NotInPath { .. }
+            | Self::CannotExecute { .. }
+            | Self::WorkingDirectory { .. }
+            | Self::ContainerEnded => ErrorKind::User,
             Self::Mount { reason: MountFailure::Refused(_), .. } => ErrorKind::Environment,
             Self::Mount { .. } | Self::TooManyMounts(_) | Self::Rlimit { .. } => ErrorKind::User,
             Self::Cgroup { .. } | Self::Setup { .. } | Self::ServerGone | Self::Connection(_) => {

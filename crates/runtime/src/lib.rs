@@ -37,4 +37,4 @@ pub use spec::{
     Stdio, User,
 };
 pub use sys::tether::tether;
-pub use terminal::Terminal;
+pub use terminal::{Terminal, Terminals};

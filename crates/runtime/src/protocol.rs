@@ -46,12 +46,24 @@ pub(crate) enum Starting {
     },
 }
 
-/// One process to run. Descriptors: control, root, streams (3, or the file system of a terminal), detached mounts.
+/// One process to run. Descriptors: control, three streams if it has no terminal, those of its surroundings.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
+    /// What others of the same container call this process.
+    pub id: u64,
     pub settings: ProcessSettings,
-    pub terminal: bool,
-    pub mounts: Vec<MountRequest>,
+    /// The terminal's name below `/dev/pts`.
+    pub terminal: Option<String>,
+    pub surroundings: Surroundings,
+}
+
+/// Where a process is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Surroundings {
+    /// In a container of its own. Descriptors: root, `/dev/pts` if `terminals`, detached mounts.
+    Own { mounts: Vec<MountRequest>, terminals: bool },
+    /// In the container of the process of this id.
+    Shared { with: u64 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -190,14 +202,16 @@ mod tests {
     #[test]
     fn a_request_survives_the_trip_with_files_and_descriptors() {
         let (left, right) = pair().unwrap();
+        let mounts = vec![MountRequest {
+            destination: "/run/secrets/token".into(),
+            readonly: true,
+            source: SourceRequest::File { offset: 0, length: 3, mode: 0o400, uid: 0, gid: 0 },
+        }];
         let request = Request {
+            id: 7,
             settings: ProcessSettings { args: vec!["true".into()], ..Default::default() },
-            terminal: false,
-            mounts: vec![MountRequest {
-                destination: "/run/secrets/token".into(),
-                readonly: true,
-                source: SourceRequest::File { offset: 0, length: 3, mode: 0o400, uid: 0, gid: 0 },
-            }],
+            terminal: None,
+            surroundings: Surroundings::Own { mounts, terminals: false },
         };
         let (body, length) = write_body(&request, &[b"abc", b"de"]).unwrap();
         send_with(&left, &length.to_le_bytes(), &[body.as_fd(), left.as_fd()]).unwrap();
@@ -207,7 +221,7 @@ mod tests {
         let length = usize::from_le_bytes(message.bytes.try_into().unwrap());
         let (back, files) = read_body(message.fds.remove(0), length).unwrap();
         assert_eq!(back.settings.args, ["true"]);
-        assert_eq!(back.mounts.len(), 1);
+        assert!(matches!(back.surroundings, Surroundings::Own { mounts, .. } if mounts.len() == 1));
         assert_eq!(files, b"abcde");
     }
 

@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::terminal::Terminals;
+
 /// Describes one process to run and everything it sees.
 #[derive(Debug)]
 pub struct ProcessSpec {
@@ -19,6 +21,8 @@ pub struct ProcessSpec {
     pub root: OwnedFd,
     /// Mounts on top of the default ones, in any order: parents are mounted before children.
     pub mounts: Vec<Mount>,
+    /// What becomes `/dev/pts`; a new one that nobody else has if it is not given.
+    pub terminals: Option<Terminals>,
     pub stdio: Stdio,
     pub settings: ProcessSettings,
 }
@@ -143,9 +147,10 @@ pub enum Stdio {
         stdout: OwnedFd,
         stderr: OwnedFd,
     },
-    /// The file system of a [`crate::Terminal`]: it becomes `/dev/pts`, the terminal is all three streams, the
-    /// controlling terminal and `/dev/console`. The program then is not process 1, so that Ctrl-C ends it.
-    Terminal(OwnedFd),
+    /// The name of a [`crate::Terminal`] of the [`Terminals`] that are `/dev/pts`: all three streams, the
+    /// controlling terminal and, for the first process, `/dev/console`. The program then is not process 1, so that
+    /// Ctrl-C ends it.
+    Terminal(String),
 }
 
 /// One mount of the process.

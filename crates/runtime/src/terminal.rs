@@ -1,10 +1,11 @@
-//! A pseudo-terminal for one process, on a devpts file system that becomes the process's `/dev/pts`.
+//! Pseudo-terminals of programs, on a devpts file system that becomes the programs' `/dev/pts`.
 //!
-//! The file system is made by the engine, so that the engine holds the master from the start, and attached by
-//! the process, so that the terminal has a name inside: `/dev/pts/0` is what `ttyname` finds. A terminal of the
-//! host's devpts would have none, since the host's files are not there.
+//! The file system is made by the engine, so that the engine holds the masters from the start, and attached by
+//! the first process that runs there, so that each terminal has a name inside: `/dev/pts/0` is what `ttyname`
+//! finds. A terminal of the host's devpts would have none, since the host's files are not there.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -12,41 +13,59 @@ use rustix::mount::MountAttrFlags;
 
 use crate::sys::mount;
 
-/// The first terminal of a new devpts; nobody but us has opened its multiplexer before.
-pub(crate) const FIRST: &str = "0";
+/// The terminals of one container, which are its `/dev/pts`.
+#[derive(Clone, Debug)]
+pub struct Terminals {
+    file_system: Arc<OwnedFd>,
+}
 
-/// A pseudo-terminal and the file system that it is on.
+impl Terminals {
+    /// Makes a file system without any terminal.
+    pub fn new() -> Result<Self, Errno> {
+        Ok(Self { file_system: Arc::new(new_file_system()?) })
+    }
+
+    /// Makes a terminal.
+    pub fn open(&self) -> Result<Terminal, Errno> {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let master = rustix::fs::openat(&self.file_system, "ptmx", flags, Mode::empty())?;
+        rustix::pty::unlockpt(&master)?;
+        let path = rustix::pty::ptsname(&master, Vec::new())?.into_string().map_err(|_| Errno::ILSEQ)?;
+        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(Terminal { terminals: self.clone(), master, name })
+    }
+}
+
+impl AsFd for Terminals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file_system.as_fd()
+    }
+}
+
+/// A pseudo-terminal.
 #[derive(Debug)]
 pub struct Terminal {
-    file_system: OwnedFd,
+    terminals: Terminals,
     master: OwnedFd,
+    name: String,
 }
 
 impl Terminal {
-    /// Makes a terminal.
-    pub fn open() -> Result<Self, Errno> {
-        let file_system = new_file_system()?;
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let master = rustix::fs::openat(&file_system, "ptmx", flags, Mode::empty())?;
-        rustix::pty::unlockpt(&master)?;
-        Ok(Self { file_system, master })
-    }
-
     /// Returns the side that what the process prints is read from, and what it reads is written to.
     pub fn master(&self) -> BorrowedFd<'_> {
         self.master.as_fd()
     }
 
     /// Returns what [`crate::Stdio::Terminal`] takes.
-    pub fn file_system(&self) -> Result<OwnedFd, Errno> {
-        rustix::io::fcntl_dupfd_cloexec(&self.file_system, 3)
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Ends the reading of the master, when the process is gone: also if it has never opened its side.
     pub fn hang_up(&self) {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         // The last one to close the other side is what a reader notices.
-        let _ = rustix::fs::openat(&self.file_system, FIRST, flags, Mode::empty());
+        let _ = rustix::fs::openat(&self.terminals, self.name.as_str(), flags, Mode::empty());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Containers of clients and frontends: made of references, with processes whose streams are messages.
 //!
-//! All processes of one `ExecProcess` stream live as long as the stream; one that is dropped is killed.
+//! All processes of one `ExecProcess` stream live as long as the stream; one that is dropped is killed. Processes of
+//! several streams may be in one container.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -192,7 +193,7 @@ async fn start(
     let container = bridge.containers.lock().get(&init.container_id).cloned().ok_or_else(|| {
         Status::not_found(format!("container \"{}\" previously released or not created", init.container_id))
     })?;
-    let streams = Streams::open(&init)?;
+    let streams = Streams::open(&container, &init)?;
     let Streams { stdio, stdin, outputs, terminal } = streams;
     let request = ProcessRequest {
         meta: init.meta.as_ref().map(recode).unwrap_or_default(),
@@ -234,12 +235,11 @@ struct Streams {
 }
 
 impl Streams {
-    fn open(init: &InitMessage) -> Result<Self, Status> {
+    fn open(container: &Container, init: &InitMessage) -> Result<Self, Status> {
         if init.tty {
-            let errno = |errno: rustix::io::Errno| io(errno.into());
-            let terminal = Arc::new(Terminal::open().map_err(errno)?);
+            let terminal = Arc::new(container.terminals().open().map_err(|errno| io(errno.into()))?);
             let clone = || terminal.master().try_clone_to_owned().map_err(io);
-            let stdio = Stdio::Terminal(terminal.file_system().map_err(errno)?);
+            let stdio = Stdio::Terminal(terminal.name().to_owned());
             let (stdin, outputs) = (Some(clone()?), vec![(1, clone()?)]);
             return Ok(Self { stdio, stdin, outputs, terminal: Some(terminal) });
         }
@@ -317,7 +317,7 @@ async fn run(
     if let Some(terminal) = &terminal {
         terminal.hang_up();
     }
-    // Whatever else holds the streams has been killed with the process.
+    // Whatever else holds the streams has been killed with the first process; what another one left may run on.
     let drained = async { while readers.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(DRAIN, drained).await;
     let (code, error) = match ended {

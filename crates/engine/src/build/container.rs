@@ -1,8 +1,8 @@
 //! Containers that a client or a frontend starts and talks to, beside the steps of a definition.
 //!
-//! A container is a set of mounts; each process that is started in it gets a sandbox of its own over the same
-//! files. What the processes write is seen by each other and is thrown away with the container. The first process
-//! is the container: when it ends, the others are killed and none is started any more.
+//! A container is a set of mounts and, once a process is started in it, a sandbox. The first process is the
+//! container: the others join its namespaces, so they see its mounts and each other, and when it ends, they are
+//! killed and none is started any more. What the processes write is thrown away with the container.
 
 use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -13,7 +13,9 @@ use slipway_files::{FileTree, Root};
 use slipway_model::llb::pb;
 use slipway_model::solve::Entitlement;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform};
-use slipway_runtime::{FileContent, Mount, MountSource, Network, Process, ProcessSpec, Security, Stdio};
+use slipway_runtime::{
+    FileContent, Mount, MountSource, Network, Process, ProcessSpec, Security, Stdio, Terminals,
+};
 use slipway_store::{ActiveSnapshot, CacheMount, MountedTree, Sharing, SnapshotId};
 
 use super::files::{self, FileInfo};
@@ -68,6 +70,7 @@ pub struct Container {
     request: ContainerRequest,
     /// In the order of the request; without what is optional and not there.
     mounts: Vec<(pb::Mount, Option<Held>)>,
+    terminals: Terminals,
     processes: Arc<Processes>,
 }
 
@@ -79,7 +82,7 @@ struct Processes {
 
 #[derive(Default)]
 struct State {
-    started: bool,
+    first: Option<Weak<Process>>,
     /// Why no process is started any more.
     over: Option<Over>,
     running: Vec<Weak<Process>>,
@@ -105,14 +108,26 @@ impl Processes {
         any
     }
 
-    /// Enters a process; says whether it is the first.
-    fn add(&self, process: &Arc<Process>) -> bool {
+    /// Enters a process that `start` makes, beside the first one if there is one; says whether it is the first.
+    fn start(
+        &self,
+        start: impl FnOnce(Option<&Process>) -> Result<Process, Diagnostic>,
+    ) -> Result<(Arc<Process>, bool), Diagnostic> {
+        let stopped = || {
+            Diagnostic::new(ErrorKind::User, "the container has stopped")
+                .hint("its first process has ended: make another container")
+        };
         let mut state = self.state.lock();
         if state.over.is_some() {
-            process.kill();
+            return Err(stopped());
         }
-        state.running.push(Arc::downgrade(process));
-        !std::mem::replace(&mut state.started, true)
+        let first = state.first.as_ref().map(|first| first.upgrade().ok_or_else(stopped)).transpose()?;
+        let process = Arc::new(start(first.as_deref())?);
+        if first.is_none() {
+            state.first = Some(Arc::downgrade(&process));
+        }
+        state.running.push(Arc::downgrade(&process));
+        Ok((process, first.is_none()))
     }
 
     fn remove(&self, process: &Arc<Process>) {
@@ -172,7 +187,15 @@ impl Container {
             let mount = pb::Mount { dest: absolute(&wanted.mount.dest, "/"), ..wanted.mount.clone() };
             mounts.push((mount, hold(job, wanted).await?));
         }
-        Ok(Self { job: job.clone(), sandbox, request, mounts, processes: Arc::default() })
+        let terminals = Terminals::new()
+            .map_err(std::io::Error::from)
+            .context(|| "cannot make the terminals of a container".to_owned())?;
+        Ok(Self { job: job.clone(), sandbox, request, mounts, terminals, processes: Arc::default() })
+    }
+
+    /// Returns what terminals for its processes are made of.
+    pub fn terminals(&self) -> &Terminals {
+        &self.terminals
     }
 
     /// Kills what still runs, and starts nothing any more.
@@ -250,11 +273,7 @@ impl Container {
                 secrets.push(format!("{}={}", secret.name, String::from_utf8_lossy(value.expose())));
             }
         }
-        if self.processes.state.lock().over.is_some() {
-            return Err(Diagnostic::new(ErrorKind::User, "the container has stopped")
-                .hint("its first process has ended: make another container"));
-        }
-        let (root, mounts) = self.mounts(&request.meta)?;
+        let root = self.root()?;
         let terminal = matches!(request.stdio, Stdio::Terminal(_));
         let mut meta = request.meta;
         if self.is_windows() && !meta.env.iter().any(|entry| entry.starts_with("PATH=")) {
@@ -274,9 +293,16 @@ impl Container {
         settings.security = if insecure { Security::Insecure } else { Security::Sandbox };
         settings.readonly_root = self.mounts.iter().any(|(mount, _)| mount.dest == "/" && mount.readonly);
         self.sandbox.adjust(&mut settings);
-        let spec = ProcessSpec { root, mounts, stdio: request.stdio, settings };
-        let process = Arc::new(self.sandbox.server().spawn(spec).map_err(|error| error.explain())?);
-        let is_first = self.processes.add(&process);
+        let server = self.sandbox.server();
+        let stdio = request.stdio;
+        let (process, is_first) = self.processes.start(|first| match first {
+            None => {
+                let (mounts, terminals) = (self.mounts(&meta)?, Some(self.terminals.clone()));
+                let spec = ProcessSpec { root, mounts, terminals, stdio, settings };
+                server.spawn(spec).map_err(|error| error.explain())
+            }
+            Some(first) => server.join(first, &stdio, settings).map_err(|error| error.explain()),
+        })?;
         let running = job.track(process.clone());
         Ok(ContainerProcess { process, is_first, siblings: self.processes.clone(), _running: running })
     }
@@ -285,21 +311,23 @@ impl Container {
         self.request.platform.as_ref().is_some_and(|platform| platform.os == "windows")
     }
 
-    /// Makes the mounts of one process.
-    fn mounts(&self, meta: &pb::Meta) -> Result<(OwnedFd, Vec<Mount>), Diagnostic> {
-        let mut root = None;
+    /// Makes the mount of the root.
+    fn root(&self) -> Result<OwnedFd, Diagnostic> {
+        let root = self.mounts.iter().rev().find(|(mount, _)| mount.dest == "/");
+        match root.and_then(|(_, held)| held.as_ref()).map(Held::source).transpose()? {
+            Some(MountSource::Detached(root)) => Ok(root),
+            _ => Err(internal("the root of a container is no directory")),
+        }
+    }
+
+    /// Makes the other mounts.
+    fn mounts(&self, meta: &pb::Meta) -> Result<Vec<Mount>, Diagnostic> {
         let mut mounts = Vec::with_capacity(self.mounts.len() + 2);
-        for (mount, held) in &self.mounts {
+        for (mount, held) in self.mounts.iter().filter(|(mount, _)| mount.dest != "/") {
             let Some(held) = held else { continue };
-            let source = held.source()?;
-            match source {
-                MountSource::Detached(fd) if mount.dest == "/" => root = Some(fd),
-                source => {
-                    let source = part(source, &mount.selector);
-                    let readonly = mount.readonly || matches!(held, Held::File(_));
-                    mounts.push(Mount { destination: mount.dest.clone(), source, readonly });
-                }
-            }
+            let source = part(held.source()?, &mount.selector);
+            let readonly = mount.readonly || matches!(held, Held::File(_));
+            mounts.push(Mount { destination: mount.dest.clone(), source, readonly });
         }
         let hostname = match (meta.hostname.as_str(), self.request.hostname.as_str()) {
             ("", "") => crate::ops::HOSTNAME,
@@ -307,7 +335,7 @@ impl Container {
         };
         let hosts = self.request.extra_hosts.iter().chain(&meta.extra_hosts);
         mounts.extend(crate::ops::system_files(hostname, hosts, self.job.engine.resolv_conf(), &mounts));
-        root.map(|root| (root, mounts)).ok_or_else(|| internal("the root of a container is no directory"))
+        Ok(mounts)
     }
 }
 
@@ -402,7 +430,7 @@ async fn files(job: &Arc<Job>, wanted: &ContainerMount) -> Result<Held, Diagnost
     .await
 }
 
-/// A process of a container; dropping it kills the process and all its children.
+/// A process of a container; dropping it kills it, and everything in the container if it is the first.
 pub struct ContainerProcess {
     process: Arc<Process>,
     is_first: bool,
@@ -436,7 +464,7 @@ impl ContainerProcess {
         self.process.signal(signal);
     }
 
-    /// Kills the process and all its children.
+    /// Kills the process, and everything in the container if it is the first.
     pub fn kill(&self) {
         self.process.kill();
     }

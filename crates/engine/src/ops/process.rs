@@ -91,7 +91,7 @@ impl StepProcess<'_> {
         let stdio = Stdio::Streams { stdin: null.into(), stdout: child_out, stderr: child_err };
         let args = settings.args.join(" ");
         let did_not_complete = || format!("process {args:?} did not complete successfully");
-        let spec = ProcessSpec { root, mounts, stdio, settings };
+        let spec = ProcessSpec { root, mounts, terminals: None, stdio, settings };
         let process = Arc::new(self.sandbox.server().spawn(spec).context(did_not_complete)?);
         let running = self.job.track(process.clone());
         self.ending.watch(&process);

@@ -277,7 +277,7 @@ fn pipe() -> (std::fs::File, OwnedFd) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn processes_of_a_container_share_its_files() {
+async fn processes_of_a_container_share_its_files_and_its_namespaces() {
     let fixture = Fixture::new();
     let Some(client) = client(&fixture) else { return };
     let build = fixture.start("one", &client);
@@ -308,11 +308,12 @@ async fn processes_of_a_container_share_its_files() {
         start("read line; echo $line > /shared; echo done; read end; exit 3").await;
     input.write_all(b"said\n").unwrap();
     out.read_exact(&mut [0; 5]).unwrap();
-    let (second, _input, mut out) = start("read line < /shared; echo $line; exit 4").await;
+    let (second, _input, mut out) =
+        start("read line < /shared; echo $line; read name < /proc/1/comm; echo $name $$; exit 4").await;
     assert_eq!(second.wait().await.unwrap(), 4);
     let mut text = String::new();
     out.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "said\n");
+    assert_eq!(text, "said\nsh 2\n");
     // What they wrote is not in the reference.
     assert!(build.read_file(Some(&reference), "/shared", None).await.is_err());
     // What they wrote is in the container.

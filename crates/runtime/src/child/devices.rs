@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::at;
+use super::mounts::Given;
 use crate::error::{MountFailure, ProcessError};
 use crate::server::{DEVICES, Place};
 use crate::spec::{ProcessSettings, Security};
@@ -89,7 +90,7 @@ fn make_more_devices(dev: &OwnedFd) {
 pub(super) fn mount_below(
     root: &OwnedFd,
     settings: &ProcessSettings,
-    terminals: Option<&OwnedFd>,
+    given: &Given<'_>,
 ) -> Result<(), ProcessError> {
     let attach = |source: Result<OwnedFd, Errno>, name: &str| -> Result<(), ProcessError> {
         let path = format!("dev/{name}");
@@ -102,11 +103,13 @@ pub(super) fn mount_below(
             })
     };
     let no_programs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    match terminals {
+    match given.terminals {
         None => attach(terminal::new_file_system(), "pts")?,
-        Some(given) => {
-            attach(rustix::io::fcntl_dupfd_cloexec(given, 3), "pts")?;
-            attach(mount::clone_tree(given, terminal::FIRST, false), CONSOLE)?;
+        Some(terminals) => {
+            attach(rustix::io::fcntl_dupfd_cloexec(terminals, 3), "pts")?;
+            if let Some(console) = given.console {
+                attach(mount::clone_tree(terminals, console, false), CONSOLE)?;
+            }
         }
     }
     let size = settings.shm_size.unwrap_or(DEFAULT_SHM_SIZE).to_string();

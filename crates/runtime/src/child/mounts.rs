@@ -61,7 +61,7 @@ pub(super) fn build(
     }
     mount::attach(root, carrier).map_err(refused("/"))?;
     let mut builder = Builder { root, stubs: Vec::new(), settings };
-    builder.system(place, given.terminals)?;
+    builder.system(place, &given)?;
     builder.given(given)?;
     if settings.security == Security::Sandbox {
         builder.mask()?;
@@ -75,8 +75,9 @@ pub(super) struct Given<'a> {
     pub(super) detached: Vec<OwnedFd>,
     /// The content of small files.
     pub(super) files: &'a [u8],
-    /// The file system of a terminal.
     pub(super) terminals: Option<&'a OwnedFd>,
+    /// The terminal that is `/dev/console`.
+    pub(super) console: Option<&'a str>,
 }
 
 struct Builder<'a> {
@@ -87,7 +88,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// Mounts `/proc`, `/dev` and `/sys`; their mount points stay in the image, as every builder has it.
-    fn system(&mut self, place: &Place, terminals: Option<&OwnedFd>) -> Result<(), ProcessError> {
+    fn system(&mut self, place: &Place, given: &Given<'_>) -> Result<(), ProcessError> {
         for path in ["/proc", "/dev", "/sys"] {
             let stat = rustix::fs::statat(self.root, &path[1..], AtFlags::SYMLINK_NOFOLLOW);
             if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink) {
@@ -97,9 +98,9 @@ impl Builder<'_> {
         }
         let proc = mount::new("proc", &[], flags_of_system()).map_err(refused("/proc"))?;
         self.attach(&proc, "/proc", Kind::Directory, Keep::Everything)?;
-        let dev = devices::build(self.settings, place, terminals.is_some())?;
+        let dev = devices::build(self.settings, place, given.console.is_some())?;
         self.attach(&dev, "/dev", Kind::Directory, Keep::Everything)?;
-        devices::mount_below(self.root, self.settings, terminals)?;
+        devices::mount_below(self.root, self.settings, given)?;
         let (sys, is_new) = self.sys()?;
         self.attach(&sys, "/sys", Kind::Directory, Keep::Everything)?;
         if is_new {
@@ -148,7 +149,7 @@ impl Builder<'_> {
 
     /// Mounts what the request gives, parents first.
     fn given(&mut self, given: Given<'_>) -> Result<(), ProcessError> {
-        let Given { requests, detached, files, terminals: _ } = given;
+        let Given { requests, detached, files, .. } = given;
         let mut detached = detached.into_iter();
         let shelf = Shelf::new(&requests, files)?;
         for (index, request) in requests.iter().enumerate() {

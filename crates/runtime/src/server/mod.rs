@@ -14,12 +14,13 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::protocol::{self, Hello, Order, Starting};
+use crate::error::ProcessError;
+use crate::protocol::{self, Hello, Order, Starting, Surroundings};
 use crate::sys::process;
 pub(crate) use start::{DEVICES, Place};
-pub(crate) use step::{Report, StepFds};
+pub(crate) use step::Report;
 
-use step::Step;
+use step::{Asked, Step};
 
 /// The name that makes this program a sandbox server.
 pub(crate) const SERVER_NAME: &str = "slipway-sandbox";
@@ -69,7 +70,7 @@ fn serve() -> Result<(), Errno> {
         }
     };
     protocol::send(&engine, &Starting::Ready)?;
-    let mut server = Server { place, steps: Vec::new() };
+    let mut server = Server { place, steps: Vec::new(), waiting: Vec::new() };
     server.run(&engine)
 }
 
@@ -84,6 +85,8 @@ fn take_socket() -> Result<OwnedFd, Errno> {
 struct Server {
     place: start::Place,
     steps: Vec<Step>,
+    /// What joins the container of a process that is not its program yet.
+    waiting: Vec<Asked>,
 }
 
 /// What a descriptor that became ready belongs to.
@@ -97,10 +100,13 @@ enum Ready {
 impl Server {
     fn run(&mut self, engine: &OwnedFd) -> Result<(), Errno> {
         loop {
-            for ready in self.wait(engine)? {
+            for ready in self.wait(Some(engine))? {
                 match ready {
                     Ready::Engine => match protocol::receive_with(engine, 64) {
-                        Ok(message) if !message.bytes.is_empty() => self.start_step(message),
+                        Ok(message) if !message.bytes.is_empty() => {
+                            // Whoever sent a bad request learns by its control socket, which was in the message.
+                            self.waiting.extend(Asked::read(message));
+                        }
                         Ok(_) => return self.shut_down(),
                         Err(Errno::CONNRESET) => return self.shut_down(),
                         Err(errno) => return Err(errno),
@@ -111,13 +117,18 @@ impl Server {
                 }
             }
             self.steps.retain(|step| !step.is_over());
+            self.start_steps();
         }
     }
 
     /// Waits until something happens; ends come last, so that what a step said before is read first.
-    fn wait(&self, engine: &OwnedFd) -> Result<Vec<Ready>, Errno> {
-        let mut kinds = vec![Ready::Engine];
-        let mut fds = vec![PollFd::new(engine, PollFlags::IN)];
+    fn wait(&self, engine: Option<&OwnedFd>) -> Result<Vec<Ready>, Errno> {
+        let mut kinds = Vec::new();
+        let mut fds = Vec::new();
+        if let Some(engine) = engine {
+            fds.push(PollFd::new(engine, PollFlags::IN));
+            kinds.push(Ready::Engine);
+        }
         for (index, step) in self.steps.iter().enumerate() {
             if let Some(report) = step.report() {
                 fds.push(PollFd::from_borrowed_fd(report, PollFlags::IN));
@@ -141,26 +152,40 @@ impl Server {
         Ok(kinds.into_iter().zip(ready).filter_map(|(kind, ready)| ready.then_some(kind)).collect())
     }
 
-    fn start_step(&mut self, message: protocol::Received) {
-        // Whoever sent a bad request learns by its control socket, which was in the message.
-        if let Ok(step) = Step::start(message, &self.place) {
-            self.steps.push(step);
+    /// Starts what was asked for, but what has to wait until the process it joins runs its program.
+    fn start_steps(&mut self) {
+        for asked in std::mem::take(&mut self.waiting) {
+            let started = match asked.surroundings() {
+                Surroundings::Own { .. } => Step::start(asked, &self.place),
+                Surroundings::Shared { with } => match self.steps.iter().find(|step| step.id() == *with) {
+                    Some(first) if first.is_set_up() => Step::join(asked, first, &self.place),
+                    Some(_) => {
+                        self.waiting.push(asked);
+                        continue;
+                    }
+                    None => Err(asked.refuse(ProcessError::ContainerEnded)),
+                },
+            };
+            self.steps.extend(started);
         }
     }
 
     /// Kills every step and waits until they are gone, so that nothing outlives the server.
+    ///
+    /// In any order: the first process of a container ends when the others there have been waited for.
     fn shut_down(&mut self) -> Result<(), Errno> {
+        self.waiting.clear();
         for step in &mut self.steps {
+            step.hang_up();
             step.kill();
         }
         while !self.steps.is_empty() {
-            for step in &mut self.steps {
-                let mut fds = [PollFd::from_borrowed_fd(step.pidfd(), PollFlags::IN)];
-                match rustix::event::poll(&mut fds, None) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(errno) => return Err(errno),
+            for ready in self.wait(None)? {
+                match ready {
+                    Ready::Report(index) => self.steps[index].read_report(),
+                    Ready::Ended(index) => self.steps[index].finish(),
+                    Ready::Engine | Ready::Control(_) => {}
                 }
-                step.finish();
             }
             self.steps.retain(|step| !step.is_over());
         }

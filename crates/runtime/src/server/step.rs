@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::start::Place;
 use crate::cgroup::Group;
-use crate::child::{self, Stub};
+use crate::child::{self, Child, Container, New, Stub};
 use crate::error::ProcessError;
-use crate::protocol::{self, Order, Outcome, Received, Request};
+use crate::protocol::{self, Order, Outcome, Received, Request, Surroundings};
 use crate::spec::Network;
-use crate::sys::clone::{Cloned, clone_process};
+use crate::sys::clone::{Cloned, clone_into, clone_process};
 use crate::sys::process;
 
 /// What a child tells the server before it executes its program.
@@ -28,13 +28,16 @@ pub(crate) enum Report {
 pub(super) struct BadRequest;
 
 pub(super) struct Step {
+    id: u64,
     pid: i32,
     pidfd: OwnedFd,
+    /// The kinds of namespaces that the container has of its own.
+    namespaces: i32,
     /// Open while the engine listens.
     control: Option<OwnedFd>,
     /// Open until the child executes its program.
     report: Option<OwnedFd>,
-    /// Kept to remove the mount points that were made.
+    /// Kept to remove the mount points that were made; others than the first process made none.
     root: Option<OwnedFd>,
     stubs: Vec<Stub>,
     failure: Option<ProcessError>,
@@ -43,49 +46,77 @@ pub(super) struct Step {
     over: bool,
 }
 
-/// The descriptors of a request, by meaning.
-pub(crate) struct StepFds {
-    pub root: OwnedFd,
-    /// Three streams, or the file system of a terminal.
-    pub streams: Vec<OwnedFd>,
-    pub mounts: Vec<OwnedFd>,
+/// A request with its descriptors.
+pub(super) struct Asked {
+    request: Request,
+    files: Vec<u8>,
+    control: OwnedFd,
+    /// Three, or none if there is a terminal.
+    streams: Vec<OwnedFd>,
+    /// Those of the surroundings.
+    more: Vec<OwnedFd>,
 }
 
-impl Step {
-    /// Clones a process for a request; a failure that has a listener is told to it.
-    pub(super) fn start(message: Received, place: &Place) -> Result<Self, BadRequest> {
+impl Asked {
+    /// Reads a request; a failure that has a listener is told to it.
+    pub(super) fn read(message: Received) -> Result<Self, BadRequest> {
         let length = message.bytes.try_into().map(usize::from_le_bytes).map_err(|_| BadRequest)?;
         let mut fds = message.fds.into_iter();
         let (Some(body), Some(control)) = (fds.next(), fds.next()) else { return Err(BadRequest) };
-        let fail = |what: &str, errno: Errno| {
-            let error = ProcessError::Setup { what: what.to_owned(), errno: errno.raw_os_error() };
-            refuse(&control, error)
-        };
-        let (request, files) = protocol::read_body(body, length).map_err(|errno| fail("request", errno))?;
-        let count = if request.terminal { 1 } else { 3 };
-        let Some(root) = fds.next() else { return Err(fail("request", Errno::BADMSG)) };
+        let fail = |errno| refuse(&control, broken("request", errno));
+        let (request, files) = protocol::read_body(body, length).map_err(fail)?;
+        let count = if request.terminal.is_some() { 0 } else { 3 };
         let streams: Vec<OwnedFd> = fds.by_ref().take(count).collect();
-        let fds = StepFds { root, streams, mounts: fds.collect() };
-        if fds.streams.len() != count {
-            return Err(fail("request", Errno::BADMSG));
+        if streams.len() != count {
+            return Err(fail(Errno::BADMSG));
         }
-        let root = fds.root.try_clone().map_err(|_| fail("request", Errno::MFILE))?;
-        let limits = request.settings.limits.as_ref().filter(|limits| !limits.is_empty());
+        Ok(Self { request, files, control, streams, more: fds.collect() })
+    }
+
+    pub(super) fn surroundings(&self) -> &Surroundings {
+        &self.request.surroundings
+    }
+
+    /// Tells the engine that nothing comes of this.
+    pub(super) fn refuse(self, error: ProcessError) -> BadRequest {
+        refuse(&self.control, error)
+    }
+}
+
+impl Step {
+    /// Clones a process into a container of its own.
+    pub(super) fn start(asked: Asked, place: &Place) -> Result<Self, BadRequest> {
+        let Asked { request, files, control, streams, more } = asked;
+        let fail = |what: &str, errno: Errno| refuse(&control, broken(what, errno));
+        let Request { id, settings, terminal, surroundings } = request;
+        let mut more = more.into_iter();
+        let (Surroundings::Own { mounts, terminals }, Some(root)) = (surroundings, more.next()) else {
+            return Err(fail("request", Errno::BADMSG));
+        };
+        let terminals = more.by_ref().take(usize::from(terminals)).next();
+        let roots_clone = root.try_clone().map_err(|_| fail("request", Errno::MFILE))?;
+        let limits = settings.limits.as_ref().filter(|limits| !limits.is_empty());
         let group = limits.map(|limits| place.cgroups.create(limits)).transpose();
         let group = group.map_err(|error| refuse(&control, error))?;
         let (report, childs_report) = protocol::pair().map_err(|errno| fail("socket", errno))?;
         let started = Instant::now();
-        match clone_process(namespaces(&request, place)) {
+        let namespaces = namespaces(settings.network, place);
+        match clone_process(namespaces) {
             Ok(Cloned::Child) => {
                 drop(report);
-                child::run(request, fds, &files, place, group.as_ref(), &childs_report)
+                let detached = more.collect();
+                let container = Container::New(New { root, mounts, detached, files: &files, terminals });
+                let child = Child { settings, terminal, streams, container, group: group.as_ref() };
+                child.run(place, &childs_report)
             }
             Ok(Cloned::Parent { pid, pidfd }) => Ok(Self {
+                id,
                 pid,
                 pidfd,
+                namespaces,
                 control: Some(control),
                 report: Some(report),
-                root: Some(root),
+                root: Some(roots_clone),
                 stubs: Vec::new(),
                 failure: None,
                 group,
@@ -99,6 +130,54 @@ impl Step {
                 Err(fail("namespaces", errno))
             }
         }
+    }
+
+    /// Clones a process into the container of another one.
+    pub(super) fn join(asked: Asked, first: &Self, place: &Place) -> Result<Self, BadRequest> {
+        let Asked { request, control, streams, .. } = asked;
+        let (report, childs_report) =
+            protocol::pair().map_err(|errno| refuse(&control, broken("socket", errno)))?;
+        let started = Instant::now();
+        match clone_into(&first.pidfd) {
+            Ok(Cloned::Child) => {
+                drop(report);
+                let Request { settings, terminal, .. } = request;
+                let container = Container::Of { first: &first.pidfd, namespaces: first.namespaces };
+                let child = Child { settings, terminal, streams, container, group: first.group.as_ref() };
+                child.run(place, &childs_report)
+            }
+            Ok(Cloned::Parent { pid, pidfd }) => Ok(Self {
+                id: request.id,
+                pid,
+                pidfd,
+                namespaces: first.namespaces,
+                control: Some(control),
+                report: Some(report),
+                root: None,
+                stubs: Vec::new(),
+                failure: None,
+                group: None,
+                started,
+                over: false,
+            }),
+            // It has just ended, or is about to.
+            Err(Errno::SRCH | Errno::NOMEM) => Err(refuse(&control, ProcessError::ContainerEnded)),
+            Err(errno) => Err(refuse(&control, broken("namespaces", errno))),
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Tells whether the process has become its program.
+    pub(super) fn is_set_up(&self) -> bool {
+        self.report.is_none()
+    }
+
+    /// Listens to the engine no more.
+    pub(super) fn hang_up(&mut self) {
+        self.control = None;
     }
 
     pub(super) fn control(&self) -> Option<BorrowedFd<'_>> {
@@ -153,7 +232,7 @@ impl Step {
             Ok(Some(reaped)) => reaped,
             Ok(None) => return,
             Err(errno) => {
-                self.tell(Err(ProcessError::Setup { what: "wait".to_owned(), errno: errno.raw_os_error() }));
+                self.tell(Err(broken("wait", errno)));
                 return;
             }
         };
@@ -187,10 +266,14 @@ fn refuse(control: &OwnedFd, error: ProcessError) -> BadRequest {
     BadRequest
 }
 
-/// Chooses the namespaces of a step.
-fn namespaces(request: &Request, place: &Place) -> i32 {
+fn broken(what: &str, errno: Errno) -> ProcessError {
+    ProcessError::Setup { what: what.to_owned(), errno: errno.raw_os_error() }
+}
+
+/// Chooses the namespaces of a container.
+fn namespaces(network: Network, place: &Place) -> i32 {
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if request.settings.network == Network::None {
+    if network == Network::None {
         flags |= libc::CLONE_NEWNET;
     }
     if place.cgroup_namespace {

@@ -1,8 +1,10 @@
 //! `clone3`: makes a process in new namespaces.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::process::PidfdFlags;
+use rustix::thread::ThreadNameSpaceType;
 
 /// The first version of the kernel's `struct clone_args`, which every kernel with `clone3` takes.
 #[repr(C)]
@@ -49,6 +51,32 @@ pub(crate) fn clone_process(flags: i32) -> Result<Cloned, Errno> {
         }
         _ => Err(last_errno()),
     }
+}
+
+/// Clones the calling process into the pid namespace of another process, and no other new namespace.
+///
+/// The child is the caller's, so that it can be waited for; in the namespace it has no parent.
+pub(crate) fn clone_into(target: &OwnedFd) -> Result<Cloned, Errno> {
+    let children_in = |process: &OwnedFd| {
+        rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::PROCESS_ID)
+    };
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    children_in(target)?;
+    let cloned = clone_process(0);
+    if !matches!(cloned, Ok(Cloned::Child)) && children_in(&own).is_err() {
+        // Nothing keeps a process from its own namespace. If something did, whatever is started next would
+        // run among the processes of a stranger.
+        super::process::exit_now(1);
+    }
+    cloned
+}
+
+/// Moves the calling process into namespaces of another process, of the kinds that `flags` has.
+///
+/// With `CLONE_NEWNS` its root and working directory become the root of that mount namespace.
+pub(crate) fn join(target: &OwnedFd, flags: i32) -> Result<(), Errno> {
+    let kinds = ThreadNameSpaceType::from_bits_retain(flags.cast_unsigned());
+    rustix::thread::move_into_thread_name_spaces(target.as_fd(), kinds)
 }
 
 /// Forks the calling process, which has to be single-threaded; `None` in the child, its id in the parent.

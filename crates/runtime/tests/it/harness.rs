@@ -139,6 +139,7 @@ impl Run {
         let spec = ProcessSpec {
             root: root.mount(),
             mounts: self.mounts,
+            terminals: None,
             stdio: Stdio::Streams { stdin, stdout, stderr },
             settings: self.settings,
         };

@@ -105,6 +105,7 @@ fn a_dead_server_is_told_at_once() {
     let spec = slipway_runtime::ProcessSpec {
         root: root.mount(),
         mounts: Vec::new(),
+        terminals: None,
         stdio: slipway_runtime::Stdio::Streams { stdin, stdout, stderr },
         settings: Run::args(&["true"]).settings,
     };

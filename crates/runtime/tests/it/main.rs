@@ -10,6 +10,7 @@
     reason = "tests: a panic is the report"
 )]
 
+mod container;
 mod foreign;
 mod harness;
 mod isolation;

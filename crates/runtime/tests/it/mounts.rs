@@ -278,6 +278,7 @@ fn an_overlay_keeps_only_what_the_process_changed() {
                 .spawn(slipway_runtime::ProcessSpec {
                     root: overlay(lower.directory.path(), scratch.path()),
                     mounts: run.mounts,
+                    terminals: None,
                     stdio: slipway_runtime::Stdio::Streams { stdin: null(), stdout: null(), stderr: null() },
                     settings: run.settings,
                 })

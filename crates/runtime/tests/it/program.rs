@@ -105,14 +105,16 @@ fn at_terminal(
     user: User,
 ) -> (Result<slipway_runtime::Exit, ProcessError>, String) {
     use std::io::Read as _;
-    let terminal = slipway_runtime::Terminal::open().unwrap();
+    let terminals = slipway_runtime::Terminals::new().unwrap();
+    let terminal = terminals.open().unwrap();
     let usr = slipway_runtime::MountSource::host_path(std::path::Path::new("/usr")).unwrap();
     let run = Run::shell(script).mount("/usr", usr, true).with(|settings| settings.user = user);
     let process = crate::harness::server()
         .spawn(slipway_runtime::ProcessSpec {
             root: root.mount(),
             mounts: run.mounts,
-            stdio: slipway_runtime::Stdio::Terminal(terminal.file_system().unwrap()),
+            terminals: Some(terminals),
+            stdio: slipway_runtime::Stdio::Terminal(terminal.name().to_owned()),
             settings: run.settings,
         })
         .unwrap();
