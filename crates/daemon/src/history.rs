@@ -319,6 +319,7 @@ impl Recording {
         match result {
             Ok(given) => {
                 record.exporter_response = given.response.clone().into_iter().collect();
+                name_images(&mut record, &given.images);
                 for provenance in &given.provenance {
                     self.history.attach(&mut record, provenance);
                 }
@@ -373,6 +374,20 @@ pub fn encode_events(events: &[Event]) -> Vec<u8> {
     }
     flush(&mut response);
     bytes
+}
+
+/// Adds the images that the exporters made.
+fn name_images(record: &mut BuildHistoryRecord, images: &BTreeMap<usize, slipway_model::Descriptor>) {
+    let descriptor = |image: &slipway_model::Descriptor| Descriptor {
+        media_type: image.media_type.clone(),
+        digest: image.digest.to_string(),
+        size: image.size as i64,
+        annotations: image.annotations.clone().into_iter().collect(),
+    };
+    let Some(first) = images.values().next() else { return };
+    let info = record.result.get_or_insert_default();
+    info.result_deprecated = Some(descriptor(first));
+    info.results = images.iter().map(|(index, image)| (*index as i64, descriptor(image))).collect();
 }
 
 /// Counts steps by what was last said of each.
@@ -443,7 +458,9 @@ mod tests {
     async fn records_are_kept_and_pinned() {
         let directory = tempfile::tempdir().unwrap();
         let history = History::open(directory.path());
-        let given = Given { response: BTreeMap::new(), provenance: Vec::new() };
+        let image = slipway_model::Descriptor::new("type", Digest::of("image"), 5);
+        let images = BTreeMap::from([(2, image)]);
+        let given = Given { response: BTreeMap::new(), images, provenance: Vec::new() };
         history.start(&request("one")).finish(&[], Ok(&given));
         drop(history.start(&request("two")));
         let update = UpdateBuildHistoryRequest { r#ref: "one".into(), pinned: true, ..Default::default() };
@@ -454,6 +471,9 @@ mod tests {
         let records: Vec<_> = events.into_iter().filter_map(|event| event.record).collect();
         assert_eq!(records.len(), 2);
         assert!(records[0].pinned && records[0].error.is_none());
+        let made = records[0].result.clone().unwrap();
+        assert_eq!(made.results[&2].digest, Digest::of("image").to_string());
+        assert_eq!(made.result_deprecated.as_ref(), made.results.get(&2));
         assert_eq!(records[1].error.as_ref().map(|error| error.code), Some(Code::Cancelled as i32));
         let gone = UpdateBuildHistoryRequest { r#ref: "x".into(), delete: true, ..Default::default() };
         assert_eq!(again.update(&gone).unwrap_err().code(), Code::NotFound);

@@ -51,8 +51,9 @@ mod vertices;
 pub use attest::{AttestationChain, FrontendRequest, RecordedProvenance};
 pub use build::{
     Attestation, Build, BuildOptions, BuildResult, Checksum, ChecksumAlgorithm, ChecksumRequest, Container,
-    ContainerMount, ContainerProcess, ContainerRequest, ExportOptions, ExporterRequest, FileInfo, FileKind,
-    GitMeta, HttpMeta, ImageMeta, ProcessRequest, Ref, Refs, ResolveOptions, SourceMeta, keys,
+    ContainerMount, ContainerProcess, ContainerRequest, ExportOptions, ExportResult, ExporterRequest,
+    FileInfo, FileKind, GitMeta, HttpMeta, ImageMeta, ProcessRequest, Ref, Refs, ResolveOptions, SourceMeta,
+    keys,
 };
 pub use debug::{DebugOptions, DebugStep};
 pub use engine::{Engine, EngineOptions, default_root};

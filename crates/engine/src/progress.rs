@@ -91,16 +91,11 @@ impl Step {
     }
 
     pub(crate) fn done(mut self) {
-        self.finish(None, false);
-    }
-
-    /// Ends the step as one that had nothing to do.
-    pub(crate) fn cached(mut self) {
-        self.finish(None, true);
+        self.finish(None);
     }
 
     pub(crate) fn failed(mut self, error: &dyn std::fmt::Display) {
-        self.finish(Some(error.to_string()), false);
+        self.finish(Some(error.to_string()));
     }
 
     /// Ends the step as `result` says.
@@ -112,16 +107,16 @@ impl Step {
         result
     }
 
-    fn finish(&mut self, error: Option<String>, cached: bool) {
+    fn finish(&mut self, error: Option<String>) {
         if let Some(vertex) = self.vertex.take() {
-            self.progress.vertex(Vertex { completed: Some(SystemTime::now()), error, cached, ..vertex });
+            self.progress.vertex(Vertex { completed: Some(SystemTime::now()), error, ..vertex });
         }
     }
 }
 
 impl Drop for Step {
     fn drop(&mut self) {
-        self.finish(Some("canceled".to_owned()), false);
+        self.finish(Some("canceled".to_owned()));
     }
 }
 

@@ -107,7 +107,9 @@ impl Engine {
         })?;
         let built = Built::read(&self.inner.store, &stored.descriptor)?;
         let job = Arc::new(Job::start(&self.inner, BuildOptions::local("push"), events, cancel)?);
-        exporters::push::push(&job, &built, target, false, false).await?;
+        let step = job.progress.step(format!("pushing {}", target.with_default_tag()));
+        let pushed = exporters::push::push(&job, &built, target, (false, false), &step).await;
+        step.end(pushed)?;
         Ok(built.root.descriptor.digest)
     }
 

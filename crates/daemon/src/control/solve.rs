@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use slipway_engine::policy::SourceVerifier;
 use slipway_engine::{
-    Build, BuildOptions, BuildResult, ExportOptions, ExporterRequest, FrontendRequest, RecordedProvenance,
-    Refs,
+    Build, BuildOptions, BuildResult, ExportOptions, ExportResult, ExporterRequest, FrontendRequest,
+    RecordedProvenance, Refs,
 };
 use slipway_model::progress::Warning;
 use slipway_model::solve::{Entitlement, SourceDateEpoch};
@@ -28,6 +28,8 @@ use crate::wire::{error, policy};
 /// What a build gave, for its client and for its record.
 pub(crate) struct Given {
     pub(crate) response: BTreeMap<String, String>,
+    /// The images that were made, by the position of their exporter.
+    pub(crate) images: BTreeMap<usize, slipway_model::Descriptor>,
     pub(crate) provenance: Vec<RecordedProvenance>,
 }
 
@@ -117,7 +119,7 @@ async fn run(
             id: (first + index).to_string(),
         }));
     }
-    let mut response = Box::pin(build.export(&result, &exporters, &options)).await?;
+    let ExportResult { mut response, images } = Box::pin(build.export(&result, &exporters, &options)).await?;
     for (key, value) in &result.metadata {
         if key.starts_with("frontend.") {
             response.insert(key.clone(), String::from_utf8_lossy(value).into_owned());
@@ -131,7 +133,7 @@ async fn run(
         true => Box::pin(build.provenance(&result, &options.attestations)).await.map_err(one)?,
         false => Vec::new(),
     };
-    Ok(Given { response, provenance })
+    Ok(Given { response, images, provenance })
 }
 
 /// Sets what the client says of sources: its rules, and the session that is asked about them.

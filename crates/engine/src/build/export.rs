@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::future::BoxFuture;
 use slipway_model::attestation::Attestations;
 use slipway_model::solve::{OutputSpec, PlatformCheck, SourceDateEpoch};
-use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform};
+use slipway_model::{Descriptor, Diagnostic, ErrorKind, ImageConfig, Platform};
 
 use super::exporter_request::annotate;
 use super::{Build, BuildResult, ExporterRequest, Ref, Refs, keys};
@@ -27,16 +27,24 @@ pub struct ExportOptions {
     pub attestations: Attestations,
 }
 
+/// What outputs said of themselves.
+#[derive(Clone, Debug, Default)]
+pub struct ExportResult {
+    /// BuildKit's exporter response, as `containerimage.digest`.
+    pub response: BTreeMap<String, String>,
+    /// The images that were made in the store or a registry, by the position of their exporter.
+    pub images: BTreeMap<usize, Descriptor>,
+}
+
 impl Build {
     /// Builds a result if it is not built yet, and writes it to outputs.
     ///
-    /// Returns BuildKit's exporter response, as `containerimage.digest`.
     pub async fn export(
         &self,
         result: &BuildResult,
         exporters: &[ExporterRequest],
         options: &ExportOptions,
-    ) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
+    ) -> Result<ExportResult, Vec<Diagnostic>> {
         let output = |exporter: &ExporterRequest| {
             let mut output = exporter.output()?;
             annotate(&mut output, &result.metadata)?;
@@ -48,7 +56,7 @@ impl Build {
         let epoch = epochs.map_err(|e| vec![e])?.into_iter().flatten().next();
         let options = ExportOptions { epoch: epoch.or(options.epoch), ..options.clone() };
         let exported = self.write(result, &outputs, &options).await?;
-        Ok(exported.response())
+        Ok(ExportResult { response: exported.response(), images: exported.images })
     }
 
     /// Builds a result if it is not built yet, and writes it to typed outputs.

@@ -37,8 +37,8 @@ use crate::policy::SourcePolicy;
 use crate::session::{EmbeddedSession, Session};
 
 pub use container::{Container, ContainerMount, ContainerProcess, ContainerRequest, ProcessRequest};
-pub use export::ExportOptions;
 pub(crate) use export::platform_of;
+pub use export::{ExportOptions, ExportResult};
 pub use exporter_request::ExporterRequest;
 pub use files::{FileInfo, FileKind};
 pub(crate) use files::{read_file, read_up_to};

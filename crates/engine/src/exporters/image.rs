@@ -17,19 +17,8 @@ use crate::platform_check::{Checked, LayerCheck, Programs};
 use crate::progress::Step;
 use crate::tree::Tree;
 
-/// Makes the image of every platform, and the index over them.
+/// Makes the image of every platform, and the index over them; a part of `step`.
 pub(super) async fn build(
-    context: &ExportContext,
-    options: &ImageOptions,
-    form: &Form<'_>,
-    ahead: Ahead,
-) -> Result<Built, Diagnostic> {
-    let step = context.job.progress.step("exporting to image");
-    let built = make(context, options, form, ahead, &step).await;
-    step.end(built)
-}
-
-async fn make(
     context: &ExportContext,
     options: &ImageOptions,
     form: &Form<'_>,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 use slipway_model::image_config::History;
-use slipway_model::solve::{ImageOptions, OutputSpec};
+use slipway_model::solve::{ImageOptions, ImageOutput, OutputSpec};
 use slipway_model::{
     Descriptor, Diagnostic, Digest, ImageConfig, ImageIndex, Manifest, MediaType, Platform, Reference,
     SourceSpan,
@@ -32,6 +32,7 @@ use crate::attest::Prepared;
 use crate::error::{Context as _, blocking};
 use crate::identical_layers::IdenticalLayers;
 use crate::job::Job;
+use crate::progress::Step;
 use crate::tree::Tree;
 use ahead::Ahead;
 use assemble::{Document, Image, Layer};
@@ -157,6 +158,8 @@ pub(crate) struct Exported {
     pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
     pub(crate) digest: Option<Digest>,
     pub(crate) config_digest: Option<Digest>,
+    /// The images that were made in the store or a registry, by the position of their output.
+    pub(crate) images: BTreeMap<usize, Descriptor>,
 }
 
 impl Exported {
@@ -175,7 +178,7 @@ impl Exported {
 pub(crate) async fn export(context: &ExportContext, outputs: &[OutputSpec]) -> Result<Exported, Diagnostic> {
     let mut exported = Exported::default();
     let mut built: BTreeMap<String, Arc<Built>> = BTreeMap::new();
-    for output in outputs {
+    for (index, output) in outputs.iter().enumerate() {
         let (options, names): (&ImageOptions, &[Reference]) = match output {
             OutputSpec::Image(image) => (&image.image, &image.names),
             OutputSpec::Oci(archive) => (&archive.image, &archive.names),
@@ -195,20 +198,56 @@ pub(crate) async fn export(context: &ExportContext, outputs: &[OutputSpec]) -> R
         if context.results.iter().any(|result| !form.wanted(result).is_empty()) {
             key.push_str(&format!(" {form:?}"));
         }
-        let image = match built.get(&key) {
-            Some(image) => image.clone(),
-            None => {
-                let ahead = ahead(context, outputs, options);
-                let image: BoxFuture<'_, _> = Box::pin(image::build(context, options, &form, ahead));
-                let image = Arc::new(image.await?);
-                built.insert(key, image.clone());
-                image
+        let image = match (built.get(&key), output) {
+            (Some(image), OutputSpec::Oci(_) | OutputSpec::Docker(_)) => image.clone(),
+            (known, _) => {
+                let (step, known) = (context.job.progress.step("exporting to image"), known.cloned());
+                let make = async {
+                    let image = match known {
+                        Some(image) => image,
+                        None => {
+                            let ahead = ahead(context, outputs, options);
+                            let image: BoxFuture<'_, _> =
+                                Box::pin(image::build(context, options, &form, ahead, &step));
+                            Arc::new(image.await?)
+                        }
+                    };
+                    if let OutputSpec::Image(output) = output {
+                        name(context, output, &image, &step).await?;
+                    }
+                    Ok::<_, Diagnostic>(image)
+                };
+                let image = make.await;
+                step.end(image)?
             }
         };
-        write(context, output, &image).await?;
+        match output {
+            OutputSpec::Image(_) => drop(exported.images.insert(index, image.root.descriptor.clone())),
+            _ => write(context, output, &image).await?,
+        }
+        built.insert(key, image.clone());
         describe(&mut exported, &image, names);
     }
     Ok(exported)
+}
+
+/// Gives an image its names, here and in registries; a part of `step`.
+async fn name(
+    context: &ExportContext,
+    output: &ImageOutput,
+    built: &Built,
+    step: &Step,
+) -> Result<(), Diagnostic> {
+    if context.keep {
+        image::keep(context, built, &output.names)?;
+    }
+    if output.push {
+        for name in &output.names {
+            let how = (output.push_by_digest, output.insecure);
+            push::push(&context.job, built, name, how, step).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Says how an output holds attestations.
@@ -263,17 +302,10 @@ async fn write(context: &ExportContext, output: &OutputSpec, built: &Arc<Built>)
         return archive.send(context, built).await;
     }
     match output {
-        OutputSpec::Image(image) => {
-            let unnamed = image.names.is_empty();
-            if context.keep {
-                image::keep(context, built, &image.names)?;
-            }
-            if image.push && !unnamed {
-                for name in &image.names {
-                    push::push(job, built, name, image.push_by_digest, image.insecure).await?;
-                }
-            }
-            Ok(())
+        OutputSpec::Image(output) => {
+            let step = job.progress.step("exporting to image");
+            let named = name(context, output, built, &step).await;
+            step.end(named)
         }
         OutputSpec::Oci(archive) => {
             image::fetch_layers(job, built).await?;

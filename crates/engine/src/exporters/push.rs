@@ -23,34 +23,23 @@ use crate::progress::Step;
 /// The size from which on a layer's progress is told.
 const SHOWN: u64 = 1 << 20;
 
-/// Pushes to the repository of `name`, and gives the image that name.
+/// Pushes to the repository of `name`, and gives the image that name; a part of `step`.
 pub(crate) async fn push(
     job: &Arc<Job>,
     built: &Built,
     name: &Reference,
-    by_digest: bool,
-    insecure: bool,
+    (by_digest, insecure): (bool, bool),
+    step: &Step,
 ) -> Result<(), Diagnostic> {
     let digest = built.root.descriptor.digest;
     let name = match by_digest {
         true => name.without_tag().with_digest(digest),
         false => name.with_default_tag(),
     };
-    let step = job.progress.step(format!("pushing {name}"));
     let client = job.blobs.client().insecure(insecure);
-    let pusher = Pusher { job, client, name, ahead: Some(&built.ahead), step: &step };
-    let pushed = pusher.push(built).await;
-    if pushed.is_ok() {
-        built.ahead.settle().await;
-    }
-    match pushed {
-        Ok(true) => step.done(),
-        Ok(false) => step.cached(),
-        Err(error) => {
-            step.failed(&error);
-            return Err(error);
-        }
-    }
+    let pusher = Pusher { job, client, name, ahead: Some(&built.ahead), step };
+    pusher.push(built).await?;
+    built.ahead.settle().await;
     Ok(())
 }
 
@@ -80,13 +69,18 @@ impl<'a> Pusher<'a> {
         self.manifest(&self.name, manifest).await
     }
 
-    /// Pushes what is missing; tells whether anything was.
-    async fn push(&self, built: &Built) -> Result<bool, Diagnostic> {
+    /// Pushes what is missing, and says so below the step as BuildKit does.
+    async fn push(&self, built: &Built) -> Result<(), Diagnostic> {
         let root = &built.root;
+        let doing = |what: String| self.step.progress().counter(self.step.digest(), what, 0);
+        let naming =
+            || doing(format!("pushing manifest for {}", self.name.with_digest(root.descriptor.digest)));
         // An error here is not the last word: a registry may refuse reading and allow writing.
         if self.has(root).await {
-            return Ok(false);
+            drop(naming());
+            return Ok(());
         }
+        let layers = doing("pushing layers".to_owned());
         let by_digest = self.name.without_tag().with_digest(root.descriptor.digest);
         let tagged = self.name.tag().is_some();
         let known = tagged && self.client.resolve(&by_digest, Access::Push).await.is_ok();
@@ -98,8 +92,9 @@ impl<'a> Pusher<'a> {
                 done?;
             }
         }
-        self.manifest(&self.name, root).await?;
-        Ok(true)
+        drop(layers);
+        let _naming = naming();
+        self.manifest(&self.name, root).await
     }
 
     async fn image(&self, image: &Image, is_index: bool) -> Result<(), Diagnostic> {
