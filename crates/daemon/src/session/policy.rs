@@ -1,5 +1,7 @@
 //! Asking a client about the sources of its build.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::json;
 use slipway_engine::Build;
@@ -18,6 +20,8 @@ use crate::wire::policy::{Answer, CheckPolicyRequest, CheckPolicyResponse, Decis
 use crate::wire::recode;
 
 const METHOD: &str = "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";
+/// How long a client may think about one question. It ends sooner if the client goes or gives up the build.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How often a client may ask back about one source.
 const MAX_QUESTIONS: usize = 10;
 /// `PolicyAction`s.
@@ -36,7 +40,7 @@ impl PolicySession {
         Self { sessions, id }
     }
 
-    async fn ask(&self, question: CheckPolicyRequest) -> Result<Answer, Diagnostic> {
+    async fn ask(&self, question: CheckPolicyRequest, source: &str) -> Result<Answer, Diagnostic> {
         let client = self.sessions.get(&self.id).await?;
         let call = async {
             let mut grpc = Grpc::new(client.channel()).max_decoding_message_size(MAX_MESSAGE);
@@ -44,10 +48,24 @@ impl PolicySession {
             let codec: ProstCodec<CheckPolicyRequest, CheckPolicyResponse> = ProstCodec::default();
             grpc.unary(Request::new(question), PathAndQuery::from_static(METHOD), codec).await
         };
-        let answer =
-            client.call(call).await.map_err(|status| failed("the source policy has failed", &status))?;
+        let answer = in_time(client.call(call), PATIENCE, source).await?;
+        let answer = answer.map_err(|status| failed("the source policy has failed", &status))?;
         answer.into_inner().answer.ok_or_else(|| refused("no decision in policy response"))
     }
+}
+
+/// Waits for an answer about `source`, but not for ever.
+async fn in_time<T>(
+    answer: impl Future<Output = T>,
+    patience: Duration,
+    source: &str,
+) -> Result<T, Diagnostic> {
+    tokio::time::timeout(patience, answer).await.map_err(|_| {
+        let seconds = patience.as_secs();
+        Diagnostic::new(ErrorKind::Environment, format!("the source policy gave no answer about {source:?}"))
+            .cause(format!("the client is there, but has not decided within {seconds} s"))
+            .hint("build with `--policy disabled=true` to see whether the policy is the cause")
+    })
 }
 
 fn refused(text: impl Into<String>) -> Diagnostic {
@@ -70,7 +88,7 @@ impl SourceVerifier for PolicySession {
             let platform = platform.cloned();
             let question =
                 CheckPolicyRequest { platform, source: Some(known), ..CheckPolicyRequest::default() };
-            let mut asked = match self.ask(question).await? {
+            let mut asked = match self.ask(question, &source.identifier).await? {
                 Answer::Decision(decision) => return decide(source, decision),
                 Answer::Request(asked) => asked,
             };
@@ -111,5 +129,19 @@ fn decide(source: &pb::SourceOp, decision: Decision) -> Result<Option<pb::Source
             }
             Err(diagnostic)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_policy_that_never_answers_is_an_error_that_names_the_source() {
+        let never = std::future::pending::<()>();
+        let error = in_time(never, Duration::ZERO, "docker-image://a").await.unwrap_err();
+        assert!(error.to_string().contains("no answer about \"docker-image://a\""), "{error}");
+        assert!(error.hint.is_some());
+        assert_eq!(in_time(async { 5 }, Duration::ZERO, "").await.unwrap(), 5);
     }
 }
