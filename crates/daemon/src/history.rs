@@ -35,9 +35,9 @@ const LOGS: &str = "application/vnd.buildkit.status.v0";
 /// The whole of an error; the reference spells it so.
 const ERROR: &str = "application/vnd.googeapis.google.rpc.status+proto";
 
-const IN_TOTO: &str = "application/vnd.in-toto+json";
+pub(crate) const IN_TOTO: &str = "application/vnd.in-toto+json";
 /// The annotation of an attestation.
-const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+pub(crate) const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 
 /// The records of a daemon.
 #[derive(Clone)]

@@ -48,7 +48,9 @@ mod terminal;
 mod tree;
 mod vertices;
 
-pub use attest::{AttestationChain, FrontendRequest, RecordedProvenance};
+pub use attest::{
+    AttestationChain, FrontendRequest, PROVENANCE_MEMBER, RecordedProvenance, provenance_member,
+};
 pub use build::{
     Attestation, Build, BuildOptions, BuildResult, Checksum, ChecksumAlgorithm, ChecksumRequest, Container,
     ContainerMount, ContainerProcess, ContainerRequest, ExportOptions, ExportResult, ExporterRequest,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value};
-use slipway_engine::{CombineOptions, Combined, ImageSource, Location};
+use slipway_engine::{CombineOptions, Combined, ImageSource, Location, PROVENANCE_MEMBER};
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{
     AnnotationSpec, AnnotationTarget, ArchiveOutput, Destination, FilesOutput, Frontend, ImageOptions,
@@ -236,6 +236,11 @@ impl FanOut<'_> {
         let mut metadata: Map<String, Value> =
             parts.first().map(|part| part.outcome.metadata.clone()).unwrap_or_default();
         metadata.remove("containerimage.config.digest");
+        for part in parts.iter().skip(1) {
+            let of_platforms = |name: &str| name.starts_with(PROVENANCE_MEMBER);
+            let told = part.outcome.metadata.iter().filter(|(name, _)| of_platforms(name));
+            metadata.extend(told.map(|(name, value)| (name.clone(), value.clone())));
+        }
         let engine = &self.remote.engine;
         for (index, output) in self.request.outputs.iter().enumerate() {
             let written = match output {

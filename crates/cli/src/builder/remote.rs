@@ -114,6 +114,7 @@ impl Remote {
     pub(super) fn outcome(&self, node: &Connected, request: &SolveRequest, built: Built) -> BuildOutcome {
         let mut metadata: Map<String, Value> =
             built.response.into_iter().map(|(key, value)| (key, decoded(value))).collect();
+        metadata.extend(built.provenance);
         if built.call.is_none() {
             let reference = super::reference(&self.group.name, &node.name, &request.id);
             metadata.insert(super::BUILD_REF.to_owned(), reference.into());

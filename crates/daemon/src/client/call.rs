@@ -30,8 +30,14 @@ impl Client {
         let session = new_id();
         let _served = offer::serve(&mut self.control(), &session, offer).await?;
         let mut wire = wire_request(spec, session);
-        let (frontend, options) =
-            (std::mem::take(&mut wire.frontend), std::mem::take(&mut wire.frontend_attrs));
+        let question = SolveRequest {
+            frontend: std::mem::take(&mut wire.frontend),
+            frontend_opt: std::mem::take(&mut wire.frontend_attrs),
+            frontend_inputs: std::mem::take(&mut wire.frontend_inputs),
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            ..SolveRequest::default()
+        };
         wire.exporters.clear();
         wire.cache = None;
         let reference = wire.r#ref.clone();
@@ -39,7 +45,7 @@ impl Client {
         let mut control = self.control();
         let whole = control.solve(Request::new(wire));
         let asked = async {
-            let answer = self.ask(&reference, frontend, options).await;
+            let answer = self.ask(&reference, question).await;
             self.give_back(&reference, &answer).await;
             answer
         };
@@ -55,20 +61,8 @@ impl Client {
         Ok(Built { call: Some(call), ..Built::default() })
     }
 
-    async fn ask(
-        &self,
-        build: &str,
-        frontend: String,
-        options: HashMap<String, String>,
-    ) -> Result<HashMap<String, Vec<u8>>, Status> {
-        let request = SolveRequest {
-            frontend,
-            frontend_opt: options,
-            allow_result_return: true,
-            allow_result_array_ref: true,
-            ..SolveRequest::default()
-        };
-        let answer = self.gateway().solve(of_build(build, request)?).await?.into_inner();
+    async fn ask(&self, build: &str, question: SolveRequest) -> Result<HashMap<String, Vec<u8>>, Status> {
+        let answer = self.gateway().solve(of_build(build, question)?).await?.into_inner();
         Ok(answer.result.unwrap_or_default().metadata)
     }
 

@@ -13,6 +13,7 @@ mod logins;
 mod offer;
 mod outputs;
 mod places;
+mod records;
 mod request;
 mod selection;
 mod solve;
@@ -23,6 +24,7 @@ mod uploads;
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use slipway_engine::CallResult;
 use slipway_model::Diagnostic;
 use slipway_model::llb::pb;
@@ -53,6 +55,8 @@ pub struct SolveSpec {
     pub frontend: String,
     pub attributes: BTreeMap<String, String>,
     pub definition: Option<pb::Definition>,
+    /// What the frontend takes for directories, by name.
+    pub inputs: BTreeMap<String, pb::Definition>,
     /// Kinds and attributes of outputs; their places at the client are in the offer, by index.
     pub exporters: Vec<(String, BTreeMap<String, String>)>,
     pub cache_imports: Vec<CacheSpec>,
@@ -65,6 +69,8 @@ pub struct SolveSpec {
 pub struct Built {
     /// The exporters' response.
     pub response: BTreeMap<String, String>,
+    /// Members of a metadata file that tell how the results were made, if that was asked for.
+    pub provenance: Vec<(String, Value)>,
     /// The answer to a call that does not build.
     pub call: Option<CallResult>,
 }

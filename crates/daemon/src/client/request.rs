@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
 use slipway_engine::registry::DockerCredentials;
 use slipway_engine::session::EmbeddedSession;
 use slipway_engine::{Engine, Location};
@@ -15,7 +16,7 @@ use slipway_model::solve::{
     CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement, Frontend, NamedContext,
     NamedContextSource, NetworkMode, NoCache, SolveRequest, SourceDateEpoch, StepOptions,
 };
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_model::{Diagnostic, ErrorKind, ImageConfig};
 use tempfile::TempDir;
 
 use super::places::Places;
@@ -143,7 +144,15 @@ impl Making {
                 self.set(CONTEXT, url);
                 None
             }
-            ContextSource::Client(_) | ContextSource::Definition(_) => {
+            ContextSource::Definition(definition) => {
+                // The frontend looks for the Dockerfile in an input of its own.
+                self.spec.inputs.insert(CONTEXT.to_owned(), (**definition).clone());
+                if matches!(&request.dockerfile, DockerfileSource::Path(path) if path.is_relative()) {
+                    self.spec.inputs.insert(DOCKERFILE.to_owned(), (**definition).clone());
+                }
+                None
+            }
+            ContextSource::Client(_) => {
                 return Err(invalid("a context of another client cannot be sent on"));
             }
         };
@@ -271,9 +280,16 @@ impl Making {
                 value
             }
             NamedContextSource::Url(url) => url.clone(),
-            NamedContextSource::Client(_)
-            | NamedContextSource::ClientLayout { .. }
-            | NamedContextSource::Definition { .. } => {
+            NamedContextSource::Definition { definition, config } => {
+                // Not to be taken for the main ones.
+                let name = format!("named:{key}");
+                if let Some(config) = config {
+                    self.set(format!("input-metadata:{name}"), input_metadata(config));
+                }
+                self.spec.inputs.insert(name.clone(), (**definition).clone());
+                format!("input:{name}")
+            }
+            NamedContextSource::Client(_) | NamedContextSource::ClientLayout { .. } => {
                 return Err(invalid(format!("the context `{key}` of another client cannot be sent on")));
             }
         };
@@ -349,6 +365,13 @@ impl Making {
         }
         self.spec.cache_imports.push(cache);
     }
+}
+
+/// Tells a frontend the image config that comes with an input.
+fn input_metadata(config: &ImageConfig) -> String {
+    let config = serde_json::to_vec(config).unwrap_or_default();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(config);
+    serde_json::json!({ slipway_engine::keys::CONFIG: encoded }).to_string()
 }
 
 /// Writes attributes as one value.

@@ -53,7 +53,11 @@ impl Client {
             let work = try_join_all(std::mem::take(&mut prepared.places.work));
             let (built, _) = tokio::try_join!(built, work)?;
             prepared.places.finish(&built.response)?;
-            Ok(built)
+            let provenance = match request.attestations.metadata.filter(|_| built.call.is_none()) {
+                Some(mode) => self.provenance(&request.id, mode).await?,
+                None => Vec::new(),
+            };
+            Ok(Built { provenance, ..built })
         };
         tokio::select! {
             result = work => result,
@@ -80,7 +84,7 @@ impl Client {
         let late = if response.is_ok() { LATE } else { LATE / 5 };
         let _ = tokio::time::timeout(late, follow).await;
         let response = response?.into_inner().exporter_response;
-        Ok(Built { response: response.into_iter().collect(), call: None })
+        Ok(Built { response: response.into_iter().collect(), ..Built::default() })
     }
 
     /// Passes on what happens in a build, until it has ended.
@@ -120,6 +124,7 @@ pub(super) fn wire_request(spec: &SolveSpec, session: String) -> WireRequest {
     WireRequest {
         r#ref: if spec.id.is_empty() { new_id() } else { spec.id.clone() },
         definition: spec.definition.as_ref().map(recode),
+        frontend_inputs: spec.inputs.iter().map(|(name, input)| (name.clone(), recode(input))).collect(),
         session,
         frontend: spec.frontend.clone(),
         frontend_attrs: into_map(&attributes),

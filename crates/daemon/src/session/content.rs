@@ -14,7 +14,7 @@ use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::{ClientSession, MAX_MESSAGE, failed};
@@ -38,8 +38,8 @@ fn request<T>(store: &str, message: T) -> Result<Request<T>, Diagnostic> {
     Ok(request)
 }
 
-async fn service(client: &ClientSession) -> Result<Grpc<Channel>, Status> {
-    let mut grpc = Grpc::new(client.channel()).max_decoding_message_size(MAX_MESSAGE);
+async fn service(channel: Channel) -> Result<Grpc<Channel>, Status> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     Ok(grpc)
 }
@@ -54,13 +54,24 @@ pub(super) async fn has(client: &ClientSession, store: &str, digest: &Digest) ->
     let call = async {
         let path = method("/containerd.services.content.v1.Content/Info");
         let codec: ProstCodec<InfoRequest, InfoResponse> = ProstCodec::default();
-        service(client).await?.unary(request, path, codec).await
+        service(client.channel()).await?.unary(request, path, codec).await
     };
     match client.call(call).await {
         Ok(_) => Ok(true),
         Err(status) if status.code() == Code::NotFound => Ok(false),
         Err(status) => Err(failed(format!("cannot look for {digest} at the client"), &status)),
     }
+}
+
+/// Asks whoever is at the other end for a blob.
+pub(crate) async fn open_blob(
+    channel: Channel,
+    request: Request<ReadContentRequest>,
+) -> Result<Streaming<ReadContentResponse>, Status> {
+    let path = method("/containerd.services.content.v1.Content/Read");
+    let codec: ProstCodec<ReadContentRequest, ReadContentResponse> = ProstCodec::default();
+    let answer = service(channel).await?.server_streaming(request, path, codec).await?;
+    Ok(answer.into_inner())
 }
 
 /// Reads a blob.
@@ -71,16 +82,10 @@ pub(super) async fn read(
 ) -> Result<ContentReader, Diagnostic> {
     let message = ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 };
     let request = request(store, message)?;
-    let call = async {
-        let path = method("/containerd.services.content.v1.Content/Read");
-        let codec: ProstCodec<ReadContentRequest, ReadContentResponse> = ProstCodec::default();
-        service(&client).await?.server_streaming(request, path, codec).await
-    };
-    let answer = client.call(call).await;
+    let answer = client.call(open_blob(client.channel(), request)).await;
     let answer = answer.map_err(|status| failed(format!("cannot read {digest} from the client"), &status))?;
     let gone = client.gone().clone();
     let parts = answer
-        .into_inner()
         .map_ok(|part| part.data)
         .map_err(std::io::Error::other)
         .take_until(async move { gone.cancelled().await });
@@ -119,7 +124,7 @@ pub(super) async fn write(
     let call = async {
         let path = method("/containerd.services.content.v1.Content/Write");
         let codec: ProstCodec<WriteContentRequest, WriteContentResponse> = ProstCodec::default();
-        let answers = service(client).await?.streaming(request, path, codec).await?;
+        let answers = service(client.channel()).await?.streaming(request, path, codec).await?;
         let mut answers = answers.into_inner();
         while answers.try_next().await?.is_some() {}
         Ok(())

@@ -32,7 +32,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 pub(crate) use agent::AGENT;
-pub(crate) use content::STORE;
+pub(crate) use content::{STORE, open_blob};
 pub(crate) use output::EXPORTER;
 pub(crate) use policy::PolicySession;
 pub(crate) use service::BuildSession;

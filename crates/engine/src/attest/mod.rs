@@ -20,6 +20,7 @@ mod sources;
 mod spdx;
 mod statement;
 mod steps;
+mod v02;
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,7 @@ use crate::build::{Build, BuildResult, Ref, Refs};
 
 pub use chain::AttestationChain;
 pub(crate) use purl::{Package, of_image as package_url};
-pub use record::RecordedProvenance;
+pub use record::{PROVENANCE_MEMBER, RecordedProvenance, provenance_member};
 pub use request::FrontendRequest;
 pub(crate) use sbom::{Scanner, Targets};
 pub(crate) use scope::{Producers, Scope};

@@ -19,7 +19,7 @@ const V1: &str = "https://slsa.dev/provenance/v1";
 const V02: &str = "https://slsa.dev/provenance/v0.2";
 const BUILD_TYPE_V1: &str =
     "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";
-const BUILD_TYPE_V02: &str = "https://mobyproject.org/buildkit@v1";
+pub(super) const BUILD_TYPE_V02: &str = "https://mobyproject.org/buildkit@v1";
 /// The version of BuildKit's behaviour that a request is served with.
 const COMPATIBILITY: u32 = 30;
 

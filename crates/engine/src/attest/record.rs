@@ -12,8 +12,29 @@ use crate::build::{Build, BuildResult, Ref, key_of};
 use crate::error::Context as _;
 use crate::tree::Tree;
 
-/// The member of a metadata file.
-const METADATA: &str = "buildx.build.provenance";
+/// The member of a metadata file, of a result that is of one platform; of others the platform's name follows.
+pub const PROVENANCE_MEMBER: &str = "buildx.build.provenance";
+
+/// Makes the member of a metadata file of a predicate that a daemon has kept of the result with this id.
+pub fn provenance_member(
+    id: &str,
+    predicate_type: &str,
+    predicate: Value,
+    mode: ProvenanceMode,
+) -> (String, Value) {
+    let predicate = match predicate_type == super::predicate::predicate_type(SlsaVersion::V1) {
+        true => super::v02::of_v1(&predicate),
+        false => predicate,
+    };
+    member(id, predicate, mode)
+}
+
+fn member(id: &str, mut predicate: Value, mode: ProvenanceMode) -> (String, Value) {
+    if let (ProvenanceMode::Min, Some(members)) = (mode, predicate.as_object_mut()) {
+        members.retain(|name, _| name != "buildConfig" && name != "metadata");
+    }
+    (key_of(PROVENANCE_MEMBER, id), predicate)
+}
 
 /// How a result was made, for the record.
 #[derive(Clone, Debug)]
@@ -49,13 +70,7 @@ impl Build {
     ) -> Result<Vec<(String, Value)>, Diagnostic> {
         let Some(mode) = asked.metadata else { return Ok(Vec::new()) };
         let told = self.tell(result, asked, SlsaVersion::V02).await?;
-        let members = told.into_iter().map(|(id, mut predicate)| {
-            if let (ProvenanceMode::Min, Some(members)) = (mode, predicate.as_object_mut()) {
-                members.retain(|name, _| name != "buildConfig" && name != "metadata");
-            }
-            (key_of(METADATA, &id), predicate)
-        });
-        Ok(members.collect())
+        Ok(told.into_iter().map(|(id, predicate)| member(&id, predicate, mode)).collect())
     }
 
     /// Tells all that there is to tell of how a result was made, by the id of its reference.

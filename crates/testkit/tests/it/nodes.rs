@@ -61,8 +61,14 @@ fn nodes_build_their_platforms_and_what_they_made_is_one() {
         vec!["--builder", "both", "--platform", "linux/amd64,linux/arm64", "-t", "r.example/a:1"];
     arguments.extend(outputs.iter().flat_map(|output| ["-o", output.as_str()]));
     let cache = format!("type=local,dest={}", place("cache"));
-    arguments.extend(["--cache-to", &cache, &context]);
+    let metadata = place("metadata.json");
+    arguments.extend(["--cache-to", &cache, "--metadata-file", &metadata, &context]);
     let built = environment.build(&arguments).succeeded();
+    let told: Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let provenance = &told[format!("buildx.build.provenance/{platform}")];
+        assert_eq!(provenance["buildType"], "https://mobyproject.org/buildkit@v1", "{told:#}");
+    }
     assert!(built.stderr.contains("each node exports its own cache"), "{}", built.stderr);
     for node in ["both0", "both1"] {
         assert!(built.stderr.contains(&format!("[{node} ")), "no {node} in:\n{}", built.stderr);
@@ -77,6 +83,32 @@ fn nodes_build_their_platforms_and_what_they_made_is_one() {
     let files = listed("files.tar");
     assert!(files.contains("linux_amd64/amd64") && files.contains("linux_arm64/arm64"), "{files}");
     assert!(listed("docker.tar").contains("manifest.json"));
+}
+
+#[test]
+fn a_metadata_file_tells_how_a_build_elsewhere_was_made() {
+    let environment = Environment::new();
+    let daemon = Daemon::start(&environment, "one");
+    run(&environment, &format!("create --name away --driver remote {}", daemon.address())).succeeded();
+    let context = environment.context("context", "FROM scratch\nCOPY Dockerfile /\n");
+    let metadata = environment.text("metadata.json");
+    let told = |builder: &str, much: &str| -> Value {
+        let arguments = ["build", "--builder", builder, "--metadata-file", &metadata, &context];
+        let mut command = environment.slipway(arguments);
+        command.env("BUILDX_METADATA_PROVENANCE", much);
+        Outcome::of(command).succeeded();
+        let mut told: Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+        told["buildx.build.provenance"].take()
+    };
+    let (min, max) = (told("away", "min"), told("away", "max"));
+    assert_eq!(min["invocation"]["parameters"]["frontend"], "dockerfile.v0");
+    assert!(min.get("metadata").is_none() && min.get("buildConfig").is_none(), "{min:#}");
+    assert_eq!(max["metadata"]["completeness"]["environment"], true);
+    assert!(max["buildConfig"]["llbDefinition"].is_array(), "{max:#}");
+    assert_eq!(told("away", "disabled"), Value::Null);
+    // Members are the same, wherever the build was.
+    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&told("default", "max")), names(&max));
 }
 
 #[test]
