@@ -1,6 +1,7 @@
 //! What a build may touch: paths outside the working directory, the host's network, SSH agents.
 //!
-//! Paths are compared as they are after symbolic links; the caller follows those.
+//! Paths are compared as they are after symbolic links, as far as they exist; the caller follows those.
+//! What is below the last directory that exists has to be made in that directory, so that one is what is touched.
 
 use std::path::{Path, PathBuf};
 
@@ -29,10 +30,16 @@ impl Grants {
     /// Parses the values of `--allow`.
     pub fn parse(values: &[String]) -> Result<Self, Vec<slipway_model::Diagnostic>> {
         let mut grants = Self::default();
-        for value in values {
-            grants.add(value).map_err(|problems| problems.into_diagnostics(&[] as &[SourceFile]))?;
-        }
+        grants.extend(values)?;
         Ok(grants)
+    }
+
+    /// Adds what more values grant.
+    pub fn extend(&mut self, values: &[String]) -> Result<(), Vec<slipway_model::Diagnostic>> {
+        for value in values {
+            self.add(value).map_err(|problems| problems.into_diagnostics(&[] as &[SourceFile]))?;
+        }
+        Ok(())
     }
 
     fn add(&mut self, text: &str) -> Result<()> {
@@ -78,6 +85,15 @@ impl Grants {
     }
 }
 
+/// Where the paths of a definition start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathBase {
+    /// At the working directory.
+    Here,
+    /// At an address; only `cwd://` leads to the working directory.
+    Address,
+}
+
 /// What one or more targets touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
@@ -92,15 +108,15 @@ pub struct Needs {
 
 impl Needs {
     /// Collects what targets touch.
-    pub fn of<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Self {
+    pub fn of<'a>(targets: impl IntoIterator<Item = &'a Target>, base: PathBase) -> Self {
         let mut needs = Self::default();
         for target in targets {
-            needs.add(target);
+            needs.add(target, base);
         }
         needs
     }
 
-    fn add(&mut self, target: &Target) {
+    fn add(&mut self, target: &Target, base: PathBase) {
         for entitlement in target.entitlements.iter().flatten() {
             match entitlement.split_once('=').unwrap_or((entitlement, "")) {
                 ("network.host", _) => self.network_host = true,
@@ -110,20 +126,18 @@ impl Needs {
             }
         }
         let context = target.context.as_deref().unwrap_or(".");
-        self.read.extend(local_path(context));
-        if let (None, Some(dockerfile), Some(context)) =
-            (&target.dockerfile_inline, target.dockerfile.as_deref(), local_path(context))
-        {
-            let path = match dockerfile.strip_prefix("cwd://") {
-                Some(path) => path.to_owned(),
-                None if dockerfile.starts_with('/') => dockerfile.to_owned(),
-                None => clean(&format!("{context}/{dockerfile}")),
-            };
-            if !is_remote(dockerfile) {
-                self.read.push(path);
-            }
+        let local = |path: &str| local_path(path, base);
+        self.read.extend(local(context));
+        if let (None, Some(dockerfile)) = (&target.dockerfile_inline, target.dockerfile.as_deref()) {
+            self.read.extend(match (dockerfile.strip_prefix("cwd://"), local(context)) {
+                (Some(path), _) => Some(path.to_owned()),
+                (None, Some(_)) if is_remote(dockerfile) => None,
+                (None, Some(_)) if dockerfile.starts_with('/') => Some(dockerfile.to_owned()),
+                (None, Some(context)) => Some(clean(&format!("{context}/{dockerfile}"))),
+                (None, None) => None,
+            });
         }
-        self.read.extend(target.contexts.iter().flatten().filter_map(|(_, value)| local_path(value)));
+        self.read.extend(target.contexts.iter().flatten().filter_map(|(_, value)| local(value)));
         for output in target.outputs.iter().flatten() {
             if !output.destination.is_empty() && output.destination != "-" {
                 self.write.push(output.destination.clone());
@@ -147,9 +161,13 @@ impl Needs {
 }
 
 /// Returns the path of a context that is on this machine.
-fn local_path(context: &str) -> Option<String> {
+fn local_path(context: &str, base: PathBase) -> Option<String> {
     const OTHER: &[&str] = &["target:", "docker-image:"];
+    const HERE: &[&str] = &["cwd://", "oci-layout://"];
     if is_remote(context) || OTHER.iter().any(|prefix| context.starts_with(prefix)) {
+        return None;
+    }
+    if base == PathBase::Address && !HERE.iter().any(|prefix| context.starts_with(prefix)) {
         return None;
     }
     let path = context.strip_prefix("cwd://").unwrap_or(context);
@@ -159,6 +177,18 @@ fn local_path(context: &str) -> Option<String> {
         None => Some(clean(path)),
     }
 }
+
+/// A path after symbolic links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// As far as it exists.
+    pub existing: PathBuf,
+    /// What is to be made below that.
+    pub missing: PathBuf,
+}
+
+/// Follows symbolic links.
+pub type Follow<'a> = dyn Fn(&Path) -> Existing + 'a;
 
 /// What is needed and not granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -170,14 +200,13 @@ pub struct Missing {
 }
 
 impl Missing {
-    /// Compares needs and grants. `real` follows symbolic links as far as a path exists; paths below
-    /// `directory` need no grant.
+    /// Compares needs and grants; paths below `directory` need no grant.
     pub fn of(
         needs: &Needs,
         grants: &[&Grants],
         directory: &Path,
         check_files: bool,
-        real: &dyn Fn(&Path) -> PathBuf,
+        follow: &Follow<'_>,
     ) -> Self {
         let mut missing = Self::default();
         let granted = |grant: fn(&Grants) -> bool| grants.iter().any(|grants| grant(grants));
@@ -186,45 +215,50 @@ impl Missing {
             missing.flags.push(format!("--allow={flag}"));
         };
         if needs.network_host && !granted(|grants| grants.network_host) {
-            add("running build containers that can access the host's network", "network.host".to_owned());
+            add("Running build containers that can access the host's network", "network.host".to_owned());
         }
         if needs.security_insecure && !granted(|grants| grants.security_insecure) {
-            add("running privileged containers that can make system changes", "security.insecure".to_owned());
+            add("Running privileged containers that can make system changes", "security.insecure".to_owned());
         }
         for device in &needs.devices {
             let known =
                 |grants: &&Grants| grants.devices.iter().any(|known| known.is_empty() || known == device);
             if !grants.iter().any(known) {
                 let flag = if device.is_empty() { "device".to_owned() } else { format!("device={device}") };
-                add("access to devices", flag);
+                add("Access to devices", flag);
             }
         }
         if needs.local_delete && !granted(|grants| grants.local_delete) {
-            add("deleting stale files from local output destinations", "buildx.local.delete".to_owned());
+            add("Deleting stale files from local output destinations", "buildx.local.delete".to_owned());
         }
         if !check_files {
             return missing;
         }
         if needs.ssh && !granted(|grants| grants.ssh) {
-            add("forwarding the default SSH agent socket", "ssh".to_owned());
+            add("Forwarding default SSH agent socket", "ssh".to_owned());
         }
-        let allowed = |list: fn(&Grants) -> &Vec<String>| Allowed::new(grants, list, directory, real);
-        let reads = allowed(|grants| &grants.read).missing(&needs.read, directory, real);
-        let writes = allowed(|grants| &grants.write).missing(&needs.write, directory, real);
-        let shown = |path: &Path| relative(path, &real(directory));
+        let allowed = |list: fn(&Grants) -> &Vec<String>| Allowed::new(grants, list, directory, follow);
+        let reads = allowed(|grants| &grants.read).missing(&needs.read, directory, follow);
+        let writes = allowed(|grants| &grants.write).missing(&needs.write, directory, follow);
+        let shown = |path: &Path| relative(path, &follow(directory).existing);
         for path in reads.iter().filter(|path| writes.contains(path)) {
             let path = shown(path);
-            add(&format!("read and write access to path {path}"), format!("fs={path}"));
+            add(&format!("Read and write access to path {path}"), format!("fs={path}"));
         }
         for path in reads.iter().filter(|path| !writes.contains(path)) {
             let path = shown(path);
-            add(&format!("read access to path {path}"), format!("fs.read={path}"));
+            add(&format!("Read access to path {path}"), format!("fs.read={path}"));
         }
         for path in writes.iter().filter(|path| !reads.contains(path)) {
             let path = shown(path);
-            add(&format!("write access to path {path}"), format!("fs.write={path}"));
+            add(&format!("Write access to path {path}"), format!("fs.write={path}"));
         }
         missing
+    }
+
+    /// Lists the values of `--allow` that grant it.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.flags.iter().map(|flag| flag.trim_start_matches("--allow="))
     }
 
     /// Tells whether everything is granted.
@@ -232,9 +266,14 @@ impl Missing {
         self.flags.is_empty()
     }
 
-    /// Tells whether `BUILDX_BAKE_ENTITLEMENTS_FS` leaves the checks of files on.
-    pub fn checks_files(variable: Option<&str>) -> bool {
-        variable.and_then(parse_bool) != Some(false)
+    /// Tells whether the environment leaves the checks of files on: `BUILDX_BAKE_ENTITLEMENTS_FS`, or for
+    /// definitions at an address `BAKE_ALLOW_REMOTE_FS_ACCESS`.
+    pub fn checks_files(at_address: bool, variable: impl Fn(&str) -> Option<String>) -> bool {
+        let truth = |name| variable(name).as_deref().and_then(parse_bool);
+        match truth("BUILDX_BAKE_ENTITLEMENTS_FS") {
+            Some(on) => on,
+            None => !at_address || truth("BAKE_ALLOW_REMOTE_FS_ACCESS") != Some(true),
+        }
     }
 }
 
@@ -249,19 +288,24 @@ impl Allowed {
         grants: &[&Grants],
         list: fn(&Grants) -> &Vec<String>,
         directory: &Path,
-        real: &dyn Fn(&Path) -> PathBuf,
+        follow: &Follow<'_>,
     ) -> Self {
         let all: Vec<&String> = grants.iter().flat_map(|grants| list(grants)).collect();
-        let mut paths: Vec<PathBuf> = all.iter().map(|path| real(&directory.join(path))).collect();
-        paths.push(real(directory));
+        let whole = |path: Existing| match path.missing.as_os_str().is_empty() {
+            true => path.existing,
+            false => path.existing.join(path.missing),
+        };
+        let mut paths: Vec<PathBuf> = all.iter().map(|path| whole(follow(&directory.join(path)))).collect();
+        paths.push(follow(directory).existing);
         Self { everything: all.iter().any(|path| *path == "*"), paths }
     }
 
-    fn missing(&self, needed: &[String], directory: &Path, real: &dyn Fn(&Path) -> PathBuf) -> Vec<PathBuf> {
+    fn missing(&self, needed: &[String], directory: &Path, follow: &Follow<'_>) -> Vec<PathBuf> {
         if self.everything {
             return Vec::new();
         }
-        let mut paths: Vec<PathBuf> = needed.iter().map(|path| real(&directory.join(path))).collect();
+        let mut paths: Vec<PathBuf> =
+            needed.iter().map(|path| follow(&directory.join(path)).existing).collect();
         paths.sort();
         paths.dedup();
         // A directory stands for what is in it.

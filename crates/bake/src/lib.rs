@@ -26,7 +26,7 @@ mod target;
 mod value;
 
 pub use definition::{Definition, VariableInfo};
-pub use entitlements::{Grants, Missing, Needs};
+pub use entitlements::{Existing, Follow, Grants, Missing, Needs, PathBase};
 pub use files::{DEFAULT_FILES, Environment, ReadFile, SourceFile, parse};
 pub use list::{
     ListKind, ListRequest, targets_as_json, targets_as_table, variables_as_json, variables_as_table,

@@ -12,6 +12,7 @@ mod builder;
 mod builders;
 mod commands;
 mod completion;
+mod confirm;
 mod error;
 mod interrupt;
 mod output;

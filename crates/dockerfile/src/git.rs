@@ -104,6 +104,20 @@ impl GitReference {
         Ok(())
     }
 
+    /// Returns the address in its short form: without the queries that a fragment can say.
+    pub fn short(&self) -> String {
+        let mut address = redacted(&self.remote);
+        if self.reference.is_some() || self.directory.is_some() {
+            address.push('#');
+            address.push_str(self.reference.as_deref().unwrap_or_default());
+        }
+        if let Some(directory) = &self.directory {
+            address.push(':');
+            address.push_str(directory);
+        }
+        address
+    }
+
     /// Returns the identifier and the attributes of the source operation.
     pub(crate) fn source(&self) -> (String, BTreeMap<String, String>) {
         let mut identifier = format!("git://{}", self.location);
@@ -132,6 +146,31 @@ impl GitReference {
             attributes.into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect();
         (identifier, attributes)
     }
+}
+
+/// Returns the address of a directory of the repository, or of the part of one, at `address`; `None` if that is
+/// no repository's. What else the address says stays.
+pub fn directory_of_repository(address: &str, directory: &str) -> Option<String> {
+    let whole = GitReference::parse(address).ok()??;
+    let below = join(&join("/", whole.directory.as_deref().unwrap_or_default()), directory);
+    let below = below.trim_start_matches('/');
+    if below == whole.directory.as_deref().unwrap_or_default() {
+        return Some(address.to_owned());
+    }
+    let encoded = below.replace('%', "%25");
+    let (base, fragment) = address.split_once('#').unwrap_or((address, ""));
+    let is_directory = |pair: &&str| pair.split('=').next() == Some("subdir");
+    let (base, query) = base.split_once('?').unwrap_or((base, ""));
+    let mut pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty()).collect();
+    // The fragment has to agree with a query of the same meaning.
+    pairs.retain(|pair| !is_directory(pair));
+    let query = if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) };
+    let reference = fragment.split(':').next().unwrap_or_default();
+    Some(match below {
+        "" if reference.is_empty() => format!("{base}{query}"),
+        "" => format!("{base}{query}#{reference}"),
+        _ => format!("{base}{query}#{reference}:{encoded}"),
+    })
 }
 
 /// Holds the parts of an address.
@@ -268,6 +307,42 @@ mod tests {
         assert!(parse("github.com/moby/buildkit").looks_local);
         for text in ["https://example.com/a.tar", "./x.git", "a/b", "ftp://h/x.git", "http://h/x.git/y"] {
             assert_eq!(GitReference::parse(text).unwrap(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn directories_of_repositories_have_addresses() {
+        for (address, directory, want) in [
+            ("https://h/x.git", "bar", "https://h/x.git#:bar"),
+            ("https://h/x.git", "./a/../bar/", "https://h/x.git#:bar"),
+            ("https://h/x.git#main", "bar", "https://h/x.git#main:bar"),
+            ("https://h/x.git#main:a", "b", "https://h/x.git#main:a/b"),
+            ("https://h/x.git#main:a", "../b", "https://h/x.git#main:b"),
+            ("https://h/x.git#main:a", ".", "https://h/x.git#main:a"),
+            ("https://h/x.git#main:a", "..", "https://h/x.git#main"),
+            ("https://h/x.git?ref=v1&subdir=a", "b", "https://h/x.git?ref=v1#:a/b"),
+            ("https://h/x.git?ref=v1", "50%", "https://h/x.git?ref=v1#:50%25"),
+            ("git@h:x.git", "bar", "git@h:x.git#:bar"),
+        ] {
+            let made = directory_of_repository(address, directory).unwrap();
+            assert_eq!(made, want, "{address} {directory}");
+            assert!(parse(&made).remote == parse(address).remote, "{made}");
+        }
+        assert_eq!(directory_of_repository("https://h/x.tar.gz", "a"), None);
+    }
+
+    #[test]
+    fn addresses_have_a_short_form() {
+        for (address, want) in [
+            ("https://h/x.git?ref=main", "https://h/x.git#main"),
+            (
+                "https://me:secret@h/x.git?tag=v1&subdir=a&submodules=false",
+                "https://me:xxxxx@h/x.git#refs/tags/v1:a",
+            ),
+            ("https://h/x.git#:a", "https://h/x.git#:a"),
+            ("https://h/x.git", "https://h/x.git"),
+        ] {
+            assert_eq!(parse(address).short(), want, "{address}");
         }
     }
 

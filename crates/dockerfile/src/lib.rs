@@ -40,7 +40,7 @@ pub use convert::{
 };
 pub use document::{Dockerfile, Stage, parse};
 pub use expand::{EnvList, Environment, ExpandError, Expander, Expansion};
-pub use git::{GitReference, GitReferenceError};
+pub use git::{GitReference, GitReferenceError, directory_of_repository};
 pub use instruction::{
     ArgDefinition, CacheSharing, CommandLine, Copy, From, INSTRUCTIONS, InlineFile, Instruction,
     InstructionKind, KeyValue, Mount, MountSpec, MountType, Run, RunNetwork, Security,

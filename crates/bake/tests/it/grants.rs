@@ -2,17 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use slipway_bake::{Grants, Missing, Needs};
+use slipway_bake::{Existing, Grants, Missing, Needs, PathBase};
 
 use crate::{bake, describe};
 
 /// Returns the flags that a target lacks, in the directory `/home/me`.
 fn missing(body: &str, allow: &[&str]) -> Vec<String> {
+    missing_of(body, allow, PathBase::Here)
+}
+
+fn missing_of(body: &str, allow: &[&str], base: PathBase) -> Vec<String> {
     let bake = bake(&format!("target \"default\" {{\n{body}\n}}"), &[], &[]).unwrap();
     let allow: Vec<String> = allow.iter().map(|word| (*word).to_owned()).collect();
     let grants = Grants::parse(&allow).unwrap();
-    let lexical = |path: &Path| PathBuf::from(clean(&path.display().to_string()));
-    let needs = Needs::of(bake.targets.values());
+    let lexical = |path: &Path| {
+        let path = clean(&path.display().to_string());
+        // What is called `new` is not there yet.
+        let (existing, missing) = path.split_once("/new").map_or((path.as_str(), ""), |(at, _)| (at, "new"));
+        Existing { existing: PathBuf::from(existing), missing: PathBuf::from(missing) }
+    };
+    let needs = Needs::of(bake.targets.values(), base);
     Missing::of(&needs, &[&grants, &bake.granted], Path::new("/home/me"), true, &lexical).flags
 }
 
@@ -47,6 +56,9 @@ fn what_is_elsewhere_does() {
         ("dockerfile = \"../Dockerfile\"\ndockerfile-inline = \"FROM scratch\"", "", ""),
         ("output = [\"type=local,dest=/out\"]", "fs.read=/out", "--allow=fs.write=/out"),
         ("output = [\"type=local,dest=/out\"]\ncontexts = { a = \"/out\" }", "", "--allow=fs=/out"),
+        ("output = [\"type=local,dest=/out/new\"]", "fs.write=/out/new", "--allow=fs.write=/out"),
+        ("output = [\"type=local,dest=/out/new\"]", "fs.write=/out", ""),
+        ("output = [\"type=local,dest=new\"]", "", ""),
         ("cache-from = [\"type=local,src=/c\"]", "", "--allow=fs.read=/c"),
         ("cache-to = [\"type=local,dest=/c\"]", "fs=/c", ""),
         ("secret = [\"id=a,src=/s\"]", "", "--allow=fs.read=/s"),
@@ -72,10 +84,39 @@ fn what_the_command_line_names_is_granted() {
 }
 
 #[test]
+fn paths_of_a_definition_at_an_address_are_there() {
+    for (body, want) in [
+        ("context = \"/etc\"\ndockerfile = \"/abs/Dockerfile\"\ncontexts = { a = \"../x\" }", ""),
+        ("context = \"cwd://../x\"", "--allow=fs.read=../x"),
+        ("context = \"sub\"\ndockerfile = \"cwd://../Dockerfile\"", "--allow=fs.read=../Dockerfile"),
+        ("contexts = { a = \"cwd:///etc\" }", "--allow=fs.read=/etc"),
+        ("secret = [\"id=a,src=/s\"]", "--allow=fs.read=/s"),
+    ] {
+        assert_eq!(missing_of(body, &[], PathBase::Address).join(" "), want, "{body}");
+    }
+}
+
+#[test]
 fn checks_of_files_can_be_off() {
-    assert!(Missing::checks_files(None));
-    assert!(Missing::checks_files(Some("1")));
-    assert!(!Missing::checks_files(Some("0")));
+    const CHECKS: &str = "BUILDX_BAKE_ENTITLEMENTS_FS";
+    const ALLOWS: &str = "BAKE_ALLOW_REMOTE_FS_ACCESS";
+    for (variables, here, address) in [
+        (vec![], true, true),
+        (vec![(CHECKS, "1")], true, true),
+        (vec![(CHECKS, "0")], false, false),
+        (vec![(ALLOWS, "1")], true, false),
+        (vec![(ALLOWS, "1"), (CHECKS, "1")], true, true),
+    ] {
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        assert_eq!(Missing::checks_files(false, variable), here, "{variables:?}");
+        assert_eq!(Missing::checks_files(true, variable), address, "{variables:?}");
+    }
+}
+
+#[test]
+fn grants_that_cannot_be_are_refused() {
     for (word, part) in [
         ("fs.reed=x", "did you mean `fs.read`?"),
         ("fs.read", "needs a path"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
-use slipway_bake::{Bake, ListKind, ListRequest};
+use slipway_bake::{Bake, Grants, ListKind, ListRequest};
 use slipway_engine::{RemoteFiles, RemoteFilesRequest};
 use slipway_model::progress::{Event, EventSink, Status, Vertex, Warning};
 use slipway_model::{Diagnostic, Digest, ErrorKind};
@@ -13,17 +13,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::build::{in_build, metadata};
+use super::build::{answer_text, in_build, metadata, tell_error};
 use crate::app::Context;
 use crate::args::GlobalArgs;
 use crate::args::bake::BakeArgs;
+use crate::args::build::ProgressArg;
 use crate::builder::{BuildOutcome, Builder};
+use crate::confirm::confirmed;
 use crate::error::Failure;
 use crate::interrupt::{self, Watch};
 use crate::output;
 use crate::settings::SettingsError;
 use crate::settings::bake::remote::Addresses;
-use crate::settings::bake::{self, Loaded, Places, PlannedTarget};
+use crate::settings::bake::{self, Loaded, Places, PlannedTarget, privileges};
 use crate::ui::{DisplayMode, DisplayOptions, Prefixed, Progress, Tone, call, warnings};
 
 /// Runs `bake`.
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &BakeArgs, context: &mut Context) -> Result<(), Failure>
     if args.print {
         return output::text(&format!("{}\n", slipway_bake::to_json(&bake)));
     }
-    build(args, &loaded, &bake, context)
+    build(args, &addresses, &loaded, &bake, context)
 }
 
 /// Gets the files of a definition at an address.
@@ -107,8 +109,39 @@ fn warn(text: &str, context: &Context) {
     output::text_to_stderr(&format!("{} {text}\n", context.palette.paint(Tone::Warning, "warning:")));
 }
 
-fn build(args: &BakeArgs, loaded: &Loaded, bake: &Bake, context: &mut Context) -> Result<(), Failure> {
-    let grants = bake::check_grants(args, bake, &context.around)?;
+/// Returns what is granted; who is at a terminal is asked for what is missing.
+fn grants(
+    args: &BakeArgs,
+    addresses: &Addresses,
+    loaded: &Loaded,
+    bake: &Bake,
+    context: &mut Context,
+) -> Result<Grants, Failure> {
+    let mut grants = Grants::parse(&args.allow)?;
+    let missing = privileges::missing(&grants, bake, loaded, &context.around);
+    if missing.is_empty() {
+        return Ok(grants);
+    }
+    if args.progress != ProgressArg::Rawjson {
+        output::text_to_stderr(&privileges::request(&missing));
+        let question = "Do you want to grant the requested privileges and continue?";
+        if context.around.stdin_is_terminal && confirmed(question, &mut context.around)? {
+            let given: Vec<String> = missing.values().map(str::to_owned).collect();
+            grants.extend(&given)?;
+            return Ok(grants);
+        }
+    }
+    Err(privileges::refused(args, addresses, &missing).into())
+}
+
+fn build(
+    args: &BakeArgs,
+    addresses: &Addresses,
+    loaded: &Loaded,
+    bake: &Bake,
+    context: &mut Context,
+) -> Result<(), Failure> {
+    let grants = grants(args, addresses, loaded, bake, context)?;
     let layouts = tempfile::tempdir().map_err(|error| {
         Failure::io("failed to make a directory for what targets need of each other", &error)
     })?;
@@ -356,10 +389,9 @@ fn show_answers(
             "" => String::new(),
             text => format!("{text}\n"),
         };
-        output::text(&format!("{separator}{}\n{description}\n{}", target.name, answer.text))?;
-        if let Some(error) = call::build_error(&answer.json) {
-            output::text_to_stderr(&format!("{} {error}", context.palette.error()));
-        }
+        let text = answer_text(&target.settings, answer);
+        output::text(&format!("{separator}{}\n{description}\n{text}", target.name))?;
+        tell_error(&target.settings, answer, context);
     }
     if as_json {
         output::text(&format!("{document:#}\n"))?;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::debug;
 use crate::app::Context;
 use crate::args::build::BuildArgs;
-use crate::builder::{BuildOutcome, Builder};
+use crate::builder::{BuildOutcome, Builder, CallAnswer};
 use crate::error::Failure;
 use crate::interrupt::{self, Watch};
 use crate::output;
@@ -158,7 +158,7 @@ fn leave_results(
         let metadata = metadata(built, warnings, context);
         output::file(path, format!("{:#}", Value::Object(metadata)).as_bytes())?;
     }
-    if let Some(settings) = settings.call {
+    if settings.call.is_some() {
         return show_answer(settings, built, context);
     }
     match built.image_id() {
@@ -182,16 +182,31 @@ pub(super) fn metadata(built: &BuildOutcome, warnings: &[Warning], context: &Con
     members.into_iter().collect()
 }
 
+/// Lays out what a call found, for people.
+pub(super) fn answer_text(settings: &BuildSettings, answer: &CallAnswer) -> String {
+    match settings.call.map(|call| call.function) {
+        Some(CallFunction::Check) => {
+            call::warnings(&answer.text, &answer.json, settings.dockerfile_name.as_deref())
+        }
+        _ => answer.text.clone(),
+    }
+}
+
+/// Shows the error that a check met.
+pub(super) fn tell_error(settings: &BuildSettings, answer: &CallAnswer, context: &Context) {
+    if let Some(error) = call::build_error(&answer.json, settings.dockerfile_name.as_deref()) {
+        output::text_to_stderr(&format!("{} {error}", context.palette.error()));
+    }
+}
+
 /// Shows what a call found; its exit code says whether something is wrong.
-fn show_answer(settings: CallSettings, built: &BuildOutcome, context: &Context) -> Result<(), Failure> {
-    let Some(answer) = &built.answer else { return Ok(()) };
-    if settings.json {
+fn show_answer(settings: &BuildSettings, built: &BuildOutcome, context: &Context) -> Result<(), Failure> {
+    let (Some(call), Some(answer)) = (settings.call, &built.answer) else { return Ok(()) };
+    if call.json {
         output::text(&format!("{}\n", answer.json.trim_end()))?;
     } else {
-        output::text(&answer.text)?;
-        if let Some(error) = call::build_error(&answer.json) {
-            output::text_to_stderr(&format!("{} {error}", context.palette.error()));
-        }
+        output::text(&answer_text(settings, answer))?;
+        tell_error(settings, answer, context);
     }
-    if answer.failed && !settings.ignore_status { Err(Failure::Status(1)) } else { Ok(()) }
+    if answer.failed && !call.ignore_status { Err(Failure::Status(1)) } else { Ok(()) }
 }

@@ -1,11 +1,11 @@
 //! `prune`: give space back.
 
-use std::io::{self, BufRead as _, Read as _};
 use std::time::SystemTime;
 
 use crate::app::Context;
 use crate::args::storage::PruneArgs;
 use crate::builder::{Builder, PruneOptions};
+use crate::confirm::confirmed;
 use crate::error::Failure;
 use crate::settings::SettingsError;
 use crate::settings::filter::Filter;
@@ -19,7 +19,7 @@ const ALL: &str = "WARNING! This will remove all build cache. Are you sure you w
 /// Runs `prune`.
 pub(crate) fn run(args: &PruneArgs, context: &mut Context) -> Result<(), Failure> {
     let options = options(args)?;
-    if !args.force && !confirmed(if args.all { ALL } else { USUAL }, context)? {
+    if !args.force && !confirmed(if args.all { ALL } else { USUAL }, &mut context.around)? {
         return Ok(());
     }
     let builder = Builder::open(&context.global)?;
@@ -54,14 +54,4 @@ fn options(args: &PruneArgs) -> Result<PruneOptions, SettingsError> {
         max_used_space: size("max-used-space", &args.max_used_space)?,
         min_free_space: size("min-free-space", &args.min_free_space)?,
     })
-}
-
-/// Asks, and reads one line; anything but yes is no.
-fn confirmed(question: &str, context: &mut Context) -> Result<bool, Failure> {
-    output::text_to_stderr(&format!("{question} [y/N] "));
-    let mut line = String::new();
-    io::BufReader::new(context.around.stdin().take(64))
-        .read_line(&mut line)
-        .map_err(|error| Failure::io("failed to read the answer", &error))?;
-    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

@@ -3,19 +3,20 @@
 //! A target is written as the flags of `build`, and those are resolved where `build`'s are: there is one
 //! way from options to a request.
 
+pub(crate) mod privileges;
 pub(crate) mod remote;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use slipway_bake::{
-    Bake, DEFAULT_FILES, Definition, Environment, Grants, Missing, Needs, Request, SourceFile, Target,
+    Bake, DEFAULT_FILES, Definition, Environment, Grants, PathBase, Request, SourceFile, Target,
 };
 use slipway_model::solve::{ArchiveOutput, Destination, ImageOptions, OutputSpec};
 use slipway_model::{Diagnostic, Platform};
 
-use remote::{Addresses, Fetch, Remote};
+use remote::{Addresses, Fetch};
 use slipway_engine::RemoteDirectory;
 
 use super::build::{self, BuildSettings};
@@ -30,7 +31,9 @@ pub(crate) struct Loaded {
     files: Vec<SourceFile>,
     environment: Environment,
     pub(crate) definition: Definition,
-    /// Where the paths of the definition start, if that is not here.
+    /// The definition is at an address.
+    at_address: bool,
+    /// Where its paths start, if that is not here.
     pub(crate) directory: Option<RemoteDirectory>,
 }
 
@@ -73,7 +76,8 @@ pub(crate) fn load(
         environment.builtins.insert("BAKE_CMD_CONTEXT".to_owned(), context.clone());
     }
     let definition = slipway_bake::parse(&files, &environment)?;
-    Ok(Loaded { files, environment, definition, directory })
+    let at_address = addresses.definition.is_some();
+    Ok(Loaded { files, environment, definition, at_address, directory })
 }
 
 fn read_files(named: &[String], around: &mut Surroundings) -> Result<Vec<SourceFile>, SettingsError> {
@@ -207,7 +211,16 @@ impl Loaded {
             set(format!("policy+={policy}"));
         }
         let request = Request { targets: args.targets.clone(), overrides, policies_off };
-        Ok(slipway_bake::resolve(&self.definition, &self.files, &self.environment, &request)?)
+        let mut bake = slipway_bake::resolve(&self.definition, &self.files, &self.environment, &request)?;
+        if let Some(directory) = &self.directory {
+            remote::place_contexts(directory, bake.targets.values_mut());
+        }
+        Ok(bake)
+    }
+
+    /// Says where the paths of the targets start.
+    fn paths(&self) -> PathBase {
+        if self.directory.is_some() { PathBase::Address } else { PathBase::Here }
     }
 }
 
@@ -230,53 +243,6 @@ fn call_method(args: &BakeArgs) -> Option<String> {
     }
 }
 
-/// Refuses what touches more than the working directory and was not allowed.
-pub(crate) fn check_grants(args: &BakeArgs, bake: &Bake, around: &Surroundings) -> Result<Grants, Failure> {
-    let grants = Grants::parse(&args.allow)?;
-    let directory = around.absolute("");
-    let check_files = Missing::checks_files(around.variable("BUILDX_BAKE_ENTITLEMENTS_FS"));
-    let needs = Needs::of(bake.targets.values());
-    let missing = Missing::of(&needs, &[&grants, &bake.granted], &directory, check_files, &existing);
-    if missing.is_empty() {
-        return Ok(grants);
-    }
-    let flags = missing.flags.iter().map(|flag| quoted(flag)).collect::<Vec<_>>().join(" ");
-    let targets: String = args.targets.iter().map(|target| format!(" {}", quoted(target))).collect();
-    let files: String = args.file.iter().map(|file| format!(" -f {}", quoted(file))).collect();
-    let mut diagnostic = Diagnostic::new(slipway_model::ErrorKind::User, "additional privileges requested")
-        .hint(format!("allow it: `slipway bake {flags}{files}{targets}`"));
-    diagnostic.causes = missing.reasons;
-    Err(diagnostic.into())
-}
-
-/// Quotes a word for a shell, where it needs that.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+%".contains(c);
-    if word.chars().all(plain) && !word.is_empty() {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
-/// Follows symbolic links as far as a path exists.
-fn existing(path: &Path) -> PathBuf {
-    let mut missing = Vec::new();
-    let mut at = path;
-    loop {
-        if let Ok(real) = at.canonicalize() {
-            return missing.iter().rev().fold(real, |path: PathBuf, name| path.join(name));
-        }
-        match (at.parent(), at.file_name()) {
-            (Some(parent), Some(name)) => {
-                missing.push(name.to_owned());
-                at = parent;
-            }
-            _ => return path.to_owned(),
-        }
-    }
-}
-
 /// Makes the request of every target.
 pub(crate) fn plan(
     args: &BakeArgs,
@@ -290,9 +256,9 @@ pub(crate) fn plan(
     let needed: BTreeSet<&str> = bake.targets.values().flat_map(needs_of).collect();
     let (mut planned, mut failed) = (Vec::new(), Vec::new());
     for (name, target) in &bake.targets {
-        let flags = flags(args, target, grants, layouts, platforms.get(name.as_str()));
+        let flags = flags(args, target, grants, layouts, platforms.get(name.as_str()), around);
         let flags = match (flags, places.directory) {
-            (Ok(flags), Some(directory)) => at_address(flags, target, &Remote { directory }, around),
+            (Ok(flags), Some(directory)) => remote::place(flags, target, directory, around),
             (flags, _) => flags,
         };
         let flags = match flags {
@@ -327,33 +293,6 @@ pub(crate) struct Places<'a> {
     pub(crate) layouts: &'a Path,
     /// Where the definition is, if that is not here.
     pub(crate) directory: Option<&'a RemoteDirectory>,
-}
-
-/// Gives the flags of a target the contexts of a definition at an address.
-fn at_address(
-    mut flags: BuildArgs,
-    target: &Target,
-    remote: &Remote<'_>,
-    around: &Surroundings,
-) -> Result<BuildArgs, SettingsError> {
-    let here = |path: &str| around.absolute(path).display().to_string();
-    if let Some(context) = remote.context(target.context.as_deref().unwrap_or("."))? {
-        remote.directory.url().clone_into(&mut flags.context);
-        flags.of_bake.context = Some(context);
-        let file = target.dockerfile.as_ref().filter(|_| target.dockerfile_inline.is_none());
-        flags.file = file.map(|file| file.strip_prefix("cwd://").map_or_else(|| file.clone(), here));
-    }
-    let mut named = Vec::new();
-    for (name, value) in target.contexts.iter().flatten() {
-        if let Some(context) = remote.named(name, value)? {
-            let flag = format!("{name}=");
-            flags.build_context.retain(|value| !value.starts_with(&flag));
-            named.push(context);
-        }
-    }
-    flags.of_bake.contexts = named;
-    flags.secret.extend(remote.secrets(around));
-    Ok(flags)
 }
 
 /// Says which target an error is about.
@@ -412,8 +351,9 @@ fn flags(
     grants: &Grants,
     layouts: &Path,
     platforms: Option<&Vec<String>>,
+    around: &Surroundings,
 ) -> Result<BuildArgs, SettingsError> {
-    let (context, file) = inputs(target)?;
+    let (context, file) = inputs(target, around)?;
     let mut allow = target.entitlements.clone().unwrap_or_default();
     if grants.local_delete {
         allow.push("buildx.local.delete".to_owned());
@@ -490,7 +430,7 @@ fn call(args: &BakeArgs, target: &Target) -> String {
 }
 
 /// Finds the context and the Dockerfile, which starts at the context.
-fn inputs(target: &Target) -> Result<(String, Option<String>), SettingsError> {
+fn inputs(target: &Target, around: &Surroundings) -> Result<(String, Option<String>), SettingsError> {
     let context = target.context.as_deref().unwrap_or(".");
     let dockerfile = target.dockerfile.as_deref().unwrap_or("Dockerfile");
     if context == "-" || dockerfile == "-" {
@@ -506,7 +446,8 @@ fn inputs(target: &Target) -> Result<(String, Option<String>), SettingsError> {
         return Ok((context.to_owned(), None));
     }
     if let Some(path) = dockerfile.strip_prefix("cwd://") {
-        return Ok((context.to_owned(), Some(path.to_owned())));
+        // A context elsewhere has no part in it.
+        return Ok((context.to_owned(), Some(around.absolute(path).display().to_string())));
     }
     if context::is_remote(context) || context::is_remote(dockerfile) || dockerfile.starts_with('/') {
         return Ok((context.to_owned(), Some(dockerfile.to_owned())));

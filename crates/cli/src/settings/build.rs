@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use slipway_model::SolveRequest;
 use slipway_model::solve::{
@@ -29,6 +29,8 @@ pub(crate) struct BuildSettings {
     pub(crate) print_id: bool,
     /// How the answer of a call is shown; `None` builds.
     pub(crate) call: Option<CallSettings>,
+    /// What the Dockerfile is called in answers, if that says more than its name in the context.
+    pub(crate) dockerfile_name: Option<String>,
     pub(crate) metadata_file: Option<PathBuf>,
     pub(crate) iid_file: Option<PathBuf>,
     /// Tell why steps were in the cache or were not.
@@ -117,6 +119,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         Some(text) => context::with_inline(&args.context, text, around)?,
         None => context::inputs(&args.context, args.file.as_deref(), around)?,
     };
+    let dockerfile_name = dockerfile_name(args, &inputs.context);
     let mut labels = pairs::labels(&args.label)?;
     labels.extend(git::labels(&inputs.context, &inputs.dockerfile, around)?);
     note_policy(args, &inputs.context, &inputs.dockerfile, &mut notes);
@@ -168,6 +171,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         display,
         print_id: print_id && call.is_none(),
         call,
+        dockerfile_name,
         metadata_file: args.metadata_file.as_ref().map(|path| around.absolute(path)),
         iid_file,
         explain: args.explain,
@@ -175,6 +179,24 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         notes,
         received: inputs.received,
     })
+}
+
+/// Returns what the Dockerfile is called by whoever has typed the flags.
+fn dockerfile_name(args: &BuildArgs, context: &ContextSource) -> Option<String> {
+    let plain = |path: &Path| -> String {
+        let parts = path.components().filter(|part| *part != Component::CurDir);
+        parts.collect::<PathBuf>().display().to_string()
+    };
+    match (&args.of_bake.dockerfile, args.file.as_deref().filter(|file| !file.is_empty()), context) {
+        (Some(_), ..) => Some("inline".to_owned()),
+        (None, Some("-"), _) | (None, None, ContextSource::Empty) => Some("stdin".to_owned()),
+        (None, Some(url), _) if url.contains("://") => Some(url.to_owned()),
+        (None, Some(file), _) => Some(plain(Path::new(file))),
+        (None, None, ContextSource::Directory(_)) => {
+            Some(plain(&Path::new(&args.context).join("Dockerfile")))
+        }
+        (None, None, _) => None,
+    }
 }
 
 /// Decides how progress is shown, and whether the image's ID is printed.

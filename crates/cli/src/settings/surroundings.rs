@@ -9,6 +9,7 @@ pub(crate) struct Surroundings {
     variables: BTreeMap<String, String>,
     directory: PathBuf,
     stdin: Box<dyn Read + Send>,
+    pub(crate) stdin_is_terminal: bool,
     pub(crate) stdout_is_terminal: bool,
     pub(crate) stderr_is_terminal: bool,
 }
@@ -23,6 +24,7 @@ impl Surroundings {
             variables: std::env::vars_os().filter_map(text).collect(),
             directory: std::env::current_dir()?,
             stdin: Box::new(io::stdin()),
+            stdin_is_terminal: io::stdin().is_terminal(),
             stdout_is_terminal: io::stdout().is_terminal(),
             stderr_is_terminal: io::stderr().is_terminal(),
         })
@@ -35,6 +37,7 @@ impl Surroundings {
             variables: variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             directory: directory.to_owned(),
             stdin: Box::new(io::Cursor::new(stdin.to_owned())),
+            stdin_is_terminal: false,
             stdout_is_terminal: false,
             stderr_is_terminal: false,
         }

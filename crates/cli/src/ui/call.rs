@@ -25,11 +25,41 @@ pub(crate) fn describe(as_json: bool) -> String {
     table(&std::iter::once(&head).chain(FUNCTIONS).map(row).collect::<Vec<_>>(), 1)
 }
 
-/// Formats the error that a check met, with its place, from the check's JSON.
-pub(crate) fn build_error(json: &str) -> Option<String> {
+/// Formats what a check found, its error left out: the warnings as a frontend tells them, below their number. The
+/// Dockerfile is called `name`, if there is one.
+pub(crate) fn warnings(text: &str, json: &str, name: Option<&str>) -> String {
+    let result: Value = serde_json::from_str(json).unwrap_or_default();
+    let has_error = result.get("buildError").is_some_and(|error| !error.is_null());
+    let head = match list(&result, "warnings").count() {
+        0 if has_error => return String::new(),
+        0 => return "Check complete, no warnings found.\n".to_owned(),
+        1 => "Check complete, 1 warning has been found!".to_owned(),
+        count => format!("Check complete, {count} warnings have been found!"),
+    };
+    let files: Vec<&str> = list(&result, "sources").map(|source| self::text(source, "filename")).collect();
+    let mut out = format!("{head}\n");
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        // A place stands alone above its lines.
+        let is_place = lines.peek().is_some_and(|next| *next == source::RULER);
+        let number = line.rsplit_once(':').filter(|(file, _)| is_place && files.contains(file));
+        match (number, name) {
+            (Some((_, number)), Some(name)) => out.push_str(&format!("{name}:{number}\n")),
+            _ => out.push_str(&format!("{line}\n")),
+        }
+    }
+    out
+}
+
+/// Formats the error that a check met, with its place, from the check's JSON. The Dockerfile is called `name`, if
+/// there is one.
+pub(crate) fn build_error(json: &str, name: Option<&str>) -> Option<String> {
     let result: &Value = &serde_json::from_str(json).ok()?;
     let error = result.get("buildError").filter(|error| !error.is_null())?;
-    let (source, ranges) = location(result, error.get("location")?);
+    let (mut source, ranges) = location(result, error.get("location")?);
+    if let (Some(source), Some(name)) = (&mut source, name) {
+        name.clone_into(&mut source.filename);
+    }
     let snippet = source.and_then(|source| source::snippet(&source, &ranges)).unwrap_or_default();
     Some(format!("{}\n{snippet}", text(error, "message")))
 }
@@ -80,11 +110,32 @@ mod tests {
             },
         });
         assert_eq!(
-            build_error(&result.to_string()).unwrap(),
-            "unknown instruction: FRO\nDockerfile:1\n--------------------\n   1 | >>> FRO busybox\n   2 |\n\
+            build_error(&result.to_string(), Some("sub/Dockerfile")).unwrap(),
+            "unknown instruction: FRO\nsub/Dockerfile:1\n--------------------\n   1 | >>> FRO busybox\n   2 |\n\
              --------------------\n"
         );
-        assert_eq!(build_error(r#"{"warnings": [], "buildError": null}"#), None);
+        assert_eq!(build_error(r#"{"warnings": [], "buildError": null}"#, None), None);
+    }
+
+    #[test]
+    fn warnings_are_counted_and_have_the_place_that_was_typed() {
+        let result = |count: usize, error: Value| {
+            json!({"warnings": vec![json!({}); count], "sources": [{"filename": "Dockerfile"}], "buildError": error})
+                .to_string()
+        };
+        let text = "\nWARNING: Rule - https://docs\nDockerfile:2\nDockerfile:2\n--------------------\n   2 | >>> x\n\
+                    --------------------\n";
+        assert_eq!(warnings("", &result(0, Value::Null), None), "Check complete, no warnings found.\n");
+        assert_eq!(warnings("", &result(0, json!({"message": "no"})), None), "");
+        assert_eq!(
+            warnings(text, &result(1, Value::Null), None),
+            format!("Check complete, 1 warning has been found!\n{text}")
+        );
+        assert_eq!(
+            warnings(text, &result(2, Value::Null), Some("a/b")),
+            "Check complete, 2 warnings have been found!\n\nWARNING: Rule - https://docs\nDockerfile:2\na/b:2\n\
+             --------------------\n   2 | >>> x\n--------------------\n"
+        );
     }
 
     #[test]

@@ -6,6 +6,9 @@ use slipway_model::llb::pb;
 
 use super::sanitize::{self, Keep};
 
+/// What stands above and below lines of a file.
+pub(super) const RULER: &str = "--------------------";
+
 /// Formats the lines around `ranges` below the file's name and line, as BuildKit does; nothing if the
 /// place is not in the file.
 ///
@@ -19,7 +22,6 @@ use super::sanitize::{self, Keep};
 ///
 /// Below a range that has columns, those are marked.
 pub(crate) fn snippet(source: &pb::SourceInfo, ranges: &[pb::Range]) -> Option<String> {
-    const RULER: &str = "--------------------";
     let text = String::from_utf8_lossy(&source.data);
     let lines: Vec<&str> = text.split('\n').collect();
     let (first, last) = extent(ranges)?;

@@ -107,20 +107,11 @@ impl CheckResults {
         json(&JsonResults { warnings: Some(warnings).filter(|w| !w.is_empty()), sources: [source], error })
     }
 
-    /// Returns the form for people, the error left out.
+    /// Returns the form for people, the error left out; clients say above it how many warnings there are.
     pub fn to_text(&self) -> String {
-        let mut text = match self.warnings.len() {
-            0 if self.error.is_none() => return "Check complete, no warnings found.\n".to_owned(),
-            0 => return String::new(),
-            1 => "Check complete, 1 warning has been found!\n".to_owned(),
-            count => format!("Check complete, {count} warnings have been found!\n"),
-        };
         let mut warnings: Vec<&LintWarning> = self.warnings.iter().collect();
         warnings.sort_by_key(|warning| warning.lines.start);
-        for warning in warnings {
-            text.push_str(&self.warning_text(warning));
-        }
-        text
+        warnings.into_iter().map(|warning| self.warning_text(warning)).collect()
     }
 
     /// Returns one warning with the lines it is about.

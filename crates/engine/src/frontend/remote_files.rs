@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use slipway_dockerfile::{ConvertOptions, MainContext, context_definition};
+use slipway_dockerfile::{ConvertOptions, MainContext, context_definition, directory_of_repository};
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{ContextSource, StepOptions};
 use slipway_model::{Diagnostic, ErrorKind, Platform};
@@ -57,15 +57,24 @@ impl RemoteDirectory {
         &self.url
     }
 
+    /// Returns the address of a directory below this one; those in archives have none.
+    pub fn address(&self, path: &str) -> Option<String> {
+        match (&self.main, path.trim_start_matches("./").trim_matches('/')) {
+            (_, "" | ".") => Some(self.url.clone()),
+            (MainContext::Git(_), path) => directory_of_repository(&self.url, path),
+            _ => None,
+        }
+    }
+
     /// Makes a build context of a directory below this one.
     ///
     /// # Errors
     /// The address cannot be used.
     pub fn context(&self, path: &str) -> Result<ContextSource, Diagnostic> {
-        let path = path.trim_start_matches('/');
-        if matches!(path, "" | ".") {
-            return Ok(ContextSource::Url(self.url.clone()));
+        if let Some(url) = self.address(path) {
+            return Ok(ContextSource::Url(url));
         }
+        let path = path.trim_start_matches('/');
         let main_context = MainContext::Below(Box::new(self.main.clone()), path.to_owned());
         let options = ConvertOptions { main_context, ..any_options() };
         Ok(ContextSource::Definition(Box::new(context_definition(&options)?)))

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use slipway_dockerfile::GitReference;
 use slipway_model::SolveRequest;
 use slipway_model::solve::{
     ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContextSource, NoCache,
@@ -153,7 +154,11 @@ fn name(request: &DockerfileRequest, context: &str, dockerfile: &str) -> String 
         let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
         name.unwrap_or_default()
     };
-    let directory = if context.contains("://") { context.to_owned() } else { last(context) };
+    let directory = match GitReference::parse(context) {
+        Ok(Some(repository)) => repository.short(),
+        _ if context.contains("://") => context.to_owned(),
+        _ => last(context),
+    };
     let file = last(dockerfile);
     let place = match file.as_str() {
         "" | "-" | "Dockerfile" => directory,
@@ -226,6 +231,9 @@ mod tests {
         ] {
             assert_eq!(RequestRecord::of_dockerfile(&request).name, name);
         }
+        let mut remote = request("", "Dockerfile", Some("test"));
+        remote.context = ContextSource::Url("https://me:secret@h/x.git?ref=main".to_owned());
+        assert_eq!(RequestRecord::of_dockerfile(&remote).name, "https://me:xxxxx@h/x.git#main (test)");
         let mut named = request("/src/app", "Dockerfile", None);
         named.build_args.insert("BUILDKIT_BUILD_NAME".into(), "nightly".into());
         named.build_args.insert("https_proxy".into(), "http://me:secret@proxy".into());

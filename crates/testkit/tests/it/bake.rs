@@ -1,7 +1,10 @@
 //! `bake`: several targets at once, made of each other.
 
 use serde_json::Value;
-use slipway_testkit::{Environment, GitDaemon, GitRepository, Registry, git_over_http, need, registry};
+use slipway_testkit::{
+    Archive, Daemon, Environment, FakeRegistry, GitDaemon, GitRepository, Registry, Reply, git_over_http,
+    need, registry,
+};
 
 const DEFINITION: &str = r#"
 variable "BASE" {}
@@ -138,7 +141,7 @@ fn a_check_looks_at_every_target_and_builds_none() {
     let outcome =
         environment.run(["bake", "--check", "--set", "common.dockerfile=x", "--var", "BASE=scratch"]);
     assert_eq!(outcome.status.code(), Some(1), "{}", outcome.said());
-    for part in ["app-one\n", "app-two\n", "common\n", "MaintainerDeprecated"] {
+    for part in ["app-one\n", "app-two\n", "common\n", "MaintainerDeprecated", "\napp/Dockerfile:6\n"] {
         assert!(outcome.stdout.contains(part), "no `{part}` in {}", outcome.said());
     }
     assert!(!environment.path("out").exists());
@@ -151,7 +154,11 @@ fn what_is_outside_needs_leave() {
         "docker-bake.hcl",
         "target \"default\" {\n  context = \"/etc\"\n  dockerfile-inline = \"FROM scratch\\nCOPY hostname /\"\n  output = [\"out\"]\n}\n",
     );
-    let error = environment.run(["bake"]).failed(1);
+    let refused = environment.run(["bake"]);
+    let asked = "Your build is requesting privileges for following possibly insecure capabilities:\n\n - Read access to \
+                 path /etc\n";
+    assert!(refused.stderr.starts_with(asked), "{}", refused.stderr);
+    let error = refused.failed(1);
     assert!(error.contains("hint: allow it: `slipway bake --allow=fs.read=/etc`"), "{error}");
     environment.run(["bake", "--allow=fs.read=/etc"]).succeeded();
     assert!(environment.path("out/hostname").is_file());
@@ -200,9 +207,16 @@ fn a_definition_in_a_repository_names_directories_there_and_here() {
     let daemon = GitDaemon::start(&environment);
     let address = daemon.address("sample");
     let read = |name: &str| std::fs::read_to_string(environment.path("out").join(name)).unwrap();
-    environment.run(["bake", &address]).succeeded();
-    assert_eq!((read("own"), read("file"), read("note")), ("own\n".into(), "more\n".into(), "here\n".into()));
-    std::fs::remove_dir_all(environment.path("out")).unwrap();
+    let away = Daemon::start(&environment, "away");
+    environment.run(["create", "--name", "away", "--driver", "remote", away.address()]).succeeded();
+    for builder in ["default", "away"] {
+        environment.run(["bake", "--builder", builder, &address]).succeeded();
+        assert_eq!(
+            (read("own"), read("file"), read("note")),
+            ("own\n".into(), "more\n".into(), "here\n".into())
+        );
+        std::fs::remove_dir_all(environment.path("out")).unwrap();
+    }
     environment.run(["bake", &format!("{address}#main"), "top"]).succeeded();
     assert_eq!(read("file"), "more\n");
 
@@ -217,10 +231,42 @@ fn a_definition_in_a_repository_names_directories_there_and_here() {
         "cwd://local.hcl",
     ]);
     let printed: Value = serde_json::from_str(&printed.succeeded().stdout).unwrap();
+    assert_eq!(printed["target"]["default"]["context"], format!("{address}#:app"));
     let args = &printed["target"]["default"]["args"];
     assert_eq!((args["EXTRA"].as_str(), args["SEEN"].as_str()), (Some("1"), Some("https://h.example/x.git")));
     let error = environment.run(["bake", &address, "-f", "absent.hcl"]).failed(1);
     assert!(error.contains("failed to read `absent.hcl`"), "{error}");
+}
+
+#[test]
+fn a_definition_in_an_archive_names_directories_there_and_here() {
+    let environment = Environment::new();
+    let definition = "target \"default\" {\n  context = \"app\"\n  contexts = { more = \"more\" }\n  output = [\"out\"]\n}\n\
+                      target \"outside\" { context = \"cwd://..\" }\n\
+                      target \"neither\" { context = \"cwd://here\" }\n";
+    let archive = Archive::new()
+        .file("docker-bake.hcl", definition.as_bytes())
+        .directory("app/")
+        .file("app/Dockerfile", b"FROM scratch\nCOPY own /\nCOPY --from=more file /\n")
+        .file("app/own", b"own\n")
+        .directory("more/")
+        .file("more/file", b"more\n")
+        .finish();
+    let server = FakeRegistry::start(move |_| Reply::body("application/x-tar", &archive));
+    let address = server.address("definition.tar");
+    let away = Daemon::start(&environment, "away");
+    environment.run(["create", "--name", "away", "--driver", "remote", away.address()]).succeeded();
+    for builder in ["default", "away"] {
+        environment.run(["bake", "--builder", builder, &address]).succeeded();
+        let read = |name: &str| std::fs::read_to_string(environment.path("out").join(name)).unwrap();
+        assert_eq!((read("own"), read("file")), ("own\n".into(), "more\n".into()));
+        std::fs::remove_dir_all(environment.path("out")).unwrap();
+    }
+    let error = environment.run(["bake", &address, "outside"]).failed(1);
+    assert!(error.contains("`slipway bake --allow=fs.read=.. http://"), "{error}");
+    environment.write("here/Dockerfile", "FROM scratch\n");
+    let error = environment.run(["bake", &address, "neither"]).failed(1);
+    assert!(error.contains("write `dockerfile = \"cwd://here/Dockerfile\"`"), "{error}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! `rm`: builders that are not needed any more.
 
-use std::io::{self, BufRead as _, Read as _};
 use std::time::Duration;
 
 use crate::app::Context;
 use crate::args::builders::RmArgs;
 use crate::builders::{Docker, NodeGroup, Store, driver, find, in_store, statuses};
+use crate::confirm::confirmed;
 use crate::error::Failure;
 use crate::settings::SettingsError;
 use crate::settings::values::duration;
@@ -16,7 +16,7 @@ const QUESTION: &str = "WARNING! This will remove all builders that are not in r
 /// Runs `rm`. The state of embedded builders is shared and stays; `prune` empties it.
 pub(crate) fn run(args: &RmArgs, context: &mut Context) -> Result<(), Failure> {
     let timeout = duration(&args.timeout).map_err(SettingsError::flag)?;
-    if args.all_inactive && !args.force && !confirmed(context)? {
+    if args.all_inactive && !args.force && !confirmed(QUESTION, &mut context.around)? {
         return Ok(());
     }
     let docker = super::docker(context);
@@ -95,14 +95,4 @@ fn remove_inactive(
         }
     }
     Ok(())
-}
-
-/// Asks, and reads one line; anything but yes is no.
-fn confirmed(context: &mut Context) -> Result<bool, Failure> {
-    output::text_to_stderr(&format!("{QUESTION} [y/N] "));
-    let mut line = String::new();
-    io::BufReader::new(context.around.stdin().take(64))
-        .read_line(&mut line)
-        .map_err(|error| Failure::io("failed to read the answer", &error))?;
-    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

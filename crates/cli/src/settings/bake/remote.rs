@@ -2,14 +2,17 @@
 //!
 //! Paths of such a definition start at the directory that it is in; `cwd://` leads to the working directory.
 
-use slipway_bake::DEFAULT_FILES;
+use std::path::Path;
+
+use slipway_bake::{DEFAULT_FILES, Target};
 use slipway_engine::{RemoteDirectory, RemoteFiles, RemoteFilesRequest, RemoteNames};
 use slipway_model::solve::{
-    ContextSource, NamedContext, NamedContextSource, SecretSource, SecretSpec, SshSpec, StepOptions,
+    ContextSource, NamedContextSource, SecretSource, SecretSpec, SshSpec, StepOptions,
 };
 
 use super::super::{SettingsError, Surroundings, build, context};
 use crate::args::bake::BakeArgs;
+use crate::args::build::BuildArgs;
 use crate::error::Failure;
 
 /// Gets files from an address.
@@ -76,44 +79,89 @@ fn host(url: &str) -> Option<&str> {
     authority.rsplit('@').next().filter(|host| !host.is_empty())
 }
 
-/// What the paths of a target mean, if its definition is in a directory at an address.
-pub(super) struct Remote<'a> {
-    pub(super) directory: &'a RemoteDirectory,
+/// Gives the targets of a definition in a directory at an address the addresses of their contexts, where those have
+/// some.
+pub(super) fn place_contexts<'a>(
+    directory: &RemoteDirectory,
+    targets: impl IntoIterator<Item = &'a mut Target>,
+) {
+    for target in targets {
+        let path = target.context.as_deref().unwrap_or(".");
+        if let Some(address) = is_path(path).then(|| directory.address(path)).flatten() {
+            target.context = Some(address);
+        }
+    }
 }
 
-impl Remote<'_> {
-    /// Returns the context that a path is; `None` if it is none of the directory.
-    pub(super) fn context(&self, path: &str) -> Result<Option<ContextSource>, SettingsError> {
-        const ELSEWHERE: &[&str] = &["cwd://", "target:", "docker-image:", "oci-layout:"];
-        if ELSEWHERE.iter().any(|prefix| path.starts_with(prefix)) || context::is_remote(path) {
-            return Ok(None);
-        }
-        let made = self.directory.context(path);
-        made.map(Some).map_err(|error| SettingsError::input(error.to_string()))
-    }
+/// Tells whether a context is a path of the directory that the definition is in.
+fn is_path(context: &str) -> bool {
+    const ELSEWHERE: &[&str] = &["cwd://", "target:", "docker-image:", "oci-layout:"];
+    !context::is_remote(context) && !ELSEWHERE.iter().any(|prefix| context.starts_with(prefix))
+}
 
-    /// Returns the named context that a path is; `None` if it is none of the directory.
-    pub(super) fn named(&self, name: &str, path: &str) -> Result<Option<NamedContext>, SettingsError> {
-        let Some(source) = self.context(path)? else { return Ok(None) };
-        let source = match source {
+/// Gives the flags of a target the contexts of a definition in a directory at an address.
+pub(super) fn place(
+    mut flags: BuildArgs,
+    target: &Target,
+    directory: &RemoteDirectory,
+    around: &Surroundings,
+) -> Result<BuildArgs, SettingsError> {
+    refuse_dockerfile_of_neither(target, around)?;
+    let context = target.context.as_deref().unwrap_or(".");
+    if is_path(context) {
+        directory.url().clone_into(&mut flags.context);
+        flags.of_bake.context = Some(source(directory, context)?);
+        // Paths of files start at the directory, too.
+        if let Some(file) = target.dockerfile.as_ref().filter(|file| !file.starts_with("cwd://")) {
+            flags.file = Some(file.clone()).filter(|_| target.dockerfile_inline.is_none());
+        }
+    }
+    let mut named = Vec::new();
+    for (name, value) in target.contexts.iter().flatten().filter(|(_, value)| is_path(value)) {
+        let flag = format!("{name}=");
+        flags.build_context.retain(|value| !value.starts_with(&flag));
+        let source = match source(directory, value)? {
             ContextSource::Url(url) => NamedContextSource::Url(url),
             ContextSource::Definition(definition) => {
                 NamedContextSource::Definition { definition, config: None }
             }
-            _ => return Ok(None),
+            _ => continue,
         };
-        context::made(name, source).map(Some)
+        named.push(context::made(name, source)?);
     }
+    flags.of_bake.contexts = named;
+    flags.secret.extend(secret_flags(directory, around));
+    Ok(flags)
+}
 
-    /// Lists the secrets that open the directory's host again, in the form of `--secret`.
-    pub(super) fn secrets(&self, around: &Surroundings) -> Vec<String> {
-        let secrets = secrets(self.directory.url(), around).into_iter();
-        let flag = |secret: SecretSpec| match secret.source {
-            SecretSource::Environment(variable) => Some(format!("id={},env={variable}", secret.id)),
-            SecretSource::File(_) => None,
-        };
-        secrets.filter_map(flag).collect()
+fn source(directory: &RemoteDirectory, path: &str) -> Result<ContextSource, SettingsError> {
+    directory.context(path).map_err(|error| SettingsError::input(error.to_string()))
+}
+
+/// Refuses a Dockerfile that may be meant to be where the definition is, or where the context is.
+fn refuse_dockerfile_of_neither(target: &Target, around: &Surroundings) -> Result<(), SettingsError> {
+    let context = target.context.as_deref().and_then(|context| context.strip_prefix("cwd://"));
+    let (Some(context), None) = (context, &target.dockerfile_inline) else { return Ok(()) };
+    let file = target.dockerfile.as_deref().unwrap_or("Dockerfile");
+    let is_said = file.starts_with("cwd://") || context::is_remote(file);
+    let path = Path::new(context).join(file.trim_start_matches('/'));
+    if is_said || !around.absolute(&path).exists() {
+        return Ok(());
     }
+    Err(SettingsError::input(
+        "reading a dockerfile for a remote build invocation is currently not supported with a local context",
+    )
+    .hint(format!("if `{}` here is meant, write `dockerfile = \"cwd://{0}\"`", path.display())))
+}
+
+/// Lists the secrets that open the directory's host again, in the form of `--secret`.
+fn secret_flags(directory: &RemoteDirectory, around: &Surroundings) -> Vec<String> {
+    let secrets = secrets(directory.url(), around).into_iter();
+    let flag = |secret: SecretSpec| match secret.source {
+        SecretSource::Environment(variable) => Some(format!("id={},env={variable}", secret.id)),
+        SecretSource::File(_) => None,
+    };
+    secrets.filter_map(flag).collect()
 }
 
 #[cfg(test)]

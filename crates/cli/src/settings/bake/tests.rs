@@ -49,8 +49,13 @@ fn planned_in(
     let mut around = Surroundings::fixed(directory, variables, text.as_bytes());
     let mut make = || {
         let args = BakeArgs { file: vec!["-".to_owned()], ..args.clone() };
-        let bake = load_here(&args, &mut around)?.resolve(&args)?;
-        let grants = check_grants(&args, &bake, &around)?;
+        let loaded = load_here(&args, &mut around)?;
+        let bake = loaded.resolve(&args)?;
+        let grants = Grants::parse(&args.allow)?;
+        let missing = privileges::missing(&grants, &bake, &loaded, &around);
+        if !missing.is_empty() {
+            return Err(privileges::refused(&args, &Addresses::default(), &missing).into());
+        }
         plan(&args, &bake, &grants, &Places { layouts: Path::new("/layouts"), directory: None }, &mut around)
     };
     make().map_err(|failure| why(&failure))
