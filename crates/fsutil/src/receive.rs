@@ -4,9 +4,11 @@
 //! their first bytes come, so that a list of a million entries needs no million descriptors, and get their time
 //! last: a file that a broken transfer left half written never looks unchanged.
 
-use std::collections::{HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 use prost::Message as _;
 use rustix::fs::{
@@ -71,9 +73,9 @@ pub fn receive(
         parents: Vec::new(),
         next: 0,
         listed: false,
-        seen: HashSet::new(),
+        seen: HashMap::new(),
         linked: HashMap::new(),
-        files: HashMap::new(),
+        opened: RefCell::default(),
         pending: HashMap::new(),
         directories: Vec::new(),
         metadata: Vec::new(),
@@ -141,11 +143,13 @@ struct Receiver<'a> {
     parents: Vec<Stat>,
     next: u32,
     listed: bool,
-    seen: HashSet<String>,
+    /// What was listed; of files the position in the list, by which links to them find their contents.
+    seen: HashMap<String, Option<u32>>,
     /// Files with several names that were kept, by inode.
     linked: HashMap<u64, String>,
-    /// Positions of files, as targets of hard links.
-    files: HashMap<String, u32>,
+    /// The directory that was needed last, with its path: a list goes through one directory after the other. None
+    /// that something was listed in is replaced during a transfer, since each path is listed once.
+    opened: Opened,
     pending: HashMap<u32, Pending>,
     /// Directories with the times they get at the end.
     directories: Vec<(String, i64)>,
@@ -251,22 +255,18 @@ impl Receiver<'_> {
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(TransferError::disk("look at", &path)(errno)),
         };
-        self.seen.insert(path.clone());
+        let mut contents = None;
         match kind {
             Kind::Directory => self.directory(&parent, name, &stat, there.as_ref())?,
             Kind::File => {
-                self.files.insert(path.clone(), position);
-                if !self.options.always && there.as_ref().is_some_and(|there| self.is_unchanged(&stat, there))
-                {
-                    return Ok(());
+                contents = Some(position);
+                let unchanged = there.as_ref().is_some_and(|there| self.is_unchanged(&stat, there));
+                if self.options.always || !unchanged {
+                    self.pending.insert(position, Pending { stat, file: None });
+                    self.sink.send(packet(PacketType::PacketReq, position))?;
                 }
-                self.pending.insert(position, Pending { stat, file: None });
-                self.sink.send(packet(PacketType::PacketReq, position))?;
             }
-            Kind::HardLink => {
-                let target = self.hard_link(&parent, name, &stat, there.as_ref())?;
-                self.files.insert(path.clone(), target);
-            }
+            Kind::HardLink => contents = Some(self.hard_link(&parent, name, &stat, there.as_ref())?),
             Kind::Symlink => {
                 let same = there.as_ref().is_some_and(|there| {
                     FileType::from_raw_mode(there.st_mode) == FileType::Symlink
@@ -303,6 +303,7 @@ impl Receiver<'_> {
             }
             Kind::Other => return Err(TransferError::Path { path, reason: "is of no known type" }),
         }
+        self.seen.insert(path, contents);
         Ok(())
     }
 
@@ -347,7 +348,7 @@ impl Receiver<'_> {
         stat: &Stat,
         there: Option<&DiskStat>,
     ) -> Result<u32, TransferError> {
-        let Some(&position) = self.files.get(&stat.linkname) else {
+        let Some(&Some(position)) = self.seen.get(&stat.linkname) else {
             let reason = "is a link to a file that was not listed before it";
             return Err(TransferError::Path { path: stat.path.clone(), reason });
         };
@@ -357,7 +358,7 @@ impl Receiver<'_> {
             && pending.file.is_none()
         {
             let path = pending.stat.path.clone();
-            let (parent, name) = open_parent(self.root, &path)?;
+            let (parent, name) = open_parent(self.root, &self.opened, &path)?;
             pending.file = Some(create(&parent, name, &path)?);
         }
         let target = rustix::fs::statat(&target_parent, target_name, AtFlags::SYMLINK_NOFOLLOW)
@@ -378,7 +379,7 @@ impl Receiver<'_> {
         };
         let path = pending.stat.path.clone();
         if pending.file.is_none() {
-            let (parent, name) = open_parent(self.root, &path)?;
+            let (parent, name) = open_parent(self.root, &self.opened, &path)?;
             pending.file = Some(create(&parent, name, &path)?);
         }
         if !data.is_empty() {
@@ -416,7 +417,7 @@ impl Receiver<'_> {
         for (name, file_type) in entries(directory, prefix)? {
             let text = name.to_string_lossy().into_owned();
             let path = if prefix.is_empty() { text } else { format!("{prefix}/{text}") };
-            if !self.seen.contains(&path) {
+            if !self.seen.contains_key(&path) {
                 remove(directory, &name, &path, file_type == FileType::Directory)?;
             } else if file_type == FileType::Directory {
                 let inner = open_directory(directory, &name, &path)?;
@@ -457,8 +458,8 @@ impl Receiver<'_> {
         remove(parent, std::ffi::OsStr::new(name), path, is_directory)
     }
 
-    fn parent<'p>(&self, path: &'p str) -> Result<(OwnedFd, &'p str), TransferError> {
-        open_parent(self.root, path)
+    fn parent<'p>(&self, path: &'p str) -> Result<(Rc<OwnedFd>, &'p str), TransferError> {
+        open_parent(self.root, &self.opened, path)
     }
 }
 
@@ -472,13 +473,26 @@ fn has_same_attributes(stat: &Stat, there: &DiskStat) -> bool {
         && (there.st_uid, there.st_gid) == (stat.uid, stat.gid)
 }
 
-/// Opens the directory of `path`, which is a checked relative path, without following any link.
-fn open_parent<'p>(root: &OwnedFd, path: &'p str) -> Result<(OwnedFd, &'p str), TransferError> {
+/// A directory that is open, with its path.
+type Opened = RefCell<Option<(String, Rc<OwnedFd>)>>;
+
+/// Opens the directory of `path`, which is a checked relative path, without following any link, unless it is the
+/// one that `last` holds.
+fn open_parent<'p>(
+    root: &OwnedFd,
+    last: &Opened,
+    path: &'p str,
+) -> Result<(Rc<OwnedFd>, &'p str), TransferError> {
     let (directory, name) = path.rsplit_once('/').unwrap_or((".", path));
+    if let Some((_, opened)) = last.borrow().as_ref().filter(|(path, _)| path == directory) {
+        return Ok((opened.clone(), name));
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let opened = rustix::fs::openat2(root, directory, flags, Mode::empty(), resolve)
         .map_err(TransferError::disk("open the directory", directory))?;
+    let opened = Rc::new(opened);
+    last.replace(Some((directory.to_owned(), opened.clone())));
     Ok((opened, name))
 }
 
