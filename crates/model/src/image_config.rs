@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::oci::Extra;
+use crate::oci::{Extra, null_is_default};
 use crate::{Digest, Platform};
 
 /// Describes how an image is run and how it was made.
@@ -149,14 +149,6 @@ pub struct Healthcheck {
 
 fn is_zero(value: &i64) -> bool {
     *value == 0
-}
-
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use serde_json::{Map, Value};
-use slipway_daemon::client::{Built, PruneRequest, Usage};
+use slipway_daemon::client::{Built, GarbageRule, Usage};
 use slipway_engine::Engine;
 use slipway_model::progress::EventSink;
 use slipway_model::{Diagnostic, ErrorKind, SolveRequest};
@@ -79,7 +79,7 @@ impl Place for Remote {
     }
 
     async fn prune(&self, options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure> {
-        let request = PruneRequest {
+        let request = GarbageRule {
             all: options.all,
             filters: options.filter.to_containerd().into_iter().collect(),
             keep: options.filter.until,

@@ -1,7 +1,6 @@
 //! The one formatter of sizes, durations and times.
 
-use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// Formats a size in units of 1000, as registries and container tools count: `12.34MB`.
 pub(crate) fn size(bytes: u64) -> String {
@@ -94,38 +93,7 @@ pub(crate) fn go_duration(duration: Duration) -> String {
 
 /// Formats a time in UTC as RFC 3339 with as many digits as it needs, like Go.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
-    let (seconds, nanos) = match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => (i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
-        Err(error) => {
-            let before = error.duration();
-            let borrow = i64::from(before.subsec_nanos() > 0);
-            let seconds = -i64::try_from(before.as_secs()).unwrap_or(i64::MAX) - borrow;
-            (seconds, (1_000_000_000 - before.subsec_nanos()) % 1_000_000_000)
-        }
-    };
-    let (year, month, day) = civil(seconds.div_euclid(86400));
-    let of_day = seconds.rem_euclid(86400);
-    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
-    if nanos > 0 {
-        let digits = format!("{nanos:09}");
-        let _ = write!(text, ".{}", digits.trim_end_matches('0'));
-    }
-    text.push('Z');
-    text
-}
-
-/// Turns days since 1970 into year, month and day (Howard Hinnant's `civil_from_days`).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 /// Lays rows out in columns of equal width, as Go's tabwriter does with `padding` blanks between.
@@ -156,6 +124,8 @@ pub(crate) fn display_width(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]

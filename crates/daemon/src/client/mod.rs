@@ -34,7 +34,7 @@ use tonic::transport::Channel;
 
 pub use endpoint::{ClientTls, Endpoint, InvalidEndpoint, Stream};
 pub use offer::{Offer, OutputPlace};
-pub use storage::{GarbageRule, PruneRequest, Usage, Worker};
+pub use storage::{GarbageRule, Usage, Worker};
 
 use crate::session::MAX_MESSAGE;
 use crate::wire::control::control_client::ControlClient;

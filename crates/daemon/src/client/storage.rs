@@ -21,7 +21,7 @@ pub struct Worker {
     pub garbage_rules: Vec<GarbageRule>,
 }
 
-/// When a daemon removes what nobody uses.
+/// What a daemon removes of what nobody uses, and how much of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GarbageRule {
     pub all: bool,
@@ -46,17 +46,6 @@ pub struct Usage {
     pub usage_count: u64,
     pub created: SystemTime,
     pub last_used: Option<SystemTime>,
-}
-
-/// What a daemon is to remove.
-#[derive(Clone, Debug, Default)]
-pub struct PruneRequest {
-    pub all: bool,
-    pub filters: Vec<String>,
-    pub keep: Option<Duration>,
-    pub reserved_space: u64,
-    pub max_used_space: u64,
-    pub min_free_space: u64,
 }
 
 impl Client {
@@ -85,19 +74,19 @@ impl Client {
         Ok(answer.into_inner().record.into_iter().map(usage).collect())
     }
 
-    /// Removes what nothing uses; returns it.
+    /// Removes what nothing uses, as the rule says; returns it.
     ///
     /// # Errors
     /// The daemon does not answer, or refuses.
-    pub async fn prune(&self, request: &PruneRequest) -> Result<Vec<Usage>, Refused> {
+    pub async fn prune(&self, rule: &GarbageRule) -> Result<Vec<Usage>, Refused> {
         let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let request = control::PruneRequest {
-            filter: request.filters.clone(),
-            all: request.all,
-            keep_duration: request.keep.map_or(0, |keep| i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX)),
-            reserved_space: number(request.reserved_space),
-            max_used_space: number(request.max_used_space),
-            min_free_space: number(request.min_free_space),
+            filter: rule.filters.clone(),
+            all: rule.all,
+            keep_duration: rule.keep.map_or(0, |keep| i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX)),
+            reserved_space: number(rule.reserved_space),
+            max_used_space: number(rule.max_used_space),
+            min_free_space: number(rule.min_free_space),
         };
         let mut records = self.control().prune(request).await?.into_inner();
         let mut removed = Vec::new();

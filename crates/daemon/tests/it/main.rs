@@ -289,7 +289,7 @@ async fn a_daemon_tells_what_it_keeps_and_removes_it() {
         .await
         .unwrap();
     assert!(!daemon.client.disk_usage(Vec::new()).await.unwrap().is_empty());
-    let all = slipway_daemon::client::PruneRequest { all: true, ..Default::default() };
+    let all = slipway_daemon::client::GarbageRule { all: true, ..Default::default() };
     assert!(!daemon.client.prune(&all).await.unwrap().is_empty());
     assert!(daemon.client.disk_usage(Vec::new()).await.unwrap().is_empty());
 }

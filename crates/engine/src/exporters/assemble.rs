@@ -206,16 +206,12 @@ fn clamp_history(history: &mut [History], base: &[History], epoch: &String) {
 
 /// Formats a time as RFC 3339 in UTC, with nanoseconds as Docker has them.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time)
-        .map(|t| t.to_string())
-        .unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
+    jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 /// Formats seconds since 1970 as RFC 3339 in UTC.
 pub(crate) fn rfc3339_seconds(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds)
-        .map(|t| t.to_string())
-        .unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned())
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 #[cfg(test)]
