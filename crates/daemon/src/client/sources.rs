@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Offer;
 use super::selection::Filter;
+use crate::session::PACKETS;
 use crate::wire::filesync::file_sync_server::FileSync;
 use crate::wire::fstypes::Packet;
 use slipway_fsutil::{PacketSink, PacketSource, SendTree, TransferError, send};
@@ -72,7 +73,7 @@ pub(super) fn stream(
     incoming: Streaming<Packet>,
     work: impl FnOnce(&mut dyn PacketSource, &dyn PacketSink) -> Result<(), TransferError> + Send + 'static,
 ) -> Packets {
-    let (sender, receiver) = mpsc::channel(16);
+    let (sender, receiver) = mpsc::channel(PACKETS);
     let (queue, packets) = mpsc::unbounded_channel();
     // What the other side says is taken off the connection at once: both would wait otherwise.
     let pump = async move {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use futures_util::FutureExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::fs::{Mode, OFlags};
 use slipway_engine::files::patterns::PatternMatcher;
@@ -9,7 +10,7 @@ use slipway_engine::session::{LocalRequest, OutputTree, Transferred};
 use slipway_model::{Diagnostic, ErrorKind};
 use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,6 +26,8 @@ use slipway_fsutil::{
     PacketSink, PacketSource, ReceiveOptions, Received, SendTree, TransferError, receive, send,
 };
 
+/// How many packets may wait to be sent; each has 128 KiB of contents at the most, and most of them an entry of a list.
+pub(crate) const PACKETS: usize = 64;
 /// What clients say who do not offer a directory.
 const NO_ACCESS: &str = "no access allowed";
 
@@ -143,7 +146,7 @@ pub(super) async fn give(
     trees: Vec<OutputTree>,
 ) -> Result<(), Diagnostic> {
     let doing = || "cannot send the files of the result to the client".to_owned();
-    let (sender, outgoing) = mpsc::channel(16);
+    let (sender, outgoing) = mpsc::channel(PACKETS);
     let mut call = Request::new(ReceiverStream::new(outgoing));
     let id = MetadataValue::try_from(exporter)
         .map_err(|_| Diagnostic::new(ErrorKind::Internal, doing()).cause("the exporter has no proper id"))?;
@@ -210,11 +213,16 @@ struct Incoming {
 impl PacketSource for Incoming {
     fn next(&mut self) -> Result<Option<Packet>, TransferError> {
         let (packets, cancel) = (&mut self.packets, &self.cancel);
+        let broken = |status: Status| TransferError::Transport(status.message().to_owned());
+        // A list is thousands of small packets, and most of them are here before they are asked for.
+        if !cancel.is_cancelled()
+            && let Some(packet) = packets.message().now_or_never()
+        {
+            return packet.map_err(broken);
+        }
         self.handle.block_on(async {
             tokio::select! {
-                packet = packets.message() => {
-                    packet.map_err(|status| TransferError::Transport(status.message().to_owned()))
-                }
+                packet = packets.message() => packet.map_err(broken),
                 () = cancel.cancelled() => Err(TransferError::Canceled),
             }
         })
@@ -231,6 +239,11 @@ struct Queue {
 impl PacketSource for Queue {
     fn next(&mut self) -> Result<Option<Packet>, TransferError> {
         let (packets, cancel) = (&mut self.packets, &self.cancel);
+        if !cancel.is_cancelled()
+            && let Ok(packet) = packets.try_recv()
+        {
+            return packet.map(Some).map_err(TransferError::Transport);
+        }
         self.handle.block_on(async {
             tokio::select! {
                 packet = packets.recv() => packet.transpose().map_err(TransferError::Transport),
@@ -257,6 +270,11 @@ struct Outgoing {
 
 impl PacketSink for Outgoing {
     fn send(&self, packet: Packet) -> Result<(), TransferError> {
+        let packet = match self.sender.try_send(packet) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(packet)) => packet,
+            Err(TrySendError::Closed(_)) => return Err(TransferError::Ended),
+        };
         self.handle.block_on(async {
             tokio::select! {
                 sent = self.sender.send(packet) => sent.map_err(|_| TransferError::Ended),

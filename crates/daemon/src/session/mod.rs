@@ -33,6 +33,7 @@ use tonic::{Code, Status};
 
 pub(crate) use agent::AGENT;
 pub(crate) use content::{STORE, open_blob};
+pub(crate) use files::PACKETS;
 pub(crate) use output::EXPORTER;
 pub(crate) use policy::PolicySession;
 pub(crate) use service::BuildSession;
