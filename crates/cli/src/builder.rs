@@ -13,9 +13,10 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use slipway_daemon::Frontends;
-use slipway_engine::history::{ExplainedStep, History, Outcome, Recording, RequestRecord};
+use slipway_engine::history::{ExplainedStep, History, Outcome, Record, Recording, RequestRecord};
 use slipway_engine::{
-    CallResult, DebugOptions, DebugStep, Engine, EngineOptions, RemoteFiles, RemoteFilesRequest, runtime,
+    Attachment, CallResult, DebugOptions, DebugStep, Engine, EngineOptions, RemoteFiles, RemoteFilesRequest,
+    runtime,
 };
 pub(crate) use slipway_engine::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, RunOptions, RunSource,
@@ -23,7 +24,7 @@ pub(crate) use slipway_engine::{
 };
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{Call, Frontend};
-use slipway_model::{Diagnostic, Digest, Platform, Reference, SolveRequest};
+use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, Reference, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GlobalArgs;
@@ -57,6 +58,12 @@ trait Place: Send + Sync {
 
     /// Removes what nothing uses; returns it.
     async fn prune(&self, options: &PruneOptions) -> Result<Vec<UsageRecord>, Failure>;
+
+    /// Lists the documents of what a build has made.
+    async fn attachments(&self, record: &Record) -> Result<Vec<Attachment>, Failure>;
+
+    /// Reads one of the documents.
+    async fn attachment(&self, digest: &Digest) -> Result<Vec<u8>, Failure>;
 
     /// Lists what a person should know before a build.
     fn notes(&self, request: &SolveRequest) -> Vec<String> {
@@ -253,6 +260,32 @@ impl Builder {
         cancel: &CancellationToken,
     ) -> Result<RemoteFiles, Failure> {
         Ok(self.engine.remote_files(request, events, cancel).await?)
+    }
+
+    /// Lists the documents of what a build has made, as far as the builder keeps them.
+    pub(crate) async fn attachments(&self, record: &Record) -> Result<Vec<Attachment>, Failure> {
+        self.check_builder_of(record)?;
+        self.place.attachments(record).await
+    }
+
+    /// Reads one of the documents.
+    pub(crate) async fn attachment(&self, record: &Record, digest: &Digest) -> Result<Vec<u8>, Failure> {
+        self.check_builder_of(record)?;
+        self.place.attachment(digest).await
+    }
+
+    /// Refuses a build that another builder has made, which has its documents.
+    fn check_builder_of(&self, record: &Record) -> Result<(), Failure> {
+        let reference = record.metadata.get(BUILD_REF).and_then(Value::as_str).unwrap_or_default();
+        match reference.split('/').next().filter(|name| !name.is_empty()) {
+            Some(name) if name != self.selected.name => Err(Diagnostic::new(
+                ErrorKind::User,
+                format!("`{}` was built by the builder `{name}`", record.id),
+            )
+            .hint(format!("ask that one, with `--builder {name}`"))
+            .into()),
+            _ => Ok(()),
+        }
     }
 
     /// Finds a step of a build that a program can be started in.

@@ -106,7 +106,7 @@ impl GitReference {
 
     /// Returns the address in its short form: without the queries that a fragment can say.
     pub fn short(&self) -> String {
-        let mut address = redacted(&self.remote);
+        let mut address = self.short_remote();
         if self.reference.is_some() || self.directory.is_some() {
             address.push('#');
             address.push_str(self.reference.as_deref().unwrap_or_default());
@@ -116,6 +116,11 @@ impl GitReference {
             address.push_str(directory);
         }
         address
+    }
+
+    /// Returns the address of the repository alone, as it may be shown.
+    pub fn short_remote(&self) -> String {
+        redacted(&self.remote)
     }
 
     /// Returns the identifier and the attributes of the source operation.

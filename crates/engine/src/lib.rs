@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attachments;
 mod attest;
 mod blobs;
 mod build;
@@ -48,6 +49,7 @@ mod terminal;
 mod tree;
 mod vertices;
 
+pub use attachments::{Attachment, Documents};
 pub use attest::{
     AttestationChain, FrontendRequest, PROVENANCE_MEMBER, RecordedProvenance, provenance_member,
 };

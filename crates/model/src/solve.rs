@@ -79,6 +79,8 @@ pub struct DockerfileRequest {
     pub no_cache_stages: NoCache,
     pub pull: bool,
     pub call: Call,
+    /// Where its files are kept, in the words of provenance: `source`, `revision`, and `localdir:NAME` of directories.
+    pub vcs: BTreeMap<String, String>,
     /// Which session has a directory of the client, where that is not the build's own, by the directory's name.
     pub client_sessions: BTreeMap<String, String>,
 }

@@ -26,6 +26,9 @@ pub(crate) struct BakeArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = boolean_flag, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) check: Option<bool>,
+    /// Tell of each step whether it was in the cache, and why
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Read this build definition: HCL, JSON or compose
     #[arg(short, long, value_name = "FILE | -")]
     pub(crate) file: Vec<String>,

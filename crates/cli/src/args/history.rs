@@ -41,14 +41,20 @@ pub(crate) struct LsArgs {
     /// Show whole names
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// Show only builds that match (format: `status=error`, `startedAt>1h`)
+    /// Show only builds that match (format: `status=error`, `repository=github.com/me/app`, `startedAt>1h`)
     #[arg(long, value_name = "CONDITION")]
     pub(crate) filter: Vec<String>,
+    /// Show only builds of the repository that the working directory is in
+    #[arg(long)]
+    pub(crate) local: bool,
 }
 
 /// Flags of `history inspect`.
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct InspectArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<InspectCommand>,
     /// Build to look at: an id or its beginning, `^N` for the Nth before the newest (default: the newest)
     #[arg(value_name = "REF", default_value = "", hide_default_value = true)]
     pub(crate) reference: String,
@@ -58,6 +64,30 @@ pub(crate) struct InspectArgs {
     /// Tell of each step whether it was in the cache, and why
     #[arg(long)]
     pub(crate) explain: bool,
+}
+
+/// What `history inspect` can look into.
+#[derive(Debug, Subcommand)]
+pub(crate) enum InspectCommand {
+    /// Print a document of what a build has made
+    Attachment(AttachmentArgs),
+}
+
+/// Flags of `history inspect attachment`.
+#[derive(Args, Debug)]
+pub(crate) struct AttachmentArgs {
+    /// Build to look at: an id or its beginning, `^N` for the Nth before the newest (default: the newest)
+    #[arg(value_name = "REF", default_value = "", hide_default_value = true)]
+    pub(crate) reference: String,
+    /// Document to print
+    #[arg(value_name = "DIGEST", required_unless_present_any = ["kind", "platform"])]
+    pub(crate) digest: Option<String>,
+    /// Print the first document of this type: `index`, `manifest`, `image`, `provenance`, `sbom` or the type in full
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+    /// Print the first document of this platform
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<String>,
 }
 
 /// Flags of `history logs`.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use slipway_engine::history::Record;
 use slipway_engine::store::{self, UsageItem, UsageKind};
-use slipway_engine::{Engine, SolveResponse};
+use slipway_engine::{Attachment, Documents as _, Engine, SolveResponse};
 use slipway_model::progress::EventSink;
-use slipway_model::{Diagnostic, SolveRequest};
+use slipway_model::{Diagnostic, Digest, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
 use super::{BuildOutcome, CallAnswer, Place, PruneOptions, UsageRecord};
@@ -54,6 +55,14 @@ impl Place for Embedded {
             dry_run: false,
         })?;
         Ok(removed.iter().map(UsageRecord::from).collect())
+    }
+
+    async fn attachments(&self, record: &Record) -> Result<Vec<Attachment>, Failure> {
+        Ok(self.engine.attachments(record).await)
+    }
+
+    async fn attachment(&self, digest: &Digest) -> Result<Vec<u8>, Failure> {
+        Ok(self.engine.document(digest).await?)
     }
 
     fn tidy(&self) {

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use serde_json::{Map, Value};
 use slipway_daemon::client::{Built, GarbageRule, Usage};
-use slipway_engine::Engine;
+use slipway_engine::history::Record;
+use slipway_engine::{Attachment, Documents as _, Engine};
 use slipway_model::progress::EventSink;
-use slipway_model::{Diagnostic, ErrorKind, SolveRequest};
+use slipway_model::{Diagnostic, Digest, ErrorKind, SolveRequest};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +94,25 @@ impl Place for Remote {
             records.extend(removed.into_iter().map(UsageRecord::from));
         }
         Ok(records)
+    }
+
+    async fn attachments(&self, record: &Record) -> Result<Vec<Attachment>, Failure> {
+        let mut found = Vec::new();
+        for node in self.quietly().await?.alive() {
+            found.extend(node.client.attachments(&record.id).await?);
+        }
+        Ok(found)
+    }
+
+    async fn attachment(&self, digest: &Digest) -> Result<Vec<u8>, Failure> {
+        let mut last = None;
+        for node in self.quietly().await?.alive() {
+            match node.client.document(digest).await {
+                Ok(document) => return Ok(document),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| Diagnostic::new(ErrorKind::Environment, "every node is down")).into())
     }
 
     fn notes(&self, request: &SolveRequest) -> Vec<String> {

@@ -26,7 +26,7 @@ use crate::output;
 use crate::settings::SettingsError;
 use crate::settings::bake::remote::Addresses;
 use crate::settings::bake::{self, Loaded, Places, PlannedTarget, privileges};
-use crate::ui::{DisplayMode, DisplayOptions, Prefixed, Progress, Tone, call, warnings};
+use crate::ui::{DisplayMode, DisplayOptions, Prefixed, Progress, Tone, call, explain, warnings};
 
 /// Runs `bake`.
 pub(crate) fn run(args: &BakeArgs, context: &mut Context) -> Result<(), Failure> {
@@ -178,6 +178,13 @@ fn build(
     let warnings = progress.finish();
     if builds && !matches!(display, DisplayMode::Silent | DisplayMode::RawJson) {
         output::text_to_stderr(&warnings::summary(&warnings, &context.palette, context.global.debug));
+    }
+    if args.explain && builds {
+        for target in targets.iter().filter(|target| target.settings.call.is_none()) {
+            // A target that was not begun has no record.
+            let Ok(steps) = builder.explain(&target.settings.request.id) else { continue };
+            output::text_to_stderr(&format!("\n{}\n{}", target.name, explain::table(&steps)));
+        }
     }
     let left = built.and_then(|built| leave_results(args, bake, &targets, &built, &warnings, context));
     if builds {

@@ -121,9 +121,10 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
     };
     let dockerfile_name = dockerfile_name(args, &inputs.context);
     let mut labels = pairs::labels(&args.label)?;
-    labels.extend(git::labels(&inputs.context, &inputs.dockerfile, around)?);
-    note_policy(args, &inputs.context, &inputs.dockerfile, &mut notes);
     let mut named_contexts = context::named(&args.build_context, around)?;
+    let commit = git::of_commit(&inputs.context, &inputs.dockerfile, &named_contexts, around)?;
+    labels.extend(commit.labels);
+    note_policy(args, &inputs.context, &inputs.dockerfile, &mut notes);
     if let Some(context) = &args.of_bake.context {
         inputs.context = context.clone();
     }
@@ -137,6 +138,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         target: args.target.clone().filter(|target| !target.is_empty()),
         build_args,
         labels,
+        vcs: commit.vcs,
         named_contexts,
         context_directory: None,
         no_cache_stages: no_cache(args)?,

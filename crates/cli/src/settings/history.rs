@@ -12,6 +12,7 @@ use super::values::{duration, nearest};
 pub(crate) enum Condition {
     Id { part: String, equal: bool },
     Status { name: String, equal: bool },
+    Repository { part: String, equal: bool },
     Started { comparison: Comparison, at: SystemTime },
     Completed { comparison: Comparison, at: SystemTime },
     Took { comparison: Comparison, duration: Duration },
@@ -26,7 +27,7 @@ pub(crate) enum Comparison {
     AtLeast,
 }
 
-const KEYS: &[&str] = &["ref", "status", "startedAt", "completedAt", "duration"];
+const KEYS: &[&str] = &["ref", "repository", "status", "startedAt", "completedAt", "duration"];
 /// Longer ones first, since some begin with others.
 const OPERATORS: &[&str] = &["!=", "<=", ">=", "=", "<", ">"];
 
@@ -61,7 +62,8 @@ impl Condition {
         match (key, equality, comparison(operator)) {
             ("ref", Some(equal), _) => Ok(Self::Id { part: value.to_owned(), equal }),
             ("status", Some(equal), _) => Ok(Self::Status { name: value.to_owned(), equal }),
-            ("ref" | "status", None, _) => wrong("`=` or `!=`"),
+            ("repository", Some(equal), _) => Ok(Self::Repository { part: value.to_owned(), equal }),
+            ("ref" | "repository" | "status", None, _) => wrong("`=` or `!=`"),
             ("startedAt", None, Some(comparison)) => Ok(Self::Started { comparison, at: time(value, now)? }),
             ("completedAt", None, Some(comparison)) => {
                 Ok(Self::Completed { comparison, at: time(value, now)? })
@@ -86,6 +88,8 @@ impl Condition {
         match self {
             Self::Id { part, equal: true } => record.id.contains(part.as_str()),
             Self::Id { part, equal: false } => record.id != *part,
+            Self::Repository { part, equal: true } => record.request.repository.contains(part.as_str()),
+            Self::Repository { part, equal: false } => record.request.repository != *part,
             Self::Status { name, equal } => (status(record) == name) == *equal,
             Self::Started { comparison, at } => comparison.holds(&record.started, at),
             Self::Completed { comparison, at } => {
@@ -140,13 +144,16 @@ mod tests {
     fn builds_are_chosen_by_status_and_time() {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let record: Record = serde_json::from_value(serde_json::json!({
-            "id": "abc", "request": {}, "started": 1_799_996_400_000_000_000_u64,
+            "id": "abc", "request": { "repository": "https://h/x.git" }, "started": 1_799_996_400_000_000_000_u64,
             "completed": 1_799_996_430_000_000_000_u64, "outcome": { "failed": "no" },
         }))
         .unwrap();
         for (text, holds) in [
             ("ref=b", true),
             ("ref!=abc", false),
+            ("repository=h/x", true),
+            ("repository!=https://h/x.git", false),
+            ("repository!=h/x", true),
             ("status=error", true),
             ("status!=error", false),
             ("startedAt<59m", true),

@@ -26,6 +26,7 @@ pub(crate) mod values;
 
 pub(crate) use context::named_source as build_context;
 pub(crate) use error::SettingsError;
+pub(crate) use git::address_of as repository_of;
 pub(crate) use platforms::parse_platforms;
 pub(crate) use secrets::describe;
 pub(crate) use steps::network;

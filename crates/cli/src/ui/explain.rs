@@ -11,6 +11,9 @@ const NAME_WIDTH: usize = 60;
 
 /// Lays out one line for each step.
 pub(crate) fn table(steps: &[ExplainedStep]) -> String {
+    if steps.is_empty() {
+        return "nothing is on record of this build's cache: a builder elsewhere does not tell\n".to_owned();
+    }
     let head = ["CACHE", "STEP", "WHY"].map(str::to_owned).to_vec();
     let rows = steps.iter().map(|step| {
         let found = if step.is_hit() { "hit" } else { "miss" };

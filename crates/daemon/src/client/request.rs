@@ -172,6 +172,9 @@ impl Making {
         for (key, value) in &request.labels {
             self.set(format!("label:{key}"), value);
         }
+        for (key, value) in &request.vcs {
+            self.set(format!("vcs:{key}"), value);
+        }
         match &request.no_cache_stages {
             NoCache::Nothing => {}
             NoCache::All => self.set("no-cache", ""),

@@ -52,6 +52,9 @@ impl Options {
         for (key, value) in &request.labels {
             self.set(format!("label:{key}"), value);
         }
+        for (key, value) in &request.vcs {
+            self.set(format!("vcs:{key}"), value);
+        }
         match &request.no_cache_stages {
             NoCache::Nothing => {}
             NoCache::All => self.set("no-cache", ""),

@@ -161,6 +161,7 @@ impl Options<'_> {
             target: self.get("target").map(str::to_owned),
             build_args,
             labels: self.map("label:"),
+            vcs: self.map("vcs:"),
             named_contexts: self.named_contexts()?,
             context_directory: self.get("contextsubdir").map(str::to_owned),
             no_cache_stages: match self.values.get("no-cache").map(String::as_str) {

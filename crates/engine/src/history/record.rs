@@ -58,6 +58,8 @@ pub struct RequestRecord {
     /// What it is called in lists.
     pub name: String,
     pub context: String,
+    /// The repository that the context is in.
+    pub repository: String,
     pub dockerfile: String,
     pub target: Option<String>,
     pub platforms: Vec<String>,
@@ -130,8 +132,11 @@ impl RequestRecord {
         };
         // Addresses of proxies often hold passwords, and they do not describe the build.
         let shown = |name: &String| !name.to_ascii_uppercase().ends_with("_PROXY");
+        let remote = || Some(GitReference::parse(&context).ok()??.short_remote());
+        let repository = request.vcs.get("source").cloned().or_else(remote).unwrap_or_default();
         Self {
             name: name(request, &context, &dockerfile),
+            repository,
             context,
             dockerfile,
             target: request.target.clone(),
@@ -233,7 +238,11 @@ mod tests {
         }
         let mut remote = request("", "Dockerfile", Some("test"));
         remote.context = ContextSource::Url("https://me:secret@h/x.git?ref=main".to_owned());
-        assert_eq!(RequestRecord::of_dockerfile(&remote).name, "https://me:xxxxx@h/x.git#main (test)");
+        let record = RequestRecord::of_dockerfile(&remote);
+        assert_eq!(record.name, "https://me:xxxxx@h/x.git#main (test)");
+        assert_eq!(record.repository, "https://me:xxxxx@h/x.git");
+        remote.vcs.insert("source".into(), "https://h/fork.git".into());
+        assert_eq!(RequestRecord::of_dockerfile(&remote).repository, "https://h/fork.git");
         let mut named = request("/src/app", "Dockerfile", None);
         named.build_args.insert("BUILDKIT_BUILD_NAME".into(), "nightly".into());
         named.build_args.insert("https_proxy".into(), "http://me:secret@proxy".into());

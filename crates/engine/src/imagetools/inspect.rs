@@ -9,8 +9,8 @@ use slipway_model::{Descriptor, Diagnostic, ImageIndex, Manifest, MediaType, Pla
 use super::location::{Location, Place};
 use crate::engine::Engine;
 
-const REFERENCES: [&str; 2] = ["com.docker.reference.digest", "vnd.docker.reference.digest"];
-const PREDICATE: &str = "in-toto.io/predicate-type";
+pub(crate) const REFERENCES: [&str; 2] = ["com.docker.reference.digest", "vnd.docker.reference.digest"];
+pub(crate) const PREDICATE: &str = "in-toto.io/predicate-type";
 const SPDX: &str = "https://spdx.dev/Document";
 const SLSA: &str = "https://slsa.dev/provenance/";
 

@@ -24,6 +24,7 @@ use crate::progress::Progress;
 
 pub use combine::Combined;
 pub use inspect::{Inspection, PlatformInspection, Wanted};
+pub(crate) use inspect::{PREDICATE, REFERENCES};
 pub use location::Location;
 
 use combine::{Options, Part};

@@ -96,6 +96,21 @@ fn the_second_bake_runs_nothing() {
 }
 
 #[test]
+fn what_each_target_found_in_the_cache_is_explained() {
+    let Some(registry) = registry() else { return };
+    let environment = prepared();
+    let arguments = ["--set", "*.platform=linux/amd64", "--explain"];
+    environment.run(bake(registry, &arguments)).succeeded();
+    environment.write("app/file", "another");
+    let said = environment.run(bake(registry, &arguments)).succeeded().stderr;
+    let of_target =
+        |name: &str| said.split_once(&format!("\n{name}\nCACHE")).unwrap_or_else(|| panic!("{said}")).1;
+    let (one, common) = (of_target("app-one"), of_target("common"));
+    assert!(one.contains("miss") && one.contains("file"), "{said}");
+    assert!(!common.contains("miss"), "{said}");
+}
+
+#[test]
 fn a_failure_names_its_target_and_stops_the_rest() {
     let Some(registry) = registry() else { return };
     let environment = Environment::new();

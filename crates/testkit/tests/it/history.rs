@@ -1,7 +1,9 @@
 //! What was built is remembered, with all that it said.
 
+use std::process::Command;
+
 use serde_json::Value;
-use slipway_testkit::{Environment, registry};
+use slipway_testkit::{Daemon, Environment, GitRepository, Outcome, need, registry};
 
 /// Reads the records, the newest first.
 fn records(environment: &Environment, more: &[&str]) -> Vec<Value> {
@@ -199,4 +201,99 @@ fn records_are_for_other_programs_too() {
         error.contains("Docker Desktop is not here") && error.contains("slipway history inspect"),
         "{error}"
     );
+}
+
+#[test]
+fn documents_of_a_result_are_listed_and_printed() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let context = environment.context("app", &format!("FROM {}\n", registry.reference("library/busybox")));
+    environment.build(&["--platform=linux/amd64,linux/arm64", "--provenance=true", &context]).succeeded();
+    let listed = environment.run(["history", "inspect", "--format", "json"]).succeeded().stdout;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let attachments = listed["Attachments"].as_array().unwrap();
+    let kinds: Vec<&str> = attachments.iter().map(|one| one["Type"].as_str().unwrap()).collect();
+    let (index, manifest, config) = (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.config.v1+json",
+    );
+    let provenance = "https://slsa.dev/provenance/v1";
+    assert_eq!(
+        kinds,
+        [index, manifest, config, manifest, config, manifest, provenance, manifest, provenance],
+        "{listed:#}"
+    );
+    assert_eq!(attachments[8]["Platform"], "linux/arm64");
+    let print = |arguments: &[&str]| -> Value {
+        let arguments = [&["history", "inspect", "attachment"][..], arguments].concat();
+        serde_json::from_str(&environment.run(arguments).succeeded().stdout).unwrap()
+    };
+    let image = print(&["--type=image", "--platform=linux/arm64"]);
+    assert_eq!(image["architecture"], "arm64");
+    assert_eq!(print(&["--type=provenance"])["predicateType"], provenance);
+    assert_eq!(print(&["^0", attachments[0]["Digest"].as_str().unwrap()])["mediaType"], index);
+    let error = environment.run(["history", "inspect", "attachment", "--type=sbom"]).failed(1);
+    assert!(error.contains("no matching attachment found"), "{error}");
+    environment.run(["history", "inspect", "attachment"]).failed(2);
+}
+
+#[test]
+fn a_builder_elsewhere_has_the_documents_of_its_builds() {
+    let environment = Environment::new();
+    let daemon = Daemon::start(&environment, "one");
+    environment.run(["create", "--name", "away", "--driver", "remote", daemon.address()]).succeeded();
+    let context = environment.context("app", "FROM scratch\nCOPY Dockerfile /\n");
+    let output = format!("type=local,dest={}", environment.text("out"));
+    environment.build(&["--builder", "away", "--output", &output, &context]).succeeded();
+    let attachment = ["history", "inspect", "attachment", "--type=provenance"];
+    let error = environment.run(attachment).failed(1);
+    assert!(error.contains("was built by the builder `away`") && error.contains("--builder away"), "{error}");
+    let printed = environment.run([&["--builder", "away"][..], &attachment].concat()).succeeded().stdout;
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(printed["buildDefinition"]["externalParameters"]["request"]["frontend"], "dockerfile.v0");
+    let shown = environment.run(["history", "inspect", "--builder", "away"]).succeeded().stdout;
+    assert!(
+        shown.contains("Attachments:\nDIGEST") && shown.contains("https://slsa.dev/provenance/v1"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn builds_of_a_repository_are_listed() {
+    let environment = Environment::new();
+    if !need(Command::new("git").arg("version").output().is_ok(), "git: run `apt-get install git`") {
+        return;
+    }
+    let repository = GitRepository::new(&environment, "app");
+    let file = repository.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let commit = repository.commit("one");
+    repository.git(&["remote", "set-url", "origin", "https://me:secret@git.example/app.git"]);
+    let directory = file.parent().unwrap();
+    let other = environment.context("other", "FROM scratch\nCOPY Dockerfile /\n");
+    let metadata = environment.text("metadata.json");
+    environment.build(&[&other]).succeeded();
+    let built = ["--metadata-file", metadata.as_str(), directory.to_str().unwrap()];
+    let mut command = environment.slipway([&["build"][..], &built].concat());
+    command.env("BUILDX_METADATA_PROVENANCE", "max");
+    Outcome::of(command).succeeded();
+    let told: Value = serde_json::from_slice(&std::fs::read(&metadata).unwrap()).unwrap();
+    let vcs =
+        &told["buildx.build.provenance"]["metadata"]["https://mobyproject.org/buildkit@v1#metadata"]["vcs"];
+    assert_eq!(vcs["revision"], commit.trim(), "{told:#}");
+    assert_eq!(
+        (&vcs["source"], &vcs["localdir:context"]),
+        (&"https://git.example/app.git".into(), &".".into())
+    );
+    let names = |arguments: &[&str]| {
+        let arguments = [&["history", "ls", "--format={{.Name}}"][..], arguments].concat();
+        environment.run(arguments).succeeded().stdout
+    };
+    assert_eq!(names(&["--filter=repository=git.example/app"]), "app\n");
+    assert_eq!(names(&["--filter=repository!=https://git.example/app.git"]), "other\n");
+    let mut local = environment.slipway(["history", "ls", "--local", "--format={{.Name}}"]);
+    local.current_dir(directory);
+    assert_eq!(Outcome::of(local).succeeded().stdout, "app\n");
+    let error = environment.run(["history", "ls", "--local"]).failed(1);
+    assert!(error.contains("`--local` needs a repository"), "{error}");
 }

@@ -1,23 +1,27 @@
 //! `history`: what was built, and what it said.
 
+mod attachments;
 mod share;
 
 use std::io;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use slipway_engine::Attachment;
 use slipway_engine::history::{Outcome, Record};
 
 use crate::app::Context;
-use crate::args::history::{HistoryArgs, HistoryCommand, InspectArgs, LogsArgs, LogsForm, LsArgs, RmArgs};
+use crate::args::history::{
+    HistoryArgs, HistoryCommand, InspectArgs, InspectCommand, LogsArgs, LogsForm, LsArgs, RmArgs,
+};
 use crate::builder::Builder;
 use crate::error::Failure;
-use crate::output;
-use crate::settings::SettingsError;
 use crate::settings::history::Condition;
+use crate::settings::{SettingsError, repository_of};
 use crate::template::{JsonStyle, Template, TemplateError};
 use crate::ui::format::{human_duration, rfc3339, seconds, table};
 use crate::ui::{DisplayMode, DisplayOptions, explain, replay};
+use crate::{interrupt, output};
 
 /// The longest name in a table.
 const NAME_WIDTH: usize = 36;
@@ -26,7 +30,7 @@ const NAME_WIDTH: usize = 36;
 pub(crate) fn run(args: &HistoryArgs, context: &mut Context) -> Result<(), Failure> {
     let open = || Builder::open(&context.global);
     match &args.command {
-        HistoryCommand::Ls(args) => list(&open()?, args),
+        HistoryCommand::Ls(args) => list(&open()?, args, context),
         HistoryCommand::Inspect(args) => inspect(&open()?, args),
         HistoryCommand::Logs(args) => logs(&open()?, args, context),
         HistoryCommand::Rm(args) => remove(&open()?, args),
@@ -37,10 +41,17 @@ pub(crate) fn run(args: &HistoryArgs, context: &mut Context) -> Result<(), Failu
     }
 }
 
-fn list(builder: &Builder, args: &LsArgs) -> Result<(), Failure> {
+fn list(builder: &Builder, args: &LsArgs, context: &Context) -> Result<(), Failure> {
     let now = SystemTime::now();
     let conditions = args.filter.iter().map(|text| Condition::parse(text, now));
-    let conditions = conditions.collect::<Result<Vec<_>, _>>()?;
+    let mut conditions = conditions.collect::<Result<Vec<_>, _>>()?;
+    if args.local {
+        let repository = repository_of(&context.around.absolute(""))?.ok_or_else(|| {
+            SettingsError::input("`--local` needs a repository with a remote, and there is none here")
+                .hint("name the repository with `--filter repository=ADDRESS`")
+        })?;
+        conditions.push(Condition::Repository { part: repository, equal: true });
+    }
     let mut records = builder.history().list()?;
     records.retain(|record| conditions.iter().all(|condition| condition.holds(record)));
     // What runs comes first.
@@ -144,6 +155,9 @@ fn row(record: &Record, now: SystemTime) -> Value {
 }
 
 fn inspect(builder: &Builder, args: &InspectArgs) -> Result<(), Failure> {
+    if let Some(InspectCommand::Attachment(args)) = &args.command {
+        return attachments::print(builder, args);
+    }
     if args.explain {
         let steps = builder.explain(&args.reference)?;
         return output::text(&match args.format.as_str() {
@@ -153,20 +167,22 @@ fn inspect(builder: &Builder, args: &InspectArgs) -> Result<(), Failure> {
     }
     let record = builder.history().find(&args.reference)?;
     let now = SystemTime::now();
+    // A builder that does not answer is no reason not to show what is known here.
+    let attachments = interrupt::runtime()?.block_on(builder.attachments(&record)).unwrap_or_default();
     let text = match args.format.as_str() {
-        "pretty" => pretty(&record, args.reference.is_empty(), now),
-        "json" => format!("{:#}\n", details(&record, now)),
+        "pretty" => pretty(&record, args.reference.is_empty(), &attachments, now),
+        "json" => format!("{:#}\n", details(&record, &attachments, now)),
         text => {
             let failed = |error: TemplateError| SettingsError::flag(error.to_string());
             let template = Template::parse(text, JsonStyle::Compact).map_err(failed)?;
-            template.execute(&details(&record, now)).map_err(failed)? + "\n"
+            template.execute(&details(&record, &attachments, now)).map_err(failed)? + "\n"
         }
     };
     output::text(&text)
 }
 
 /// Lays out what is known of a build, for people.
-fn pretty(record: &Record, with_reference: bool, now: SystemTime) -> String {
+fn pretty(record: &Record, with_reference: bool, attachments: &[Attachment], now: SystemTime) -> String {
     let request = &record.request;
     let filters = request.no_cache_filter.join(", ");
     let reference = if with_reference { record.id.as_str() } else { "" };
@@ -209,6 +225,7 @@ fn pretty(record: &Record, with_reference: bool, now: SystemTime) -> String {
         pairs("BUILD ARG", &request.build_args),
         pairs("LABEL", &request.labels),
         fields([("Image", names.to_owned()), ("Digest", image.to_owned())]),
+        attachments::listed(attachments),
     ];
     parts.push(format!("Print build logs: slipway history logs {}\n", record.id));
     parts.retain(|part| !part.is_empty());
@@ -231,7 +248,7 @@ fn pairs(head: &str, pairs: &std::collections::BTreeMap<String, String>) -> Stri
 }
 
 /// What `--format json` and templates see of one build.
-fn details(record: &Record, now: SystemTime) -> Value {
+fn details(record: &Record, attachments: &[Attachment], now: SystemTime) -> Value {
     let request = &record.request;
     let list = |pairs: &std::collections::BTreeMap<String, String>| -> Value {
         pairs.iter().map(|(name, value)| json!({ "Name": name, "Value": value })).collect()
@@ -261,6 +278,7 @@ fn details(record: &Record, now: SystemTime) -> Value {
         "Labels": list(&request.labels),
         "Config": { "NoCache": request.no_cache, "NoCacheFilter": request.no_cache_filter },
         "Metadata": record.metadata,
+        "Attachments": attachments.iter().map(attachments::in_list).collect::<Vec<_>>(),
     });
     if let Some(Outcome::Failed(message)) = &record.outcome {
         value["Error"] = json!({ "Message": message });
@@ -338,7 +356,7 @@ mod tests {
     fn one_build_is_laid_out() {
         let now = SystemTime::UNIX_EPOCH;
         assert_eq!(
-            pretty(&record(), true, now),
+            pretty(&record(), true, &[], now),
             "Name:       a-directory-with-a-rather-long-name/Dockerfile.dev (test)\n\
              Ref:        k3j9\n\
              Context:    /src/app\n\
@@ -356,7 +374,7 @@ mod tests {
              \n\
              Print build logs: slipway history logs k3j9\n"
         );
-        let value = details(&record(), now);
+        let value = details(&record(), &[], now);
         assert_eq!(value["Status"], "failed");
         assert_eq!(value["Duration"], 75_500_000_000_u64);
         assert!(value.get("Labels").is_none());
