@@ -132,6 +132,11 @@ impl Engine {
         &self.inner.notes
     }
 
+    /// Returns what speaks to registries, with the logins of who runs this process.
+    pub fn registries(&self) -> &Client {
+        &self.inner.client
+    }
+
     /// Returns the records of what was built.
     pub fn history(&self) -> History {
         History::of(self.root())

@@ -22,7 +22,7 @@ use slipway_model::Secret;
 use crate::challenge::Demand;
 use crate::client::{Call, Client, Payload, Target};
 use crate::config::is_loopback;
-use crate::credentials::Credential;
+use crate::credentials::{AccessToken, Credential, TokenDemand};
 use crate::error::RegistryError;
 use crate::host::{Host, authority};
 use crate::scope::ScopeSet;
@@ -135,25 +135,63 @@ impl Client {
         if let Some(value) = host.auth.cached(scopes, rejected, self.clock().now()) {
             return Ok(Some(Authorization { value, fresh: false }));
         }
-        let credential = self.credential(host).await;
-        match (demand, credential) {
-            (_, Credential::RegistryToken(token)) => Ok(bearer(&token).map(fixed)),
-            (Demand::Basic, Credential::Basic { username, password }) => {
-                let pair = BASE64_STANDARD.encode(format!("{username}:{}", password.expose()));
-                Ok(sensitive(format!("Basic {pair}")).map(fixed))
+        let (realm, service) = match demand {
+            Demand::Bearer { realm, service, .. } => (realm, service),
+            Demand::Basic => {
+                return Ok(match self.credential(host).await {
+                    Credential::RegistryToken(token) => bearer(&token).map(fixed),
+                    Credential::Basic { username, password } => {
+                        let pair = BASE64_STANDARD.encode(format!("{username}:{}", password.expose()));
+                        sensitive(format!("Basic {pair}")).map(fixed)
+                    }
+                    Credential::IdentityToken(_) | Credential::Anonymous => None,
+                });
             }
-            (Demand::Basic, _) => Ok(None),
-            (Demand::Bearer { realm, service, .. }, credential) => {
-                let lock = host.auth.fetching.lock().entry(scopes.clone()).or_default().clone();
-                let _one_at_a_time = lock.lock().await;
-                if let Some(value) = host.auth.cached(scopes, rejected, self.clock().now()) {
-                    return Ok(Some(Authorization { value, fresh: false }));
-                }
-                let wanted = TokenRequest { realm, service, scopes, credential, action };
-                let token = self.fetch_token(host, wanted).await?;
-                let value = token.value.clone();
-                host.auth.keep(token, rejected, self.clock().now());
-                Ok(Some(Authorization { value, fresh: true }))
+        };
+        let lock = host.auth.fetching.lock().entry(scopes.clone()).or_default().clone();
+        let _one_at_a_time = lock.lock().await;
+        if let Some(value) = host.auth.cached(scopes, rejected, self.clock().now()) {
+            return Ok(Some(Authorization { value, fresh: false }));
+        }
+        let asked = self.clock().now();
+        let demand = TokenDemand { realm, service, scopes: scopes.texts().collect() };
+        let token = match self.credentials().token(&host.key.domain, &demand).await {
+            Ok(Some(token)) => token,
+            Ok(None) => match self.credential(host).await {
+                Credential::RegistryToken(token) => return Ok(bearer(&token).map(fixed)),
+                credential => self.fetch_token(host, demand.with(credential, action)).await?,
+            },
+            Err(error) => {
+                tracing::warn!(host = host.key.domain, %error, "no token, going on without a login");
+                host.auth.state.lock().problem = Some(error.to_string());
+                self.fetch_token(host, demand.with(Credential::Anonymous, action)).await?
+            }
+        };
+        let value = bearer(&token.value).ok_or_else(|| RegistryError::InvalidAnswer {
+            action: action.to_owned(),
+            host: host.authority.clone(),
+            reason: "the token is not printable".to_owned(),
+        })?;
+        let life = token.life.filter(|life| !life.is_zero()).unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
+        // Renewed early, so that no request starts with a token that expires on its way.
+        let margin = (life / 4).min(Duration::from_secs(10));
+        let token = Token { scopes: scopes.clone(), value: value.clone(), expires: asked + life - margin };
+        host.auth.keep(token, rejected, self.clock().now());
+        Ok(Some(Authorization { value, fresh: true }))
+    }
+
+    /// Gets a token for the registry of `domain` from its token server, with our own login there.
+    pub async fn access_token(
+        &self,
+        domain: &str,
+        demand: TokenDemand,
+    ) -> Result<AccessToken, RegistryError> {
+        let host = self.registry(domain);
+        match self.credential(&host).await {
+            Credential::RegistryToken(value) => Ok(AccessToken { value, life: None }),
+            credential => {
+                let action = format!("get a token for `{domain}`");
+                self.fetch_token(&host, demand.with(credential, &action)).await
             }
         }
     }
@@ -172,11 +210,9 @@ impl Client {
         state.credential.insert(credential).clone()
     }
 
-    async fn fetch_token(&self, host: &Host, wanted: TokenRequest<'_>) -> Result<Token, RegistryError> {
+    async fn fetch_token(&self, host: &Host, wanted: TokenRequest<'_>) -> Result<AccessToken, RegistryError> {
         let action = wanted.action.to_owned();
-        let scopes = wanted.scopes.clone();
         let call = wanted.into_call(host)?;
-        let asked = self.clock().now();
         let answer = self.send_plainly(host, &call).await?;
         if !answer.status.is_success() {
             return Err(answer.into_error(host, &call.action));
@@ -190,23 +226,19 @@ impl Client {
             serde_json::from_slice(&answer.body).map_err(|_| invalid("the token server sent no JSON"))?;
         let token = parsed.token.filter(|token| !token.is_empty()).or(parsed.access_token);
         let token = token.ok_or_else(|| invalid("the token server sent no token"))?;
-        let value = bearer(&Secret::new(token)).ok_or_else(|| invalid("the token is not printable"))?;
-        let life = parsed
-            .expires_in
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .filter(|life| !life.is_zero())
-            .unwrap_or(DEFAULT_LIFE)
-            .min(LONGEST_LIFE);
-        // Renewed early, so that no request starts with a token that expires on its way.
-        let margin = (life / 4).min(Duration::from_secs(10));
-        Ok(Token { scopes, value, expires: asked + life - margin })
+        let life = parsed.expires_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Ok(AccessToken { value: Secret::new(token), life })
+    }
+}
+
+impl TokenDemand {
+    fn with(self, credential: Credential, action: &str) -> TokenRequest<'_> {
+        TokenRequest { demand: self, credential, action }
     }
 }
 
 struct TokenRequest<'a> {
-    realm: String,
-    service: Option<String>,
-    scopes: &'a ScopeSet,
+    demand: TokenDemand,
     credential: Credential,
     action: &'a str,
 }
@@ -220,7 +252,7 @@ impl TokenRequest<'_> {
             reason,
         };
         let base = host.url(host.security(), "").ok_or_else(|| invalid("its address is no URL".into()))?;
-        let mut realm = base.join(&self.realm).map_err(|_| invalid("the realm is no URL".into()))?;
+        let mut realm = base.join(&self.demand.realm).map_err(|_| invalid("the realm is no URL".into()))?;
         // A password in the realm would be shown with it.
         let _ = (realm.set_username(""), realm.set_password(None));
         let has_secret = self.credential != Credential::Anonymous;
@@ -258,11 +290,11 @@ impl TokenRequest<'_> {
 
     fn append_query(&self, realm: &mut Url) {
         let mut query = realm.query_pairs_mut();
-        if let Some(service) = &self.service {
+        if let Some(service) = &self.demand.service {
             query.append_pair("service", service);
         }
-        for scope in self.scopes.texts() {
-            query.append_pair("scope", &scope);
+        for scope in &self.demand.scopes {
+            query.append_pair("scope", scope);
         }
         if let Credential::Basic { username, .. } = &self.credential {
             query.append_pair("account", username);
@@ -270,10 +302,10 @@ impl TokenRequest<'_> {
     }
 
     fn form(&self, refresh_token: &Secret<String>) -> String {
-        let scopes = self.scopes.to_string();
+        let scopes = self.demand.scopes.join(" ");
         let fields = [
             ("grant_type", "refresh_token"),
-            ("service", self.service.as_deref().unwrap_or_default()),
+            ("service", self.demand.service.as_deref().unwrap_or_default()),
             ("client_id", "slipway"),
             ("scope", &scopes),
             ("refresh_token", refresh_token.expose()),

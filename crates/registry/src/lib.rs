@@ -37,7 +37,9 @@ pub use challenge::{Challenge, parse_challenges};
 pub use client::{Access, Client, ClientOptions, Growth, Progress, PushOptions, Pushed};
 pub use clock::{Clock, SystemClock};
 pub use config::{ConfigError, ConfigPaths, RegistryConfig};
-pub use credentials::{Anonymous, Credential, CredentialError, Credentials, DockerCredentials};
+pub use credentials::{
+    AccessToken, Anonymous, Credential, CredentialError, Credentials, DockerCredentials, TokenDemand,
+};
 pub use error::{Missing, RegistryError};
 pub use fault::{FaultKind, TransportFault};
 pub use retry::RetryPolicy;

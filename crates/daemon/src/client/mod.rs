@@ -15,6 +15,7 @@ mod outputs;
 mod places;
 mod records;
 mod request;
+mod seeds;
 mod selection;
 mod solve;
 mod sources;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
-use slipway_engine::registry::Credentials;
+use slipway_engine::registry::{Client as Registries, Credentials};
 use slipway_engine::session::Session;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -42,6 +42,10 @@ pub struct Offer {
     pub session: Option<Arc<dyn Session>>,
     /// Who the client is to registries.
     pub credentials: Option<Arc<dyn Credentials>>,
+    /// Fetches tokens with these, so that passwords are not handed on; without it they are.
+    pub registries: Option<Registries>,
+    /// Where it is kept what tells daemons that two clients are the same user.
+    pub seeds: Option<PathBuf>,
     /// Where outputs go, by the index of their exporter.
     pub outputs: BTreeMap<usize, OutputPlace>,
     /// Directories with blobs, by the name of the store: OCI layouts, local caches.
@@ -72,6 +76,9 @@ const METHODS: &[&str] = &[
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.filesync.v1.FileSend/DiffCopy",
     "/moby.filesync.v1.Auth/Credentials",
+    "/moby.filesync.v1.Auth/FetchToken",
+    "/moby.filesync.v1.Auth/GetTokenAuthority",
+    "/moby.filesync.v1.Auth/VerifyTokenAuthority",
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
     "/moby.sshforward.v1.SSH/CheckAgent",
     "/moby.sshforward.v1.SSH/ForwardAgent",
@@ -110,7 +117,7 @@ pub(super) async fn serve(
         .add_service(HealthServer::new(crate::server::Healthy))
         .add_service(FileSyncServer::new(Sources(offer.clone())).max_decoding_message_size(MAX_MESSAGE))
         .add_service(SecretsServer::new(Given(offer.clone())))
-        .add_service(AuthServer::new(Logins(offer.clone())))
+        .add_service(AuthServer::new(Logins::new(offer.clone())))
         .add_service(SshServer::new(Agents(offer.clone())))
         .add_service(UploadServer::new(Uploads(offer.clone())))
         .add_service(Stores::new(&offer))

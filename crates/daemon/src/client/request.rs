@@ -22,6 +22,8 @@ use tempfile::TempDir;
 use super::places::Places;
 use super::{Offer, SolveSpec, uploads};
 
+/// Makes the daemon ask for passwords instead of tokens, as where only it can reach the registry; BuildKit's name.
+const NO_TOKEN: &str = "BUILDKIT_NO_CLIENT_TOKEN";
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 
@@ -36,11 +38,18 @@ pub(super) struct Prepared {
 
 /// Turns a request into what is sent and what is offered.
 pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<Prepared, Diagnostic> {
+    let variable = |name: &str| std::env::var_os(name);
+    let is_true = |name: &str| {
+        variable(name)
+            .is_some_and(|value| matches!(value.to_str(), Some("1" | "t" | "T" | "true" | "TRUE" | "True")))
+    };
     let mut making = Making {
         spec: SolveSpec { id: request.id.clone(), ..SolveSpec::default() },
         offer: Offer {
             session: Some(Arc::new(EmbeddedSession::new(engine, request))),
-            credentials: Some(Arc::new(DockerCredentials::usual(|name| std::env::var_os(name)))),
+            credentials: Some(Arc::new(DockerCredentials::usual(variable))),
+            registries: (!is_true(NO_TOKEN)).then(|| engine.registries().clone()),
+            seeds: DockerCredentials::directory(variable),
             ..Offer::default()
         },
         temporary: Vec::new(),

@@ -39,6 +39,8 @@ pub(crate) use policy::PolicySession;
 pub(crate) use service::BuildSession;
 pub(crate) use tunnel::Tunnel;
 
+/// The name by which sessions know Docker Hub.
+pub(crate) const HUB: &str = "registry-1.docker.io";
 /// Bytes of one message, as the reference allows.
 pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 /// How long a build waits for the session it names.

@@ -9,7 +9,11 @@ use std::sync::Arc;
 
 use slipway_daemon::client::{Client, Endpoint, Offer, OutputPlace, SolveSpec};
 use slipway_daemon::{Address, DaemonConfig, DaemonOptions};
+use slipway_engine::registry::{
+    Client as Registries, ClientOptions, Credential, CredentialError, Credentials,
+};
 use slipway_engine::{Engine, EngineOptions};
+use slipway_model::Secret;
 use slipway_model::llb::pb;
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta};
 use slipway_model::progress::{Event, EventSink, NoEvents};
@@ -292,4 +296,69 @@ async fn a_daemon_tells_what_it_keeps_and_removes_it() {
     let all = slipway_daemon::client::GarbageRule { all: true, ..Default::default() };
     assert!(!daemon.client.prune(&all).await.unwrap().is_empty());
     assert!(daemon.client.disk_usage(Vec::new()).await.unwrap().is_empty());
+}
+
+/// A registry that has nothing, and gives tokens to who knows the password; what it sees is sent on.
+fn registry(seen: std::sync::mpsc::Sender<String>) -> String {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let host = address.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head: Vec<String> = lines.map(Result::unwrap).take_while(|line| !line.is_empty()).collect();
+            let login = head.iter().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("authorization").then(|| value.to_owned())
+            });
+            let login = login.unwrap_or_default();
+            let answer = if head[0].contains("/token?") {
+                "200 OK\r\ncontent-length: 15\r\n\r\n{\"token\":\"tok\"}".to_owned()
+            } else if login == "Bearer tok" {
+                "404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned()
+            } else {
+                let realm = format!("www-authenticate: Bearer realm=\"http://{host}/token\"");
+                format!("401 Unauthorized\r\n{realm}\r\ncontent-length: 0\r\n\r\n")
+            };
+            // The test may be over.
+            let _ = seen.send(login);
+            let _ = write!(stream, "HTTP/1.1 {}", answer.replacen("\r\n", "\r\nconnection: close\r\n", 1));
+        }
+    });
+    address
+}
+
+/// One login for every registry.
+struct Password(&'static str);
+
+#[async_trait::async_trait]
+impl Credentials for Password {
+    async fn get(&self, _: &str) -> Result<Credential, CredentialError> {
+        let password = Secret::new(self.0.to_owned());
+        Ok(Credential::Basic { username: "me".to_owned(), password })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_fetches_tokens_and_keeps_its_password() {
+    let daemon = Daemon::start().await;
+    let (sender, seen) = std::sync::mpsc::channel();
+    let host = registry(sender);
+    daemon.write("context/Dockerfile", &format!("FROM {host}/a:1\n"));
+    let mine = ClientOptions { credentials: Arc::new(Password("fetches")), ..ClientOptions::default() };
+    let offer = Arc::new(Offer {
+        directories: ["context", "dockerfile"].map(|n| (n.to_owned(), daemon.path("context"))).into(),
+        // What is handed to a daemon that asks for it.
+        credentials: Some(Arc::new(Password("handed on"))),
+        registries: Some(Registries::new(mine)),
+        ..Offer::default()
+    });
+    let spec = SolveSpec { frontend: "dockerfile.v0".to_owned(), ..SolveSpec::default() };
+    let error = daemon.client.solve(spec, offer, quiet()).await.unwrap_err();
+    assert!(error.to_string().contains("not found"), "{error}");
+    let logins: std::collections::BTreeSet<String> = seen.try_iter().collect();
+    let basic = "Basic bWU6ZmV0Y2hlcw==";
+    assert_eq!(logins.iter().map(String::as_str).collect::<Vec<_>>(), ["", basic, "Bearer tok"]);
 }

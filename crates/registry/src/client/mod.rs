@@ -168,8 +168,12 @@ impl Client {
 
     /// Returns the registry that `reference` names.
     fn origin(&self, reference: &Reference) -> Arc<Host> {
+        self.registry(reference.domain())
+    }
+
+    pub(crate) fn registry(&self, domain: &str) -> Arc<Host> {
         let key = HostKey {
-            domain: reference.domain().to_owned(),
+            domain: domain.to_owned(),
             mirror_of: None,
             path: String::new(),
             insecure: self.view.insecure,

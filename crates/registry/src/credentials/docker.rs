@@ -65,6 +65,13 @@ struct Login {
 }
 
 impl DockerCredentials {
+    /// Returns the directory of Docker's configuration, as `DOCKER_CONFIG` or `HOME` say.
+    pub fn directory(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+        let set = |name| variable(name).filter(|value| !value.is_empty());
+        let home = || set("HOME").map(|home| PathBuf::from(home).join(".docker"));
+        set("DOCKER_CONFIG").map(PathBuf::from).or_else(home)
+    }
+
     /// Reads from where `DOCKER_AUTH_CONFIG`, `DOCKER_CONFIG` or `HOME` say; `variable` reads the environment.
     pub fn usual(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let set = |name| variable(name).filter(|value| !value.is_empty());
@@ -72,10 +79,7 @@ impl DockerCredentials {
         if let Some(text) = set("DOCKER_AUTH_CONFIG").and_then(|text| text.into_string().ok()) {
             return Self::new(Origin::Text(Secret::new(text)), search_path);
         }
-        let directory = set("DOCKER_CONFIG")
-            .map(PathBuf::from)
-            .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".docker")));
-        let file = directory.map(|directory| Origin::Path(directory.join("config.json")));
+        let file = Self::directory(variable).map(|directory| Origin::Path(directory.join("config.json")));
         Self::new(file.unwrap_or(Origin::Nowhere), search_path)
     }
 

@@ -7,6 +7,7 @@ mod docker;
 mod helper;
 
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{fmt, io};
 
 use async_trait::async_trait;
@@ -39,6 +40,24 @@ impl fmt::Debug for Credential {
     }
 }
 
+/// A token that is wanted of a registry's token server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenDemand {
+    /// The address of the server.
+    pub realm: String,
+    pub service: Option<String>,
+    /// What it is to allow, as `repository:a/b:pull`.
+    pub scopes: Vec<String>,
+}
+
+/// What a token server gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessToken {
+    pub value: Secret<String>,
+    /// How long it is good for, if that is known.
+    pub life: Option<Duration>,
+}
+
 /// Finds the credential for a registry.
 ///
 /// 1. `host` is the domain of references: `docker.io` for Docker Hub, with the port where there is one.
@@ -48,6 +67,17 @@ impl fmt::Debug for Credential {
 pub trait Credentials: Send + Sync {
     /// Returns the credential for `host`.
     async fn get(&self, host: &str) -> Result<Credential, CredentialError>;
+
+    /// Gets a token for `host`, where passwords are somebody else's and are not given away.
+    ///
+    /// `None` is for those who give them: then [`Credentials::get`] is asked.
+    async fn token(
+        &self,
+        _host: &str,
+        _demand: &TokenDemand,
+    ) -> Result<Option<AccessToken>, CredentialError> {
+        Ok(None)
+    }
 }
 
 /// Knows no credential.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use slipway_model::{Descriptor, Secret};
 use slipway_registry::{
-    Access, BlobSource, Client, ClientOptions, Credential, CredentialError, Credentials, PushOptions, Pushed,
-    RegistryConfig, RegistryError,
+    Access, AccessToken, BlobSource, Client, ClientOptions, Credential, CredentialError, Credentials,
+    PushOptions, Pushed, RegistryConfig, RegistryError, TokenDemand,
 };
 
 use crate::fake::{Fake, Reply, Seen};
@@ -301,4 +301,40 @@ async fn an_open_registry_is_not_shown_a_login() {
     let descriptor: Descriptor = client.resolve(&reference(&fake, "a:1"), Access::Push).await.unwrap();
     assert_eq!(descriptor, manifest_descriptor());
     assert_eq!(*asked.lock(), 0, "no helper is run");
+}
+
+/// Has tokens fetched by somebody else, who has the password.
+struct Elsewhere(Client);
+
+#[async_trait::async_trait]
+impl Credentials for Elsewhere {
+    async fn get(&self, _: &str) -> Result<Credential, CredentialError> {
+        panic!("the password stays where it is")
+    }
+
+    async fn token(&self, host: &str, demand: &TokenDemand) -> Result<Option<AccessToken>, CredentialError> {
+        let failed = |error: RegistryError| CredentialError::Failed {
+            program: "elsewhere".to_owned(),
+            message: show(&error),
+        };
+        self.0.access_token(host, demand.clone()).await.map(Some).map_err(failed)
+    }
+}
+
+#[tokio::test]
+async fn somebody_else_may_fetch_the_tokens() {
+    let fake = token_registry();
+    let (theirs, _) = client_with(RegistryConfig::default(), password());
+    let credentials = Arc::new(Elsewhere(theirs));
+    let client = Client::new(ClientOptions { credentials, ..ClientOptions::default() });
+    let name = reference(&fake, "a:1");
+    for _ in 0..2 {
+        client.resolve(&name, Access::Pull).await.unwrap();
+    }
+    let seen = fake.requests();
+    let tokens: Vec<_> = seen.iter().filter(|seen| seen.target.starts_with("/token")).collect();
+    assert_eq!(tokens.len(), 1);
+    assert!(tokens[0].header("authorization").unwrap().starts_with("Basic "));
+    assert!(tokens[0].target.contains("scope=repository%3Aa%3Apull"), "{}", tokens[0].target);
+    assert_eq!(seen.last().unwrap().header("authorization"), Some("Bearer token-1"));
 }
