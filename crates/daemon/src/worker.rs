@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use slipway_engine::{Device, Devices};
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 
 use crate::wire::apicaps::ApiCap;
-use crate::wire::types::{BuildkitVersion, WorkerRecord};
+use crate::wire::types::{BuildkitVersion, CdiDevice, WorkerRecord};
 use crate::wire::{recode, wire_pb};
 
 /// The version of BuildKit's interface that is spoken; clients choose what they use by it.
@@ -92,6 +93,7 @@ const LLB: &[&str] = &[
     "source.policy.session",
     "source.buildop.llbfilename",
     "exec.meta.base",
+    "exec.meta.cdi",
     "exec.meta.cgroup.parent",
     "exec.meta.network",
     "exec.meta.proxyenv",
@@ -144,6 +146,7 @@ pub(crate) struct Worker {
     id: String,
     labels: BTreeMap<String, String>,
     platforms: Vec<Platform>,
+    devices: Devices,
 }
 
 impl Worker {
@@ -152,6 +155,7 @@ impl Worker {
         root: &Path,
         labels: BTreeMap<String, String>,
         platforms: Vec<Platform>,
+        devices: Devices,
     ) -> Result<Self, Diagnostic> {
         let file = root.join("workerid");
         let id = match std::fs::read_to_string(&file) {
@@ -191,7 +195,7 @@ impl Worker {
             let is_own = Some(&platform.architecture) == own.as_ref();
             (!is_own, is_own.then(|| platform.variant.clone()))
         });
-        Ok(Self { id, labels: all, platforms })
+        Ok(Self { id, labels: all, platforms, devices })
     }
 
     pub(crate) fn record(&self) -> WorkerRecord {
@@ -201,7 +205,7 @@ impl Worker {
             platforms: self.platforms.iter().map(platform).collect(),
             gc_policy: Vec::new(),
             buildkit_version: Some(version()),
-            cdi_devices: Vec::new(),
+            cdi_devices: self.devices.list().into_iter().map(device).collect(),
         }
     }
 
@@ -234,6 +238,15 @@ impl Worker {
                     None => known.contains_key(part.trim()),
                 })
             })
+    }
+}
+
+fn device(device: Device) -> CdiDevice {
+    CdiDevice {
+        name: device.name,
+        auto_allow: device.auto_allowed,
+        annotations: device.annotations.into_iter().collect(),
+        on_demand: false,
     }
 }
 
@@ -299,11 +312,11 @@ mod tests {
     fn filters_select_by_label() {
         let directory = tempfile::tempdir().unwrap();
         let labels = BTreeMap::from([("a.b".to_owned(), "c".to_owned())]);
-        let worker = Worker::open(directory.path(), labels.clone(), Vec::new()).unwrap();
+        let worker = Worker::open(directory.path(), labels.clone(), Vec::new(), Devices::default()).unwrap();
         assert!(worker.matches(&[]));
         assert!(worker.matches(&["labels.\"a.b\"==c".to_owned()]));
         assert!(!worker.matches(&["labels.\"a.b\"==d".to_owned()]));
-        let again = Worker::open(directory.path(), labels, Vec::new()).unwrap();
+        let again = Worker::open(directory.path(), labels, Vec::new(), Devices::default()).unwrap();
         assert_eq!(worker.id, again.id);
         assert_ne!(new_id(), new_id());
     }

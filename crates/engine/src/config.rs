@@ -9,11 +9,13 @@ use serde_json::{Map, Value as Json};
 use slipway_model::{Diagnostic, ErrorKind};
 use toml::{Table, Value};
 
+use crate::devices::Devices;
+
 /// Members of the file that a daemon needs and one process does not, or that mean what is so anyway.
 const NEEDLESS: &[&str] = &["debug", "trace", "log", "grpc", "otel", "history", "insecure-entitlements"];
 
 /// Members of the file that BuildKit knows and slipway does not honour.
-const WITHOUT_EFFECT: &[&str] = &["root", "proxyNetwork", "cdi", "dns", "frontend", "system", "cache"];
+const WITHOUT_EFFECT: &[&str] = &["root", "proxyNetwork", "dns", "frontend", "system", "cache"];
 
 /// Members of `[worker.oci]` that BuildKit knows and slipway does not honour.
 const WORKER_WITHOUT_EFFECT: &[&str] = &[
@@ -58,6 +60,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) max_parallelism: Option<usize>,
     /// What every provenance says of this machine.
     pub(crate) provenance_environment: Map<String, Json>,
+    /// `[cdi]`.
+    pub(crate) devices: Devices,
     /// What is written and changes nothing.
     pub(crate) notes: Vec<String>,
 }
@@ -93,12 +97,32 @@ impl WorkerConfig {
                     }
                 }
                 ("worker", Value::Table(workers)) => self.add_workers(path, workers)?,
+                ("cdi", Value::Table(members)) => self.add_devices(path, members),
                 ("provenanceEnvDir", Value::String(_)) => {}
                 (key, _) if NEEDLESS.contains(&key) => {}
                 (key, value) => self.note_member(path, key, value, WITHOUT_EFFECT),
             }
         }
         Ok(())
+    }
+
+    fn add_devices(&mut self, path: &Path, members: &Table) {
+        let texts = |value: &Value| {
+            let values = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+            values.map(str::to_owned).collect::<Vec<_>>()
+        };
+        for (key, value) in members {
+            match key.as_str() {
+                "disabled" if value.as_bool() == Some(true) => self.devices.directories.clear(),
+                "disabled" => {}
+                "specDirs" if self.devices.is_disabled() => {}
+                "specDirs" => {
+                    self.devices.directories = texts(value).into_iter().map(PathBuf::from).collect()
+                }
+                "autoAllowed" => self.devices.auto_allowed.extend(texts(value)),
+                key => self.note(path, &format!("cdi.{key}"), false),
+            }
+        }
     }
 
     fn add_workers(&mut self, path: &Path, workers: &Table) -> Result<(), Diagnostic> {

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::attest::Producers;
 use crate::config::WorkerConfig;
+use crate::devices::Devices;
 use crate::error::Context as _;
 use crate::frontend::FrontendHost;
 use crate::history::History;
@@ -47,6 +48,8 @@ pub struct EngineOptions {
     pub config: Option<PathBuf>,
     /// Emulators, or directories to look for emulators in, before the usual places.
     pub emulators: Vec<PathBuf>,
+    /// Where devices are described, instead of what the configuration says; nowhere is no devices.
+    pub device_directories: Option<Vec<PathBuf>>,
     /// How many steps run at once; by default what the configuration says, or what suits the machine.
     pub parallelism: Option<usize>,
     /// Speaks to frontends in images; without it there are only the built-in ones.
@@ -62,6 +65,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) client: Client,
+    pub(crate) devices: Devices,
     /// Bounds how many steps run at once, of all builds together.
     pub(crate) permits: Semaphore,
     /// What is executing now, of all builds together.
@@ -91,6 +95,10 @@ impl Engine {
         let config =
             RegistryConfig::load(&paths).context(|| "cannot use the registry configuration".to_owned())?;
         let worker = WorkerConfig::load(&paths.buildkit)?;
+        let mut devices = worker.devices;
+        if let Some(directories) = options.device_directories {
+            devices.directories = directories;
+        }
         let credentials = Arc::new(DockerCredentials::usual(|name| std::env::var_os(name)));
         let client = Client::new(ClientOptions { config, credentials, ..ClientOptions::default() });
         let configured = worker.max_parallelism.map(|steps| if steps == 0 { UNLIMITED } else { steps });
@@ -107,6 +115,7 @@ impl Engine {
             inner: Arc::new(Inner {
                 store,
                 client,
+                devices,
                 permits: Semaphore::new(parallelism),
                 in_flight: InFlight::default(),
                 frontends: options.frontends,
@@ -130,6 +139,11 @@ impl Engine {
     /// Lists what the configuration says and slipway does not do.
     pub fn notes(&self) -> &[String] {
         &self.inner.notes
+    }
+
+    /// Returns the devices of this machine that steps may be given.
+    pub fn devices(&self) -> &Devices {
+        &self.inner.devices
     }
 
     /// Returns what speaks to registries, with the logins of who runs this process.

@@ -8,6 +8,7 @@ use slipway_model::solve::Entitlement;
 use slipway_model::{Diagnostic, ErrorKind, SourceSpan};
 use slipway_solver::{Graph, Input};
 
+use crate::devices::Devices;
 use crate::job::Job;
 use crate::ops::VertexOperation;
 
@@ -25,7 +26,7 @@ pub(crate) fn merge(definitions: &[&Definition], job: &Arc<Job>) -> Result<Merge
     for definition in definitions {
         for vertex in &definition.vertices {
             check_indices(vertex)?;
-            check_entitlements(vertex, &job.entitlements)?;
+            check_entitlements(vertex, &job.entitlements, &job.engine.devices)?;
             let inputs = vertex
                 .inputs
                 .iter()
@@ -107,7 +108,11 @@ fn check_indices(vertex: &Vertex) -> Result<(), Diagnostic> {
 }
 
 /// Checks that the client may ask for what a step wants of the host.
-fn check_entitlements(vertex: &Vertex, granted: &BTreeSet<Entitlement>) -> Result<(), Diagnostic> {
+fn check_entitlements(
+    vertex: &Vertex,
+    granted: &BTreeSet<Entitlement>,
+    devices: &Devices,
+) -> Result<(), Diagnostic> {
     let Some(pb::op::Op::Exec(exec)) = &vertex.op.op else { return Ok(()) };
     if pb::SecurityMode::try_from(exec.security).is_err() {
         return Err(invalid(format!("invalid security mode {}", exec.security)));
@@ -126,7 +131,7 @@ fn check_entitlements(vertex: &Vertex, granted: &BTreeSet<Entitlement>) -> Resul
     {
         return Err(refused("security.insecure"));
     }
-    Ok(())
+    devices.resolve(&exec.cdi_devices, granted).map(drop)
 }
 
 fn invalid(cause: String) -> Diagnostic {

@@ -15,6 +15,7 @@ mod cache;
 mod config;
 mod content;
 mod debug;
+mod devices;
 mod engine;
 mod error;
 mod evaluate;
@@ -60,6 +61,7 @@ pub use build::{
     keys,
 };
 pub use debug::{DebugOptions, DebugStep};
+pub use devices::{Device, Devices};
 pub use engine::{Engine, EngineOptions, default_root};
 pub use exporters::tarball::join_tars;
 pub use failed::{FailedPart, FailedStep};

@@ -257,10 +257,64 @@ pub struct SshSpec {
 }
 
 /// A right that must be granted by the person who builds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Entitlement {
     NetworkHost,
     SecurityInsecure,
+    Device(DeviceGrant),
+}
+
+/// Which devices of the machine steps may have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeviceGrant {
+    All,
+    Named {
+        /// A device, a kind of devices or a class of them.
+        name: String,
+        /// What steps call it.
+        alias: Option<String>,
+    },
+}
+
+impl std::fmt::Display for Entitlement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NetworkHost => f.write_str("network.host"),
+            Self::SecurityInsecure => f.write_str("security.insecure"),
+            Self::Device(DeviceGrant::All) => f.write_str("device"),
+            Self::Device(DeviceGrant::Named { name, alias: None }) => write!(f, "device={name}"),
+            Self::Device(DeviceGrant::Named { name, alias: Some(alias) }) => {
+                write!(f, "device={name},alias={alias}")
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for Entitlement {
+    type Err = String;
+
+    /// Reads what `--allow` takes, as `device=vendor.com/gpu=0,alias=gpu`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, value) = text.split_once('=').unwrap_or((text, ""));
+        match (kind, value) {
+            ("network.host", "") => Ok(Self::NetworkHost),
+            ("security.insecure", "") => Ok(Self::SecurityInsecure),
+            ("device", "") => Ok(Self::Device(DeviceGrant::All)),
+            ("device", value) => {
+                let mut fields = value.split(',');
+                let name = fields.next().unwrap_or_default().to_owned();
+                let mut alias = None;
+                for field in fields {
+                    match field.split_once('=') {
+                        Some(("alias", value)) => alias = Some(value.to_owned()),
+                        _ => return Err(format!("unknown key `{field}` of entitlement `device`")),
+                    }
+                }
+                Ok(Self::Device(DeviceGrant::Named { name, alias }))
+            }
+            _ => Err(format!("unknown entitlement `{text}`")),
+        }
+    }
 }
 
 /// What to do about files for another platform than the image's.
@@ -410,5 +464,22 @@ impl ImageOptions {
             .filter(|a| a.target == target && (a.platform.is_none() || a.platform.as_ref() == platform))
             .map(|a| (a.key.clone(), a.value.clone()))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entitlements_are_read_and_written() {
+        for text in
+            ["network.host", "security.insecure", "device", "device=v.com/d=0", "device=v.com/d,alias=mine"]
+        {
+            assert_eq!(text.parse::<Entitlement>().unwrap().to_string(), text);
+        }
+        for text in ["", "network", "network.host=1", "device=a,b=c"] {
+            assert!(text.parse::<Entitlement>().is_err(), "{text}");
+        }
     }
 }

@@ -98,6 +98,10 @@ impl SandboxServer {
                     detached.push(fd);
                     SourceRequest::Detached
                 }
+                MountSource::Device(fd) => {
+                    detached.push(fd);
+                    SourceRequest::Device
+                }
                 MountSource::Subtree { mount, path } => {
                     detached.push(mount);
                     SourceRequest::Subtree { path }

@@ -78,6 +78,8 @@ pub(crate) struct MountRequest {
 pub(crate) enum SourceRequest {
     /// The next detached mount.
     Detached,
+    /// The next detached mount, which is a device that may be opened.
+    Device,
     /// A path inside the next detached mount.
     Subtree {
         path: String,

@@ -169,6 +169,9 @@ pub enum MountSource {
     ///
     /// It is consumed: one per process, since `readonly` is set on it.
     Detached(OwnedFd),
+    /// A detached mount of a device node, which a step may open whatever it is: only those of [`Self::Device`] and
+    /// the usual ones it can.
+    Device(OwnedFd),
     /// The directory or file at `path` inside a detached mount; links in it cannot lead outside.
     Subtree { mount: OwnedFd, path: String },
     /// A fresh tmpfs; the size is in bytes, no size is the kernel's default (half the memory).

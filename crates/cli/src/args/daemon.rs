@@ -50,6 +50,12 @@ pub(crate) struct DaemonArgs {
     /// Collect garbage after builds
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) oci_worker_gc: Option<Switch>,
+    /// Give no devices to steps
+    #[arg(long)]
+    pub(crate) cdi_disabled: bool,
+    /// Read descriptions of devices (CDI) in DIR; repeat for more, the most important last
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
     /// Show the version
     #[arg(long, short = 'v')]
     pub(crate) version: bool,
@@ -93,10 +99,4 @@ pub(crate) struct AcceptedArgs {
     /// Traces are not collected
     #[arg(long, hide = true)]
     pub(crate) otel_socket_path: Option<String>,
-    /// Devices are not given to steps
-    #[arg(long, hide = true)]
-    pub(crate) cdi_disabled: bool,
-    /// Devices are not given to steps
-    #[arg(long, hide = true)]
-    pub(crate) cdi_spec_dir: Vec<String>,
 }

@@ -47,6 +47,10 @@ pub(crate) fn run(args: &DaemonArgs, context: &Context) -> Result<(), Failure> {
         root: context.global.root.clone().or_else(|| settings.config.root.clone()),
         config: named,
         emulators: context.global.emulator.clone(),
+        device_directories: match args.cdi_disabled {
+            true => Some(Vec::new()),
+            false => Some(args.cdi_spec_dir.clone()).filter(|directories| !directories.is_empty()),
+        },
         parallelism: args.oci_max_parallelism.or(settings.config.max_parallelism).filter(|n| *n > 0),
         frontends: Some(Arc::new(Frontends::new(settings.labels.clone()))),
     })?;

@@ -18,29 +18,22 @@ pub(super) struct Grants {
 
 /// Parses every `--allow`.
 pub(super) fn grants(values: &[String]) -> Result<Grants, SettingsError> {
-    const KNOWN: &[&str] = &["network.host", "security.insecure", "buildx.local.delete"];
+    const KNOWN: &[&str] = &["network.host", "security.insecure", "device", "buildx.local.delete"];
     let mut grants = Grants::default();
     for value in values.iter().filter(|value| !value.is_empty()) {
         match value.as_str() {
-            "network.host" => {
-                grants.entitlements.insert(Entitlement::NetworkHost);
-            }
-            "security.insecure" => {
-                grants.entitlements.insert(Entitlement::SecurityInsecure);
-            }
             "buildx.local.delete" => grants.local_delete = true,
             text if text.starts_with("buildx.local.delete=") => {
                 return Err(SettingsError::flag("`--allow`: buildx.local.delete does not accept a value"));
             }
-            device if device == "device" || device.starts_with("device=") => {
-                return Err(SettingsError::unsupported("`--allow device`"));
-            }
             other => {
-                let error = SettingsError::flag(format!("unknown entitlement `{other}`"));
-                return Err(error.hint(match nearest(other, KNOWN) {
-                    Some(near) => format!("did you mean `--allow {near}`?"),
-                    None => format!("known entitlements are {}", KNOWN.join(", ")),
-                }));
+                let entitlement = other.parse().map_err(|error: String| {
+                    SettingsError::flag(error).hint(match nearest(other, KNOWN) {
+                        Some(near) => format!("did you mean `--allow {near}`?"),
+                        None => format!("known entitlements are {}", KNOWN.join(", ")),
+                    })
+                })?;
+                grants.entitlements.insert(entitlement);
             }
         }
     }
@@ -127,6 +120,7 @@ mod tests {
         let of = |text: &str| grants(&[text.to_owned()]);
         assert!(of("network.host").unwrap().entitlements.contains(&Entitlement::NetworkHost));
         assert!(of("buildx.local.delete").unwrap().local_delete);
-        assert!(of("device=x").is_err() && of("network.hosts").is_err());
+        assert_eq!(of("device=v.com/d").unwrap().entitlements.len(), 1);
+        assert!(of("device=x,y").is_err() && of("network.hosts").is_err());
     }
 }

@@ -13,7 +13,7 @@ use slipway_engine::session::EmbeddedSession;
 use slipway_engine::{Engine, Location};
 use slipway_model::attestation::{ProvenanceOptions, SbomOptions};
 use slipway_model::solve::{
-    CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement, Frontend, NamedContext,
+    CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContext,
     NamedContextSource, NetworkMode, NoCache, SolveRequest, SourceDateEpoch, StepOptions,
 };
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig};
@@ -63,7 +63,7 @@ pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<P
         }
     }
     making.steps(&request.steps);
-    making.spec.entitlements = request.entitlements.iter().map(|e| entitlement(*e).to_owned()).collect();
+    making.spec.entitlements = request.entitlements.iter().map(ToString::to_string).collect();
     let mut places = Places::default();
     for output in &request.outputs {
         let Some((kind, mut attributes)) =
@@ -84,13 +84,6 @@ pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<P
         making.spec.cache_exports.push(cache.clone());
     }
     Ok(Prepared { spec: making.spec, offer: making.offer, places, _temporary: making.temporary })
-}
-
-fn entitlement(entitlement: Entitlement) -> &'static str {
-    match entitlement {
-        Entitlement::NetworkHost => "network.host",
-        Entitlement::SecurityInsecure => "security.insecure",
-    }
 }
 
 fn invalid(message: impl Into<String>) -> Diagnostic {

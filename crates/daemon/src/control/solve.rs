@@ -218,12 +218,13 @@ fn epoch(request: &ControlSolveRequest) -> Option<SourceDateEpoch> {
 fn entitlements(daemon: &Daemon, names: &[String]) -> Result<BTreeSet<Entitlement>, Status> {
     let mut granted = BTreeSet::new();
     for name in names {
-        let entitlement = match name.split('=').next().unwrap_or_default() {
-            "network.host" => Entitlement::NetworkHost,
-            "security.insecure" => Entitlement::SecurityInsecure,
-            _ => return Err(Status::unknown(format!("unknown entitlement {name}"))),
+        let unknown = |_| Status::unknown(format!("unknown entitlement {name}"));
+        let entitlement: Entitlement = name.parse().map_err(unknown)?;
+        let allowed = match &entitlement {
+            Entitlement::Device(_) => !daemon.engine.devices().is_disabled(),
+            other => daemon.config.entitlements.contains(other),
         };
-        if !daemon.config.entitlements.contains(&entitlement) {
+        if !allowed {
             return Err(Status::unknown(format!(
                 "granting entitlement {name} is not allowed by build daemon configuration"
             )));

@@ -38,7 +38,8 @@ impl Frontends {
             return Ok(worker);
         }
         let engine = build.engine();
-        let worker = Worker::open(engine.root(), self.labels.clone(), engine.platforms())?;
+        let worker =
+            Worker::open(engine.root(), self.labels.clone(), engine.platforms(), engine.devices().clone())?;
         Ok(self.worker.get_or_init(|| worker))
     }
 }

@@ -70,7 +70,8 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce(&[Address]),
 ) -> Result<(), Diagnostic> {
-    let worker = Worker::open(engine.root(), options.labels.clone(), engine.platforms())?;
+    let worker =
+        Worker::open(engine.root(), options.labels.clone(), engine.platforms(), engine.devices().clone())?;
     let history = History::open(engine.root());
     let stopping = CancellationToken::new();
     let daemon = Arc::new(Daemon {

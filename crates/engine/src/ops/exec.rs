@@ -19,6 +19,7 @@ use slipway_store::{ActiveSnapshot, CacheMount, CacheMountName, Sharing, Snapsho
 use super::VertexOperation;
 use super::keys::Selection;
 use super::process::{Ending, Outcome, StepProcess};
+use crate::devices;
 use crate::error::{Context as _, blocking, internal};
 use crate::failed::{FailedPart, Leftovers};
 use crate::job::Job;
@@ -83,6 +84,11 @@ pub(super) async fn execute(
     blocking(move || {
         let mut step = Prepared::new(&job, name, &exec, &planned, &offered)?;
         let mut settings = step.settings(&exec, &offered, &vertex.metadata)?;
+        let devices = job.engine.devices.resolve(&exec.cdi_devices, &job.entitlements)?;
+        let additions = devices::additions(&devices)?;
+        settings.env.extend(additions.env);
+        settings.user.additional_gids.extend(additions.groups);
+        step.mounts.extend(additions.mounts);
         sandbox.adjust(&mut settings);
         let mounts = std::mem::take(&mut step.mounts);
         let root = step.root.try_clone().diagnose()?;

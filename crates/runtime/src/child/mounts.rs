@@ -46,7 +46,7 @@ fn refused(destination: &str) -> impl Fn(Errno) -> ProcessError + '_ {
 /// Attaches the root and everything below it; returns the mount points that were made.
 ///
 /// A sandboxed step may make device nodes (images have them) but not open them: every mount it can
-/// write to is `nodev`, and the usual devices are mounts of their own. Otherwise `mknod` would give it
+/// write to is `nodev`, and the usual devices, and those it is given, are mounts of their own. Otherwise `mknod` would give it
 /// the machine's disks.
 pub(super) fn build(
     root: &OwnedFd,
@@ -159,6 +159,7 @@ impl Builder<'_> {
                 SourceRequest::Detached => {
                     next(&mut detached).and_then(|mount| self.without_devices(mount)).map_err(&refused)
                 }
+                SourceRequest::Device => next(&mut detached).map_err(&refused),
                 SourceRequest::Subtree { path } => {
                     let mount = next(&mut detached).map_err(&refused)?;
                     self.subtree(&mount, path, request)

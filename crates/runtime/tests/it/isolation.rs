@@ -1,6 +1,8 @@
 //! What a process must not see or do.
 
-use slipway_runtime::{Network, ResourceLimits, Security};
+use std::path::Path;
+
+use slipway_runtime::{MountSource, Network, ResourceLimits, Security};
 
 use crate::harness::{Root, Run, able, server};
 
@@ -182,4 +184,23 @@ fn a_parent_cgroup_that_was_made_goes_with_its_last_group() {
     let left = left.count();
     std::fs::remove_dir(&place).unwrap();
     assert_eq!(left, 0);
+}
+
+#[test]
+fn a_device_that_is_given_can_be_opened_and_another_path_to_it_cannot() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    let node = || match MountSource::host_path(Path::new("/dev/zero")).unwrap() {
+        MountSource::Detached(node) => node,
+        other => panic!("{other:?}"),
+    };
+    let script = "head -c 3 /dev/given/zero | od -An -c; cat /plain 2> /dev/null || echo refused";
+    let run = Run::shell(script).mount("/dev/given/zero", MountSource::Device(node()), false).mount(
+        "/plain",
+        MountSource::Detached(node()),
+        false,
+    );
+    assert_eq!(run.output(&root), "\\0  \\0  \\0\nrefused");
 }
