@@ -128,6 +128,7 @@ const LLB: &[&str] = &[
     "meta.ignorecache",
     "meta.description",
     "meta.exportcache",
+    "cache.s3",
     "mergeop",
     "diffop",
     "passthroughop",

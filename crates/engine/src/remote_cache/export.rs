@@ -166,7 +166,9 @@ pub(super) fn entries(job: &Job) -> Result<Vec<Entry>, Diagnostic> {
             known.keys.append(&mut entry.keys);
             continue;
         }
-        entry.outputs = outputs(job, &entry.canonical)?;
+        if !vertex.omitted {
+            entry.outputs = outputs(job, &entry.canonical)?;
+        }
         entries.insert(entry.canonical, entry);
     }
     let imports = job.remote.imports();

@@ -74,6 +74,8 @@ pub(crate) struct Used {
     inputs: Vec<Digest>,
     /// A directory of the client: its key is another in every build.
     local: bool,
+    /// The definition wants no result of it in caches.
+    omitted: bool,
 }
 
 impl RemoteCache {
@@ -257,7 +259,8 @@ impl RemoteCache {
         let vertex = &operation.vertex;
         let local = matches!(&vertex.op.op, Some(pb::op::Op::Source(source)) if source.identifier.starts_with("local://"));
         let inputs = vertex.inputs.iter().map(|edge| edge.vertex).collect();
-        self.used.lock().insert(vertex.digest, Used { keys: keys.clone(), inputs, local });
+        let omitted = vertex.metadata.export_cache.is_some_and(|export| !export.value);
+        self.used.lock().insert(vertex.digest, Used { keys: keys.clone(), inputs, local, omitted });
     }
 
     /// Makes the keys that were found in imports known to the local state.

@@ -398,3 +398,31 @@ async fn what_a_failed_step_had_and_wrote_can_be_looked_at() {
     let left = step.mounts[1].as_ref();
     assert!(build.stat_file(left, "/there").await.is_ok() && build.stat_file(left, "/a").await.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vertex_may_keep_its_result_out_of_caches() {
+    let layers = async |export_cache: Option<pb::ExportCache>| {
+        let cache = tempfile::tempdir().unwrap();
+        let attributes = [("dest", cache.path().to_str().unwrap()), ("mode", "max")];
+        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let to = CacheSpec { kind: "local".to_owned(), attributes };
+        let fixture = Fixture::new();
+        let build = fixture.start("one", &Arc::new(Client::default()));
+        build.use_cache(&CacheOptions { imports: Vec::new(), exports: vec![to] }, false).unwrap();
+        let mut graph = GraphBuilder::new();
+        let lower = mkfile(&mut graph, None, "/lower", "1");
+        let upper = mkfile(&mut graph, Some(lower), "/upper", "2");
+        let mut definition = graph.finish(Some(upper));
+        let metadata = pb::OpMetadata { export_cache, ..Default::default() };
+        definition.metadata.insert(upper.vertex.to_string(), metadata);
+        let made = build.solve(definition, true).await.unwrap();
+        let result = BuildResult::new(Refs::Single(made), Default::default());
+        build.export(&result, &[], &ExportOptions::default()).await.unwrap();
+        let blobs = std::fs::read_dir(cache.path().join("blobs/sha256")).unwrap();
+        let blobs = blobs.map(|blob| std::fs::read(blob.unwrap().path()).unwrap());
+        blobs.filter(|blob| blob.starts_with(&[0x1f, 0x8b])).count()
+    };
+    assert_eq!(layers(None).await, 2);
+    assert_eq!(layers(Some(pb::ExportCache { value: true })).await, 2);
+    assert_eq!(layers(Some(pb::ExportCache { value: false })).await, 1);
+}
