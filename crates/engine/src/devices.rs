@@ -18,8 +18,6 @@ use slipway_model::solve::{DeviceGrant, Entitlement};
 use slipway_model::{Diagnostic, ErrorKind};
 use slipway_runtime::{Mount, MountSource};
 
-use crate::error::Context as _;
-
 /// Where descriptions are, the least important first.
 const DIRECTORIES: [&str; 3] = ["/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"];
 
@@ -77,7 +75,7 @@ struct Described {
 enum Text {
     Flag(bool),
     Number(i64),
-    Text(String),
+    Quoted(String),
 }
 
 impl From<Text> for String {
@@ -85,7 +83,7 @@ impl From<Text> for String {
         match text {
             Text::Flag(flag) => flag.to_string(),
             Text::Number(number) => number.to_string(),
-            Text::Text(text) => text,
+            Text::Quoted(text) => text,
         }
     }
 }
@@ -306,56 +304,63 @@ pub(crate) fn additions(devices: &[Device]) -> Result<Additions, Diagnostic> {
 
 impl Additions {
     fn add(&mut self, device: &Device, edits: &Edits) -> Result<(), Diagnostic> {
-        let refused = |why: String| {
-            Diagnostic::new(
-                ErrorKind::Environment,
-                format!("cannot give the device `{}` to a step", device.name),
-            )
-            .cause(why)
-            .cause(format!("so says `{}`", device.file.display()))
-        };
         let hooks: Vec<String> = edits.hooks.iter().map(|hook| format!("`{}`", hook.path)).collect();
         if !hooks.is_empty() {
-            return Err(refused(format!("it wants programs of the host run as hooks: {}", hooks.join(", ")))
-                .hint("describe the device without hooks in a file of `/etc/buildkit/cdi`, which comes before others"));
+            return Err(device.refused(format!("it wants programs of the host run as hooks: {}", hooks.join(", "))).hint(
+                "describe the device without hooks in a file of `/etc/buildkit/cdi`, which comes before others",
+            ));
         }
         if !edits.net_devices.is_empty() || edits.intel_rdt.is_some() {
-            return Err(refused("it wants network devices or Intel RDT".to_owned()));
+            return Err(device.refused("it wants network devices or Intel RDT".to_owned()));
         }
         self.env.extend(edits.env.iter().cloned());
         self.groups.extend(edits.additional_gids.iter().filter(|group| **group != 0));
         for node in &edits.device_nodes {
-            let host = node.host_path.clone().unwrap_or_else(|| PathBuf::from(&node.path));
-            let doing = || format!("cannot give the device `{}` to a step", device.name);
-            let at_host = |errno: rustix::io::Errno| {
-                let mut diagnostic =
-                    refused(format!("`{}`: {}", host.display(), std::io::Error::from(errno)));
-                diagnostic.message = doing();
-                diagnostic
-            };
-            let stat = rustix::fs::stat(&host).map_err(at_host)?;
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo) {
-                return Err(refused(format!("`{}` is no device", host.display())));
-            }
-            let source = match MountSource::host_path(&host).map_err(at_host)? {
-                MountSource::Detached(node) => MountSource::Device(node),
-                source => source,
-            };
-            self.mounts.push(Mount { destination: node.path.clone(), source, readonly: false });
+            self.mounts.push(node.mount(device)?);
         }
         for mount in &edits.mounts {
-            if !matches!(mount.kind.as_str(), "" | "bind" | "none") {
-                return Err(refused(format!("it wants a mount of the type `{}`", mount.kind)));
-            }
-            let source =
-                MountSource::host_path(&mount.host_path).map_err(std::io::Error::from).context(|| {
-                    format!("cannot mount `{}` for the device `{}`", mount.host_path.display(), device.name)
-                })?;
-            let readonly = mount.options.iter().any(|option| option == "ro");
-            self.mounts.push(Mount { destination: mount.container_path.clone(), source, readonly });
+            self.mounts.push(mount.mount(device)?);
         }
         Ok(())
+    }
+}
+
+impl Device {
+    fn refused(&self, why: String) -> Diagnostic {
+        Diagnostic::new(ErrorKind::Environment, format!("cannot give the device `{}` to a step", self.name))
+            .cause(why)
+            .cause(format!("so says `{}`", self.file.display()))
+    }
+}
+
+impl DeviceNode {
+    fn mount(&self, device: &Device) -> Result<Mount, Diagnostic> {
+        let host = self.host_path.as_deref().unwrap_or(Path::new(&self.path));
+        let failed = |errno: rustix::io::Errno| {
+            device.refused(format!("`{}`: {}", host.display(), std::io::Error::from(errno)))
+        };
+        let kind = FileType::from_raw_mode(rustix::fs::stat(host).map_err(failed)?.st_mode);
+        if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo) {
+            return Err(device.refused(format!("`{}` is no device", host.display())));
+        }
+        let source = match MountSource::host_path(host).map_err(failed)? {
+            MountSource::Detached(node) => MountSource::Device(node),
+            source => source,
+        };
+        Ok(Mount { destination: self.path.clone(), source, readonly: false })
+    }
+}
+
+impl DeviceMount {
+    fn mount(&self, device: &Device) -> Result<Mount, Diagnostic> {
+        if !matches!(self.kind.as_str(), "" | "bind" | "none") {
+            return Err(device.refused(format!("it wants a mount of the type `{}`", self.kind)));
+        }
+        let source = MountSource::host_path(&self.host_path).map_err(|errno| {
+            device.refused(format!("`{}`: {}", self.host_path.display(), std::io::Error::from(errno)))
+        })?;
+        let readonly = self.options.iter().any(|option| option == "ro");
+        Ok(Mount { destination: self.container_path.clone(), source, readonly })
     }
 }
 

@@ -320,7 +320,8 @@ async fn processes_of_a_container_share_its_files_and_its_namespaces() {
     assert_eq!(container.read_file(0, "/shared", None).await.unwrap(), b"said\n");
     assert!(container.read_file(1, "/shared", None).await.is_err());
     // A process that would run for ever ends with the first, and none is started after it.
-    let (third, _input, _out) = start("while :; do :; done").await;
+    let (third, _input, mut out) = start("echo on; while :; do :; done").await;
+    out.read_exact(&mut [0; 3]).unwrap();
     drop(input);
     assert_eq!(first.wait().await.unwrap(), 3);
     assert_eq!(third.wait().await.unwrap(), 137);

@@ -202,5 +202,5 @@ fn a_device_that_is_given_can_be_opened_and_another_path_to_it_cannot() {
         MountSource::Detached(node()),
         false,
     );
-    assert_eq!(run.output(&root), "\\0  \\0  \\0\nrefused");
+    assert_eq!(run.output(&root), "  \\0  \\0  \\0\nrefused");
 }
