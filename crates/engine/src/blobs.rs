@@ -173,9 +173,12 @@ impl Blobs {
         if self.is_here(digest) {
             return true;
         }
-        for source in self.sources(digest) {
+        for source in self.all_sources(digest) {
             let there = match &source {
-                BlobSource::Client(_) => false,
+                BlobSource::Client(store) => match self.inner.session.get() {
+                    Some(session) => session.has_content(store, digest).await.unwrap_or(false),
+                    None => false,
+                },
                 BlobSource::Bucket(id) => match self.bucket(id) {
                     Ok(bucket) => bucket.has(digest).await.unwrap_or(false),
                     Err(_) => false,
@@ -206,18 +209,24 @@ impl Blobs {
         digest: &Digest,
     ) -> Result<Descriptor, Diagnostic> {
         let bytes = match (self.inner.store.content().read(digest, MAX_DOCUMENT), source) {
-            (Err(_), BlobSource::Client(store)) => self.client_document(store, digest).await?,
+            (Err(_), BlobSource::Client(store)) => self.client_document(store, digest, MAX_DOCUMENT).await?,
             (read, _) => read.diagnose()?,
         };
         crate::sources::layout::describe(&bytes).context(|| format!("cannot use {digest} of an OCI layout"))
     }
 
-    async fn client_document(&self, store: &str, digest: &Digest) -> Result<Vec<u8>, Diagnostic> {
-        let doing = || format!("cannot read {digest} of the OCI layout `{store}`");
+    /// Reads a document in a content store of the client.
+    pub(crate) async fn client_document(
+        &self,
+        store: &str,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Vec<u8>, Diagnostic> {
+        let doing = || format!("cannot read {digest} of the client's store `{store}`");
         let reader = self.client_blob(store, digest).await?;
         let mut bytes = Vec::new();
-        reader.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).await.context(doing)?;
-        if bytes.len() as u64 > MAX_DOCUMENT || Digest::of(&bytes) != *digest {
+        reader.take(limit + 1).read_to_end(&mut bytes).await.context(doing)?;
+        if bytes.len() as u64 > limit || Digest::of(&bytes) != *digest {
             return Err(Diagnostic::new(ErrorKind::User, doing()).cause("the client sent other content"));
         }
         Ok(bytes)
@@ -297,7 +306,9 @@ impl Blobs {
             return Ok(bytes);
         }
         let bytes = match source {
-            BlobSource::Client(store) => self.client_document(store, &descriptor.digest).await?,
+            BlobSource::Client(store) => {
+                self.client_document(store, &descriptor.digest, MAX_DOCUMENT).await?
+            }
             BlobSource::Bucket(id) => {
                 return Err(crate::error::internal(format!("a document is asked of the bucket {id}")));
             }
@@ -347,6 +358,14 @@ impl Blobs {
     pub(crate) fn sources(&self, digest: &Digest) -> Vec<BlobSource> {
         let value = self.inner.store.key_values().get(SOURCES, digest.as_bytes()).ok().flatten();
         value.and_then(|v| serde_json::from_slice(&v.value).ok()).unwrap_or_default()
+    }
+
+    /// Lists these places, and the client's store that has the blob.
+    fn all_sources(&self, digest: &Digest) -> Vec<BlobSource> {
+        let mut sources = self.sources(digest);
+        let client = self.inner.client_stores.lock().get(digest).cloned();
+        sources.extend(client.map(BlobSource::Client));
+        sources
     }
 
     /// Makes sure that blobs are in the store, fetching what is missing, several at once.
@@ -406,9 +425,7 @@ impl Blobs {
         if self.inner.store.content().contains(&blob.digest).diagnose()? == Some(blob.size) {
             return self.inner.lease.hold_blobs(&[blob.digest]).diagnose();
         }
-        let mut sources = self.sources(&blob.digest);
-        let client = self.inner.client_stores.lock().get(&blob.digest).cloned();
-        sources.extend(client.map(BlobSource::Client));
+        let sources = self.all_sources(&blob.digest);
         let mut failure =
             Diagnostic::new(ErrorKind::Environment, format!("cannot fetch the layer {}", blob.digest))
                 .cause("it is not in the store, and nothing is known of where to get it")

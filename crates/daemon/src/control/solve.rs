@@ -89,7 +89,7 @@ async fn run(
         },
     };
     let build = Arc::new(daemon.engine.start(options, running.happened.clone(), cancel).map_err(one)?);
-    let caches = Caches::prepare(daemon, request, &session).await.map_err(one)?;
+    let caches = Caches::prepare(daemon, request).map_err(one)?;
     build.use_cache(&caches.options, caches.inline).map_err(one)?;
     use_policy(daemon, request, &build).map_err(one)?;
     let (sender, returned) = oneshot::channel();

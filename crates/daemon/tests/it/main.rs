@@ -362,3 +362,48 @@ async fn the_client_fetches_tokens_and_keeps_its_password() {
     let basic = "Basic bWU6ZmV0Y2hlcw==";
     assert_eq!(logins.iter().map(String::as_str).collect::<Vec<_>>(), ["", basic, "Bearer tok"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_of_the_client_is_read_when_it_is_needed() {
+    let (first, second) = (Daemon::start().await, Daemon::start().await);
+    first.write("context/file", "text");
+    let build = async |daemon: &Daemon, outputs: Vec<OutputSpec>, cache: (&str, &str)| {
+        let dockerfile = DockerfileRequest {
+            context: ContextSource::Directory(first.path("context")),
+            dockerfile: DockerfileSource::Inline(b"FROM scratch\nCOPY file /one\n".to_vec()),
+            ..DockerfileRequest::default()
+        };
+        let mut request = request(dockerfile, outputs);
+        let attributes = [(cache.1, first.path("cache").display().to_string()), ("mode", "max".to_owned())];
+        let attributes = attributes.map(|(key, value)| (key.to_owned(), value)).into();
+        let spec = CacheSpec { kind: "local".to_owned(), attributes };
+        match cache.0 {
+            "to" => request.cache.exports.push(spec),
+            _ => request.cache.imports.push(spec),
+        }
+        let root = Some(daemon.path("client-state"));
+        let engine = Engine::open(EngineOptions { root, ..EngineOptions::default() }).unwrap();
+        let seen = Arc::new(Seen::default());
+        let built = daemon.client.build(&engine, &request, seen.clone(), CancellationToken::new()).await;
+        built.map_err(|error| error.to_string()).unwrap();
+        let steps = seen.0.lock().clone();
+        steps.iter().any(|(name, cached)| name.contains("COPY") && *cached)
+    };
+    assert!(!build(&first, vec![first.local()], ("to", "dest")).await);
+    // What is in a layer does not matter to who only has to know that it is there.
+    let mut spoilt = 0;
+    for blob in std::fs::read_dir(first.path("cache/blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            bytes[12..].fill(0);
+            std::fs::write(path, bytes).unwrap();
+            spoilt += 1;
+        }
+    }
+    assert_eq!(spoilt, 1);
+    assert!(build(&second, Vec::new(), ("from", "src")).await);
+    // Who needs it makes it anew.
+    build(&second, vec![second.local()], ("from", "src")).await;
+    assert_eq!(std::fs::read(second.path("out/one")).unwrap(), b"text");
+}

@@ -13,7 +13,7 @@ use slipway_registry::{Access, Client};
 use super::config::{self, CacheConfig, CacheLayer, Checked, Layer, Output};
 use super::options::ImportFrom;
 use super::{Bucket, BucketSpec};
-use crate::blobs::BlobSource;
+use crate::blobs::{BlobSource, Blobs};
 use crate::error::{Context as _, Explain as _};
 use crate::job::Job;
 use crate::sources::layout::Layout;
@@ -102,6 +102,12 @@ async fn read(job: &Job, place: &ImportFrom) -> Result<Vec<Import>, Diagnostic> 
             let bytes = place.read(&descriptor).await?;
             (place, (descriptor, bytes))
         }
+        ImportFrom::Session { store, digest, .. } => {
+            let descriptor = job.blobs.describe(&BlobSource::Client(store.clone()), digest).await?;
+            let place = Place::Session(job.blobs.clone(), store.clone());
+            let bytes = place.read(&descriptor).await?;
+            (place, (descriptor, bytes))
+        }
     };
     place.parse(root.0, root.1).await
 }
@@ -127,6 +133,8 @@ async fn bucket(job: &Job, spec: &BucketSpec) -> Result<Vec<Import>, Diagnostic>
 enum Place {
     Registry(Client, Reference),
     Layout(Layout),
+    /// A content store of the client.
+    Session(Blobs, String),
 }
 
 impl Place {
@@ -134,6 +142,7 @@ impl Place {
         match self {
             Self::Registry(_, repository) => BlobSource::Registry(repository.clone()),
             Self::Layout(layout) => BlobSource::Layout(layout.path().to_owned()),
+            Self::Session(_, store) => BlobSource::Client(store.clone()),
         }
     }
 
@@ -149,6 +158,7 @@ impl Place {
                 .await
                 .diagnose()
                 .map(|bytes| bytes.to_vec()),
+            Self::Session(blobs, store) => blobs.client_document(store, &descriptor.digest, MAX_CONFIG).await,
             Self::Layout(layout) => layout
                 .read(&descriptor.digest)
                 .context(|| format!("cannot read the cache in `{}`", layout.path().display())),

@@ -44,6 +44,7 @@ use config::Output;
 pub(crate) use export::export;
 pub(crate) use import::Import;
 pub(crate) use inline::embed;
+pub use options::IN_SESSION;
 use options::ImportFrom;
 pub(crate) use options::Requested;
 
@@ -259,7 +260,7 @@ impl RemoteCache {
         let vertex = &operation.vertex;
         let local = matches!(&vertex.op.op, Some(pb::op::Op::Source(source)) if source.identifier.starts_with("local://"));
         let inputs = vertex.inputs.iter().map(|edge| edge.vertex).collect();
-        let omitted = vertex.metadata.export_cache.is_some_and(|export| !export.value);
+        let omitted = vertex.metadata.export_cache.as_ref().is_some_and(|export| !export.value);
         self.used.lock().insert(vertex.digest, Used { keys: keys.clone(), inputs, local, omitted });
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use slipway_model::solve::{CacheOptions, CacheSpec, Compression, LayoutSelector};
-use slipway_model::{Diagnostic, ErrorKind, Reference, Secret};
+use slipway_model::{Diagnostic, Digest, ErrorKind, Reference, Secret};
 
 use super::bucket::{BucketKeys, BucketSpec};
 
@@ -21,10 +21,27 @@ pub(crate) struct Requested {
 /// A place that has a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ImportFrom {
-    Registry { reference: Reference, insecure: bool },
-    Local { directory: PathBuf, selector: LayoutSelector },
+    Registry {
+        reference: Reference,
+        insecure: bool,
+    },
+    Local {
+        directory: PathBuf,
+        selector: LayoutSelector,
+    },
+    /// A content store of the client; the name is for people.
+    Session {
+        name: String,
+        store: String,
+        digest: Digest,
+    },
     Bucket(BucketSpec),
 }
+
+/// The type of a cache that is in a content store of the client: `store`, `digest`, and `src` for people.
+///
+/// Nobody writes it: a daemon makes it of a client's `local`.
+pub const IN_SESSION: &str = "session";
 
 /// A place that gets a cache, and what is put there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +108,11 @@ impl ImportFrom {
                 };
                 Ok(Some(Self::Local { directory: attributes.directory("src")?, selector }))
             }
+            IN_SESSION => {
+                let text = |key: &str| attributes.get(key).unwrap_or_default().to_owned();
+                let digest = text("digest").parse().map_err(|_| attributes.invalid("digest", "sha256:…"))?;
+                Ok(Some(Self::Session { name: text("src"), store: text("store"), digest }))
+            }
             "s3" => Ok(Some(Self::Bucket(attributes.bucket()?))),
             // What is in the image that is built cannot be known before it is built.
             "inline" => Err(attributes
@@ -105,6 +127,7 @@ impl ImportFrom {
         match self {
             Self::Registry { reference, .. } => reference.with_default_tag().to_string(),
             Self::Local { directory, .. } => directory.display().to_string(),
+            Self::Session { name, .. } => name.clone(),
             Self::Bucket(spec) => format!("s3 bucket {}", spec.bucket),
         }
     }
