@@ -1,9 +1,9 @@
 //! The sandbox server: a single-threaded process that clones steps and waits for them.
 //!
-//! Invariants: it never blocks on anything but its own `poll`; every process it made is killed when
-//! its control socket closes, when the engine's socket closes, or when the server dies (each step asks
-//! the kernel for that); it holds no descriptor of a step's streams once the step is cloned, so that
-//! readers see the end of the output.
+//! Invariants: it never blocks on anything but its own `poll`, and for a moment on a process that clones
+//! another; every process it made is killed when its control socket closes, when the engine's socket closes,
+//! or when the server dies (each step asks the kernel for that); it holds no descriptor of a step's streams
+//! once the step is cloned, so that readers see the end of the output.
 
 mod start;
 mod step;

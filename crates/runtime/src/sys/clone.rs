@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::process::PidfdFlags;
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, PidfdFlags, WaitOptions};
 use rustix::thread::ThreadNameSpaceType;
 
 /// The first version of the kernel's `struct clone_args`, which every kernel with `clone3` takes.
@@ -55,20 +56,52 @@ pub(crate) fn clone_process(flags: i32) -> Result<Cloned, Errno> {
 
 /// Clones the calling process into the pid namespace of another process, and no other new namespace.
 ///
-/// The child is the caller's, so that it can be waited for; in the namespace it has no parent.
+/// The child is the caller's, so that it can be waited for; in the namespace it has no parent. A process in between
+/// makes it: one that has sent its children to another namespace cannot always call them back, as a user namespace's
+/// root may not for a namespace from outside of that. It ends at once.
 pub(crate) fn clone_into(target: &OwnedFd) -> Result<Cloned, Errno> {
-    let children_in = |process: &OwnedFd| {
-        rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::PROCESS_ID)
-    };
-    let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-    children_in(target)?;
-    let cloned = clone_process(0);
-    if !matches!(cloned, Ok(Cloned::Child)) && children_in(&own).is_err() {
-        // Nothing keeps a process from its own namespace. If something did, whatever is started next would
-        // run among the processes of a stranger.
-        super::process::exit_now(1);
+    let (told, tells) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    match clone_process(0)? {
+        Cloned::Child => {
+            let number = match join(target, libc::CLONE_NEWPID).and_then(|()| clone_sibling()) {
+                Ok(None) => return Ok(Cloned::Child),
+                Ok(Some(pid)) => pid,
+                Err(errno) => -errno.raw_os_error(),
+            };
+            // A caller that does not hear of it is gone, and its children with it.
+            let _ = rustix::io::write(&tells, &number.to_ne_bytes());
+            super::process::exit_now(0)
+        }
+        Cloned::Parent { pid: between, .. } => {
+            drop(tells);
+            let mut number = [0; 4];
+            let length = rustix::io::retry_on_intr(|| rustix::io::read(&told, &mut number))?;
+            let between = Pid::from_raw(between);
+            rustix::io::retry_on_intr(|| rustix::process::waitpid(between, WaitOptions::empty()))?;
+            match (length, i32::from_ne_bytes(number)) {
+                // It cannot be another process of that number: the caller has not waited for it.
+                (4, pid @ 1..) => {
+                    let child = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+                    let pidfd = rustix::process::pidfd_open(child, PidfdFlags::empty())?;
+                    Ok(Cloned::Parent { pid, pidfd })
+                }
+                (4, errno) => Err(Errno::from_raw_os_error(-errno)),
+                _ => Err(Errno::CHILD),
+            }
+        }
     }
-    cloned
+}
+
+/// Clones the calling process as another child of its parent; `None` in the child, its id in the caller.
+fn clone_sibling() -> Result<Option<i32>, Errno> {
+    let args = CloneArgs { flags: i64::from(libc::CLONE_PARENT).cast_unsigned(), ..CloneArgs::default() };
+    // SAFETY: as in `clone_process`; the kernel wants no signal of its own for a sibling, which has the caller's.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match result {
+        0 => Ok(None),
+        pid if pid > 0 => i32::try_from(pid).map(Some).map_err(|_| Errno::OVERFLOW),
+        _ => Err(last_errno()),
+    }
 }
 
 /// Moves the calling process into namespaces of another process, of the kinds that `flags` has.

@@ -32,7 +32,11 @@ fn beside(server: &SandboxServer, first: &Process, settings: ProcessSettings) ->
 }
 
 fn output_beside(first: &Process, run: Run) -> (Result<i32, ProcessError>, String) {
-    let (process, mut output) = beside(server(), first, run.settings);
+    output_on(server(), first, run)
+}
+
+fn output_on(server: &SandboxServer, first: &Process, run: Run) -> (Result<i32, ProcessError>, String) {
+    let (process, mut output) = beside(server, first, run.settings);
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
     (process.wait().map(|exit| exit.status.code()), text)
@@ -43,6 +47,13 @@ fn processes_of_a_container_see_the_same() {
     if !able() {
         return;
     }
+    see_the_same(server());
+    // As emulated processes are.
+    let options = ServerOptions { user_namespace: true, ..Default::default() };
+    see_the_same(&SandboxServer::start(&options).unwrap());
+}
+
+pub(crate) fn see_the_same(server: &SandboxServer) {
     let root = Root::new();
     let script = "echo here > /scratch/file; ipcmk -Q > /dev/null; echo ready; exec sleep 1000";
     let tmpfs = MountSource::Tmpfs { size: None, mode: 0o755 };
@@ -50,20 +61,19 @@ fn processes_of_a_container_see_the_same() {
         settings.hostname = "box".into();
         settings.network = Network::None;
     });
-    let first = first(server(), &root, run);
-    let script = "cat /scratch/file; cat /proc/1/comm; hostname; ls /sys/class/net; ipcs -q | grep -c 0x; \
+    let first = first(server, &root, run);
+    let script = "cat /scratch/file; ls -d /proc/1; hostname; ls /sys/class/net; ipcs -q | grep -c 0x; \
                   id -u; pwd; grep -c . /proc/net/dev; for kind in pid mnt net ipc uts; do \
                   test \"$(readlink /proc/self/ns/$kind)\" = \"$(readlink /proc/1/ns/$kind)\" || echo $kind; done";
     let run = Run::shell(script).with(|settings| settings.cwd = "/scratch/made".into());
-    let (code, text) = output_beside(&first, run);
-    assert_eq!(text, "here\nsleep\nbox\nlo\n1\n0\n/scratch/made\n3\n");
-    assert_eq!(code, Ok(0));
+    let (code, text) = output_on(server, &first, run);
+    assert_eq!((text.as_str(), code), ("here\n/proc/1\nbox\nlo\n1\n0\n/scratch/made\n3\n", Ok(0)));
     // The user and the environment are each process's own.
     let run = Run::shell("id -u; echo $NAME; exit 4").with(|settings| {
         settings.user = User { uid: 1234, gid: 1234, ..User::default() };
         settings.env.push("NAME=value".into());
     });
-    assert_eq!(output_beside(&first, run), (Ok(4), "1234\nvalue\n".to_owned()));
+    assert_eq!(output_on(server, &first, run), (Ok(4), "1234\nvalue\n".to_owned()));
 }
 
 #[test]

@@ -120,4 +120,6 @@ fn as_the_user() {
         .with(|settings| settings.network = slipway_runtime::Network::None)
         .outcome_on(&server, &root);
     assert_eq!(none.1, "lo\n");
+    crate::container::see_the_same(crate::harness::server());
+    crate::container::see_the_same(&server);
 }
