@@ -20,8 +20,10 @@ use crate::job::Job;
 use crate::ops::VertexOperation;
 use crate::tree::Tree;
 
+pub use git::GitObject;
 pub(crate) use git::committed;
 pub(crate) use image::is_layer;
+pub use signature::{DetachedSignature, SignedBy};
 
 /// What the scheme of a source's identifier says.
 enum Source<'a> {

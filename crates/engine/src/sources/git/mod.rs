@@ -36,6 +36,7 @@ use object::{Objects, SignatureRule};
 use repository::Repository;
 use resolve::Resolved;
 
+pub use object::GitObject;
 pub(crate) use object::committed;
 
 /// What is taken of which repository, and how.

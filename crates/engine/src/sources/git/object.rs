@@ -10,7 +10,7 @@ use super::access::Access;
 use super::command::{Call, Failure};
 use super::repository::Repository;
 use super::resolve::Resolved;
-use crate::sources::signature;
+use crate::sources::signature::{self, SignedBy};
 
 /// Where a signature begins in the message of a tag.
 const SIGNATURES: [&str; 2] = ["-----BEGIN PGP SIGNATURE-----", "-----BEGIN SSH SIGNATURE-----"];
@@ -97,22 +97,77 @@ impl Objects {
 impl Object {
     /// Checks that the object is what its name says, and who signed it.
     fn check(&self, kind: &str, rule: &SignatureRule) -> Result<(), Diagnostic> {
-        let header = format!("{kind} {}\0", self.raw.len());
-        let name = match self.name.len() {
-            40 => hex::encode(sha1::Sha1::new().chain_update(&header).chain_update(&self.raw).finalize()),
-            _ => hex::encode(sha2::Sha256::new().chain_update(&header).chain_update(&self.raw).finalize()),
-        };
-        if name != self.name {
+        let object = GitObject::parse(&self.raw);
+        if !object.is_named(&self.name) {
             return Err(refused(format!("{kind} object checksum verification failed"))
-                .cause(format!("expected {}, got {name}", self.name)));
+                .cause(format!("expected {}", self.name)));
         }
-        let signed = Signed::parse(&self.raw, kind == "tag");
-        match signed.signature.as_str() {
-            "" => Err(refused("git object is not signed").cause(format!("it is the {kind} {}", self.name))),
-            pgp if pgp.starts_with(SIGNATURES[0]) => {
-                signature::pgp::verify(signed.data.as_slice(), pgp, &rule.keys, rule.reject_expired)
-            }
-            ssh if ssh.starts_with(SIGNATURES[1]) => signature::ssh::verify(&signed.data, ssh, &rule.keys),
+        object.verify(&rule.keys, rule.reject_expired).map_err(|error| match object.is_signed() {
+            true => error,
+            false => error.cause(format!("it is the {kind} {}", self.name)),
+        })
+    }
+}
+
+/// A commit or an annotated tag.
+pub struct GitObject<'a> {
+    raw: &'a [u8],
+    is_tag: bool,
+    signed: Signed,
+}
+
+impl<'a> GitObject<'a> {
+    /// Takes apart what git has.
+    pub fn parse(raw: &'a [u8]) -> Self {
+        let is_tag = raw.starts_with(b"object ");
+        Self { raw, is_tag, signed: Signed::parse(raw, is_tag) }
+    }
+
+    /// Tells whether a name, of either length, is that of the object.
+    pub fn is_named(&self, name: &str) -> bool {
+        let header = format!("{} {}\0", if self.is_tag { "tag" } else { "commit" }, self.raw.len());
+        name == match name.len() {
+            40 => hex::encode(sha1::Sha1::new().chain_update(&header).chain_update(self.raw).finalize()),
+            _ => hex::encode(sha2::Sha256::new().chain_update(&header).chain_update(self.raw).finalize()),
+        }
+    }
+
+    /// Returns the values of a header.
+    pub fn headers(&self, name: &str) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.signed.data);
+        let headers = text.lines().take_while(|line| !line.is_empty());
+        let pairs = headers.filter_map(|line| line.split_once(' '));
+        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).collect()
+    }
+
+    /// Returns the message, without the signature.
+    pub fn message(&self) -> String {
+        let text = String::from_utf8_lossy(&self.signed.data);
+        let message = text.split_once("\n\n").map_or("", |(_, message)| message);
+        message.strip_suffix('\n').unwrap_or(message).to_owned()
+    }
+
+    /// Tells whether there is a signature, right or wrong.
+    pub fn is_signed(&self) -> bool {
+        !self.signed.signature.is_empty()
+    }
+
+    /// Says which key has signed, if that can be read.
+    pub fn signed_by(&self) -> Option<SignedBy> {
+        let text = self.signed.signature.as_str();
+        signature::pgp::signed_by(text).or_else(|| signature::ssh::signed_by(text))
+    }
+
+    /// Checks that one of `keys` has signed: armored OpenPGP keys, or a line as in `authorized_keys`.
+    ///
+    /// # Errors
+    /// It has not, or the object is not signed.
+    pub fn verify(&self, keys: &str, reject_expired: bool) -> Result<(), Diagnostic> {
+        let data = self.signed.data.as_slice();
+        match self.signed.signature.as_str() {
+            "" => Err(refused("git object is not signed")),
+            pgp if pgp.starts_with(SIGNATURES[0]) => signature::pgp::verify(data, pgp, keys, reject_expired),
+            ssh if ssh.starts_with(SIGNATURES[1]) => signature::ssh::verify(data, ssh, keys),
             _ => Err(refused("invalid signature format")),
         }
     }

@@ -13,10 +13,10 @@ use pgp::crypto::hash::HashAlgorithm;
 use pgp::crypto::public_key::PublicKeyAlgorithm;
 use pgp::packet::{Signature, SignatureType};
 use pgp::ser::Serialize as _;
-use pgp::types::{KeyDetails as _, PublicParams, Tag, Timestamp};
+use pgp::types::{KeyDetails as _, PublicParams, Tag, Timestamp, VerifyingKey as _};
 use slipway_model::Diagnostic;
 
-use super::refused;
+use super::{SignedBy, refused};
 
 /// How much in the future a signature may be, by clocks that differ.
 const CLOCKS: Duration = Duration::from_secs(300);
@@ -35,15 +35,36 @@ pub(in crate::sources) fn verify(
         .map_err(|error| refused("failed to decode armored signature").cause(error.to_string()))?;
     let signature = signature.signature;
     check_algorithms(&signature)?;
+    check(&signature, keys, reject_expired, |signer| signer.verify(&signature, content))
+}
+
+/// Checks that one of `keys` has signed what has this digest.
+pub(super) fn verify_digest(signature: &Signature, digest: &[u8], keys: &str) -> Result<(), Diagnostic> {
+    check(signature, keys, false, |signer| signer.verify_digest(signature, digest))
+}
+
+/// Says which key has made a signature.
+pub(in crate::sources) fn signed_by(armored: &str) -> Option<SignedBy> {
+    let (signature, _) = DetachedSignature::from_armor_single(armored.as_bytes()).ok()?;
+    let signature = signature.signature;
+    let key_id = signature.issuer_key_id().first().map(|id| id.to_string().to_lowercase());
+    Some(SignedBy::Pgp { version: signature.version().into(), key_id: key_id.unwrap_or_default() })
+}
+
+fn check(
+    signature: &Signature,
+    keys: &str,
+    reject_expired: bool,
+    verify: impl FnOnce(&Signer<'_>) -> pgp::errors::Result<()>,
+) -> Result<(), Diagnostic> {
     let created =
         signature.created().ok_or_else(|| refused("the signature does not say when it was made"))?;
     let keys = read_keys(keys)?;
-    let signer = keys.iter().find_map(|key| Signer::find(key, &signature)).ok_or_else(|| {
-        refused(format!("signature by {}: signature made by unknown entity", issuer(&signature)))
+    let signer = keys.iter().find_map(|key| Signer::find(key, signature)).ok_or_else(|| {
+        refused(format!("signature by {}: signature made by unknown entity", issuer(signature)))
     })?;
-    signer
-        .verify(&signature, content)
-        .map_err(|error| refused(format!("signature by {}", issuer(&signature))).cause(error.to_string()))?;
+    verify(&signer)
+        .map_err(|error| refused(format!("signature by {}", issuer(signature))).cause(error.to_string()))?;
     let now = now();
     signer.check_usable(if reject_expired { now } else { seconds(created) })?;
     if seconds(created) > now + CLOCKS.as_secs() {
@@ -65,7 +86,7 @@ fn issuer(signature: &Signature) -> String {
     ids.first().map_or_else(|| "an unnamed key".to_owned(), |id| id.to_string().to_uppercase())
 }
 
-fn check_algorithms(signature: &Signature) -> Result<(), Diagnostic> {
+pub(super) fn check_algorithms(signature: &Signature) -> Result<(), Diagnostic> {
     let config = signature.config().ok_or_else(|| refused("unsupported version of a signature"))?;
     match config.hash_alg {
         HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512 => {}
@@ -122,6 +143,19 @@ impl<'k> Signer<'k> {
         match self.subkey {
             None => signature.verify(&self.key.primary_key, content),
             Some(subkey) => signature.verify(&subkey.key, content),
+        }
+    }
+
+    fn verify_digest(&self, signature: &Signature, digest: &[u8]) -> pgp::errors::Result<()> {
+        let (Some(config), Some(bytes)) = (signature.config(), signature.signature()) else {
+            return Err(pgp::errors::Error::Message {
+                message: "unsupported version of a signature".to_owned(),
+                backtrace: None,
+            });
+        };
+        match self.subkey {
+            None => self.key.primary_key.verify(config.hash_alg, digest, bytes),
+            Some(subkey) => subkey.key.verify(config.hash_alg, digest, bytes),
         }
     }
 

@@ -5,7 +5,7 @@
 use slipway_model::Diagnostic;
 use ssh_key::{HashAlg, PublicKey, SshSig};
 
-use super::refused;
+use super::{SignedBy, refused};
 
 /// What git's signatures are for.
 const NAMESPACE: &str = "git";
@@ -27,6 +27,16 @@ pub(in crate::sources) fn verify(content: &[u8], signature: &str, key: &str) -> 
     })?;
     key.verify(NAMESPACE, content, &signature)
         .map_err(|error| refused("failed to verify ssh signature").cause(error.to_string()))
+}
+
+/// Says which key has made a signature.
+pub(in crate::sources) fn signed_by(signature: &str) -> Option<SignedBy> {
+    let signature = SshSig::from_pem(signature.trim_end()).ok()?;
+    let key = PublicKey::from(signature.public_key().clone());
+    Some(SignedBy::Ssh {
+        version: signature.version(),
+        fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+    })
 }
 
 #[cfg(test)]
