@@ -79,6 +79,7 @@ fn run(
         Command::Build(args) => commands::build::run(&args, &mut context),
         Command::Bake(args) => commands::bake::run(&args, &mut context),
         Command::Imagetools(args) => commands::imagetools::run(&args, &context),
+        Command::Policy(args) => commands::policy::run(&args, &mut context),
         Command::Run(args) => commands::run::run(&args, &context),
         Command::Images(args) => commands::images::run(&args, &context),
         Command::Push(args) => commands::push::run(&args, &context),

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use slipway_daemon::Frontends;
 use slipway_engine::history::{ExplainedStep, History, Outcome, Record, Recording, RequestRecord};
+use slipway_engine::policy::{KnownSource, SourceJudge, Wanted as WantedOfSource};
 use slipway_engine::{
     Attachment, CallResult, DebugOptions, DebugStep, Engine, EngineOptions, RemoteFiles, RemoteFilesRequest,
     runtime,
@@ -22,6 +23,7 @@ pub(crate) use slipway_engine::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, RunOptions, RunSource,
     Stated, Volume, Wanted,
 };
+use slipway_model::llb::pb;
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{Call, Frontend};
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, Reference, SolveRequest};
@@ -45,13 +47,23 @@ pub(crate) struct Builder {
 /// Where builds run, and what is kept of them there.
 #[async_trait]
 trait Place: Send + Sync {
-    /// Builds.
+    /// Builds; `judge` is asked about every source.
     async fn build(
         &self,
         request: SolveRequest,
+        judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>>;
+
+    /// Finds out what a source stands for.
+    async fn learn(&self, source: &pb::SourceOp, wanted: &WantedOfSource) -> Result<KnownSource, Diagnostic>;
+
+    /// Returns the platform that is built for if nobody says which.
+    async fn platform(&self) -> Result<Platform, Diagnostic>;
+
+    /// Checks that builds ask the client's policies about every source.
+    async fn check_asks_policies(&self) -> Result<(), Diagnostic>;
 
     /// Lists what takes space.
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure>;
@@ -210,10 +222,11 @@ impl Builder {
         self.place.notes(request)
     }
 
-    /// Builds.
+    /// Builds; `judge` is asked about every source.
     pub(crate) async fn build(
         &self,
         request: SolveRequest,
+        judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
@@ -223,7 +236,7 @@ impl Builder {
             Some(recording) => recording.sink(events),
             None => events,
         };
-        let solved = self.place.build(request, events, cancel.clone()).await;
+        let solved = self.place.build(request, judge, events, cancel.clone()).await;
         if let Some(recording) = recording {
             let (outcome, metadata) = match &solved {
                 Ok(built) => (Outcome::Completed, built.metadata.clone()),
@@ -252,14 +265,33 @@ impl Builder {
         self.engine.history()
     }
 
+    /// Finds out what a source stands for.
+    pub(crate) async fn learn(
+        &self,
+        source: &pb::SourceOp,
+        wanted: &WantedOfSource,
+    ) -> Result<KnownSource, Diagnostic> {
+        self.place.learn(source, wanted).await
+    }
+
+    /// Returns the platform that is built for if nobody says which.
+    pub(crate) async fn platform(&self) -> Result<Platform, Diagnostic> {
+        self.place.platform().await
+    }
+
+    /// Checks that builds ask the client's policies about every source.
+    pub(crate) async fn check_asks_policies(&self) -> Result<(), Diagnostic> {
+        self.place.check_asks_policies().await
+    }
+
     /// Fetches files from an address.
     pub(crate) async fn remote_files(
         &self,
         request: RemoteFilesRequest,
         events: Arc<dyn EventSink>,
         cancel: &CancellationToken,
-    ) -> Result<RemoteFiles, Failure> {
-        Ok(self.engine.remote_files(request, events, cancel).await?)
+    ) -> Result<RemoteFiles, Diagnostic> {
+        self.engine.remote_files(request, events, cancel).await
     }
 
     /// Lists the documents of what a build has made, as far as the builder keeps them.

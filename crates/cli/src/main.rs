@@ -16,6 +16,7 @@ mod confirm;
 mod error;
 mod interrupt;
 mod output;
+mod policy;
 mod reference;
 mod settings;
 mod template;

@@ -79,6 +79,7 @@ pub use services::ImageSummary;
 pub use session::Session;
 pub use slipway_dockerfile::SYNTAX_VERSION as DOCKERFILE_VERSION;
 pub use solve::SolveResponse;
+pub use sources::{DetachedSignature, GitObject, SignedBy};
 pub use terminal::restore_terminal;
 pub use {
     slipway_emulation as emulation, slipway_files as files, slipway_registry as registry,

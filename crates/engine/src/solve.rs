@@ -13,6 +13,7 @@ use crate::attest::FrontendRequest;
 use crate::build::{Build, BuildOptions, BuildResult, ExportOptions, Refs};
 use crate::engine::Engine;
 use crate::frontend::{Answer, CallResult, DockerfileFrontend};
+use crate::policy::{SourceJudge, SourcePolicy};
 use crate::session::EmbeddedSession;
 
 /// What a build gave.
@@ -31,13 +32,14 @@ pub struct SolveResponse {
 }
 
 impl Engine {
-    /// Builds.
+    /// Builds; `judge` is asked about every source.
     ///
     /// # Errors
     /// Every independent failure that was found; at least one.
     pub async fn solve(
         &self,
         request: SolveRequest,
+        judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<SolveResponse, Vec<Diagnostic>> {
@@ -50,6 +52,10 @@ impl Engine {
             };
             let build = self.start(options, events.clone(), &cancel)?;
             build.use_cache(&request.cache, inline_cache(&request))?;
+            let rules = request.source_policy.as_ref().map(SourcePolicy::new).transpose()?;
+            if rules.is_some() || judge.is_some() {
+                build.use_policy(rules.unwrap_or_default(), judge);
+            }
             if request.steps.keep_failed {
                 build.keep_failed_steps();
             }

@@ -20,6 +20,7 @@ pub mod progress;
 mod redact;
 mod reference;
 pub mod solve;
+pub mod source_rules;
 
 pub use boolean::parse_bool;
 pub use diagnostic::{Diagnostic, ErrorDetail, ForeignError, SourceSpan};
@@ -32,3 +33,4 @@ pub use platform::{ParsePlatformError, Platform};
 pub use redact::Secret;
 pub use reference::{ParseReferenceError, Reference};
 pub use solve::SolveRequest;
+pub use source_rules::SourceRules;

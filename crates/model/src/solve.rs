@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::attestation::Attestations;
 use crate::llb::pb;
 use crate::oci::Annotations;
-use crate::{Platform, Reference};
+use crate::{Platform, Reference, SourceRules};
 
 /// Everything a build needs to know.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct SolveRequest {
     /// What `created` and, on request, file times are clamped to, if it is not what the frontend says
     /// (`SOURCE_DATE_EPOCH`).
     pub source_date_epoch: Option<SourceDateEpoch>,
+    /// Rules for sources, whatever else decides about them.
+    pub source_policy: Option<SourceRules>,
 }
 
 /// The clamp of times.

@@ -267,6 +267,17 @@ impl SshEntry {
 }
 
 impl Policy {
+    /// Writes the policy as the flag of `build`.
+    pub fn to_csv(&self) -> String {
+        let text = |on: bool| if on { "true" } else { "false" };
+        let files = self.files.iter().map(|file| ("filename", file.as_str()));
+        let reset = self.reset.then_some(("reset", "true"));
+        let disabled = self.disabled.then_some(("disabled", "true"));
+        let strict = self.strict.map(|strict| ("strict", text(strict)));
+        let level = self.log_level.as_deref().map(|level| ("log-level", level));
+        csv::join(files.chain(reset).chain(disabled).chain(strict).chain(level))
+    }
+
     pub(crate) fn parse(text: &str) -> Result<Self> {
         Self::from_pairs(pairs("policy", text)?)
     }

@@ -46,7 +46,7 @@ pub(crate) struct BakeArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_parser = boolean_flag, value_name = "BOOL", hide_possible_values = true)]
     pub(crate) no_cache: Option<bool>,
-    /// Say how policies are evaluated (format: `disabled=true`)
+    /// Say how policies are evaluated (format: `disabled=BOOL,strict=BOOL,log-level=LEVEL`)
     #[arg(long, value_name = "CSV")]
     pub(crate) policy: Vec<String>,
     /// Print the options without building

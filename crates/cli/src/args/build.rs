@@ -91,7 +91,7 @@ pub(crate) struct BuildArgs {
     /// Say what happens when a file of the image is for another platform than the image
     #[arg(long, value_enum, value_name = "ACTION", default_value_t)]
     pub(crate) platform_check: PlatformCheckArg,
-    /// Set source policies
+    /// Decide by policies what may be built from (format: `filename=FILE,reset=BOOL,disabled=BOOL,strict=BOOL,log-level=LEVEL`)
     #[arg(long, value_name = "CSV")]
     pub(crate) policy: Vec<String>,
     /// Set the kind of progress output

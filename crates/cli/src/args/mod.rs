@@ -13,6 +13,7 @@ pub(crate) mod history;
 pub(crate) mod imagetools;
 mod names;
 mod plugin;
+pub(crate) mod policy;
 pub(crate) mod run;
 pub(crate) mod storage;
 
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Bake(Box<bake::BakeArgs>),
     /// Look at and combine images in registries
     Imagetools(imagetools::ImagetoolsArgs),
+    /// Try source policies out, and test them
+    Policy(policy::PolicyArgs),
     /// Run a command in an image of any platform
     Run(Box<run::RunArgs>),
     /// List the images in slipway's own store

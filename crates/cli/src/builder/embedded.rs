@@ -5,10 +5,12 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use slipway_engine::history::Record;
+use slipway_engine::policy::{KnownSource, SourceJudge, Wanted};
 use slipway_engine::store::{self, UsageItem, UsageKind};
-use slipway_engine::{Attachment, Documents as _, Engine, SolveResponse};
-use slipway_model::progress::EventSink;
-use slipway_model::{Diagnostic, Digest, SolveRequest};
+use slipway_engine::{Attachment, BuildOptions, Documents as _, Engine, SolveResponse};
+use slipway_model::llb::pb;
+use slipway_model::progress::{EventSink, NoEvents};
+use slipway_model::{Diagnostic, Digest, Platform, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
 use super::{BuildOutcome, CallAnswer, Place, PruneOptions, UsageRecord};
@@ -26,16 +28,31 @@ impl Place for Embedded {
     async fn build(
         &self,
         request: SolveRequest,
+        judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
         let reference = super::reference(&self.name, &self.node, &request.id);
-        let solved = self.engine.solve(request, events, cancel).await?;
+        let solved = self.engine.solve(request, judge, events, cancel).await?;
         let mut outcome = BuildOutcome::from(solved);
         if let Some(own) = outcome.metadata.get_mut(super::BUILD_REF) {
             *own = reference.into();
         }
         Ok(outcome)
+    }
+
+    async fn learn(&self, source: &pb::SourceOp, wanted: &Wanted) -> Result<KnownSource, Diagnostic> {
+        let options = BuildOptions::local(crate::settings::build::new_id());
+        let build = self.engine.start(options, Arc::new(NoEvents), &CancellationToken::new())?;
+        build.learn(source.clone(), wanted).await
+    }
+
+    async fn platform(&self) -> Result<Platform, Diagnostic> {
+        Ok(Platform::host())
+    }
+
+    async fn check_asks_policies(&self) -> Result<(), Diagnostic> {
+        Ok(())
     }
 
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure> {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value};
+use slipway_engine::policy::SourceJudge;
 use slipway_engine::{CombineOptions, Combined, ImageSource, Location, PROVENANCE_MEMBER};
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{
@@ -42,6 +43,7 @@ pub(super) async fn build(
     remote: &Remote,
     nodes: &Nodes,
     request: SolveRequest,
+    judge: Option<Arc<dyn SourceJudge>>,
     events: Arc<dyn EventSink>,
     cancel: CancellationToken,
 ) -> Result<BuildOutcome, Vec<Diagnostic>> {
@@ -51,7 +53,7 @@ pub(super) async fn build(
                 .cause(error.to_string()),
         ]
     })?;
-    let build = FanOut { remote, nodes, request, events, cancel, workspace };
+    let build = FanOut { remote, nodes, request, judge, events, cancel, workspace };
     build.run().await
 }
 
@@ -59,6 +61,7 @@ struct FanOut<'a> {
     remote: &'a Remote,
     nodes: &'a Nodes,
     request: SolveRequest,
+    judge: Option<Arc<dyn SourceJudge>>,
     events: Arc<dyn EventSink>,
     cancel: CancellationToken,
     workspace: TempDir,
@@ -142,7 +145,8 @@ impl FanOut<'_> {
             true => self.events.clone(),
             false => Arc::new(Prefixed::new(node.name.clone(), self.events.clone())),
         };
-        let built = node.client.build(&self.remote.engine, &request, events, self.cancel.clone()).await;
+        let (engine, judge, cancel) = (&self.remote.engine, self.judge.clone(), self.cancel.clone());
+        let built = node.client.build(engine, &request, judge, events, cancel).await;
         let part = match built {
             Ok(built) => {
                 let outcome = self.remote.outcome(node, &request, built);

@@ -34,6 +34,11 @@ impl Connected {
         Ok(Self { name: node.name.clone(), client, set: node.platforms.clone(), runs })
     }
 
+    /// Returns the platform that it builds for if nobody says which.
+    pub(super) fn own_platform(&self) -> Platform {
+        self.runs.first().cloned().unwrap_or_else(Platform::host)
+    }
+
     /// Asks whether the node is still there.
     pub(super) async fn answers(&self) -> bool {
         matches!(tokio::time::timeout(ANSWER, self.client.workers()).await, Ok(Ok(_)))

@@ -9,9 +9,11 @@ use base64::Engine as _;
 use serde_json::{Map, Value};
 use slipway_daemon::client::{Built, GarbageRule, Usage};
 use slipway_engine::history::Record;
+use slipway_engine::policy::{KnownSource, SourceJudge, Wanted};
 use slipway_engine::{Attachment, Documents as _, Engine};
+use slipway_model::llb::pb;
 use slipway_model::progress::EventSink;
-use slipway_model::{Diagnostic, Digest, ErrorKind, SolveRequest};
+use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, SolveRequest};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +40,12 @@ impl Remote {
         self.nodes.get_or_try_init(|| Nodes::connect(&self.group, events)).await
     }
 
+    /// Returns the node that answers questions.
+    async fn first(&self) -> Result<&Connected, Diagnostic> {
+        let none = || Diagnostic::new(ErrorKind::Environment, "every node is down");
+        self.quietly().await?.alive().first().ok_or_else(none)
+    }
+
     async fn quietly(&self) -> Result<&Nodes, Diagnostic> {
         let silent: Arc<dyn EventSink> = Arc::new(slipway_model::progress::NoEvents);
         self.nodes(&silent).await
@@ -49,6 +57,7 @@ impl Place for Remote {
     async fn build(
         &self,
         request: SolveRequest,
+        judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
@@ -59,7 +68,8 @@ impl Place for Remote {
         let plan = nodes.plan(&request.platforms);
         if let [(node, _)] = plan.as_slice() {
             let alone = self.group.nodes.len() == 1;
-            let built = node.client.build(&self.engine, &request, events.clone(), cancel.clone()).await;
+            let (client, events, cancel) = (&node.client, events.clone(), cancel.clone());
+            let built = client.build(&self.engine, &request, judge.clone(), events, cancel.clone()).await;
             match built {
                 Err(error) if !alone && !cancel.is_cancelled() && !node.answers().await => {
                     drop(error);
@@ -67,7 +77,27 @@ impl Place for Remote {
                 built => return Ok(self.outcome(node, &request, built.map_err(|error| vec![error])?)),
             }
         }
-        fan_out::build(self, nodes, request, events, cancel).await
+        fan_out::build(self, nodes, request, judge, events, cancel).await
+    }
+
+    async fn learn(&self, source: &pb::SourceOp, wanted: &Wanted) -> Result<KnownSource, Diagnostic> {
+        self.first().await?.client.learn(source, wanted).await
+    }
+
+    async fn platform(&self) -> Result<Platform, Diagnostic> {
+        Ok(self.first().await?.own_platform())
+    }
+
+    async fn check_asks_policies(&self) -> Result<(), Diagnostic> {
+        for node in self.quietly().await?.alive() {
+            if !node.client.asks_policies().await.map_err(Diagnostic::from)? {
+                let message = "strict policy is not supported by the current BuildKit daemon";
+                return Err(Diagnostic::new(ErrorKind::User, message)
+                    .cause(format!("the node `{}` does not ask about sources", node.name))
+                    .hint("upgrade its daemon to version v0.27 or later"));
+            }
+        }
+        Ok(())
     }
 
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure> {

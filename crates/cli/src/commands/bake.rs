@@ -9,11 +9,12 @@ use slipway_bake::{Bake, Grants, ListKind, ListRequest};
 use slipway_engine::{RemoteFiles, RemoteFilesRequest};
 use slipway_model::progress::{Event, EventSink, Status, Vertex, Warning};
 use slipway_model::{Diagnostic, Digest, ErrorKind};
+use slipway_policy::LogLevel;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::build::{answer_text, in_build, metadata, tell_error};
+use super::build::{answer_text, in_build, metadata, policy_level, tell_error, under_policy};
 use crate::app::Context;
 use crate::args::GlobalArgs;
 use crate::args::bake::BakeArgs;
@@ -61,7 +62,7 @@ fn fetch(
     let cancel = CancellationToken::new();
     let found = runtime.block_on(async {
         let _watch = Watch::start(cancel.clone())?;
-        builder.remote_files(request, progress.sink(), &cancel).await
+        Ok::<_, Failure>(builder.remote_files(request, progress.sink(), &cancel).await?)
     });
     runtime.shutdown_background();
     progress.finish();
@@ -174,7 +175,7 @@ fn build(
         let of_environment = args.file.is_empty() && context.around.non_empty("BUILDX_BAKE_FILE").is_some();
         tell_definition(loaded, of_environment, &progress.sink());
     }
-    let built = solve_all(&builder, &targets, &progress);
+    let built = solve_all(&builder, &targets, &progress, policy_level(context));
     let warnings = progress.finish();
     if builds && !matches!(display, DisplayMode::Silent | DisplayMode::RawJson) {
         output::text_to_stderr(&warnings::summary(&warnings, &context.palette, context.global.debug));
@@ -245,13 +246,14 @@ fn solve_all(
     builder: &Arc<Builder>,
     targets: &[PlannedTarget],
     progress: &Progress,
+    level: LogLevel,
 ) -> Result<Outcomes, Failure> {
     let runtime = interrupt::runtime()?;
     let cancel = CancellationToken::new();
     let result = runtime.block_on(async {
         let _watch = Watch::start(cancel.clone())?;
         let stop = cancel.child_token();
-        let mut tasks = spawn_all(builder, targets, progress, &stop);
+        let mut tasks = spawn_all(builder, targets, progress, (&stop, level));
         let (mut outcomes, mut failed) = (Outcomes::new(), None);
         while let Some(joined) = tasks.join_next().await {
             let (name, result) = joined.unwrap_or_else(|error| (String::new(), Err(vec![lost(&error)])));
@@ -286,7 +288,7 @@ fn spawn_all(
     builder: &Arc<Builder>,
     targets: &[PlannedTarget],
     progress: &Progress,
-    stop: &CancellationToken,
+    (stop, level): (&CancellationToken, LogLevel),
 ) -> JoinSet<Built> {
     let mut tasks = JoinSet::new();
     let (senders, receivers): (HashMap<&str, _>, HashMap<&str, _>) = targets
@@ -308,7 +310,7 @@ fn spawn_all(
             None => progress.sink(),
         };
         let (builder, stop) = (Arc::clone(builder), stop.clone());
-        let (name, request) = (target.name.clone(), target.settings.request.clone());
+        let (name, settings) = (target.name.clone(), Arc::clone(&target.settings));
         tasks.spawn(async move {
             for mut needed in needs {
                 if needed.wait_for(|built| *built).await.is_err() {
@@ -316,7 +318,7 @@ fn spawn_all(
                     return (name, Err(Vec::new()));
                 }
             }
-            let result = builder.build(request, events, stop).await;
+            let result = under_policy(&builder, &settings, events, stop, level).await;
             if result.is_ok() {
                 let _ = done.send(true);
             }

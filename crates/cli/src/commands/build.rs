@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use slipway_model::Diagnostic;
-use slipway_model::progress::Warning;
+use slipway_model::progress::{EventSink, Warning};
+use slipway_policy::LogLevel;
 use tokio_util::sync::CancellationToken;
 
 use super::debug;
@@ -15,6 +17,7 @@ use crate::builder::{BuildOutcome, Builder, CallAnswer};
 use crate::error::Failure;
 use crate::interrupt::{self, Watch};
 use crate::output;
+use crate::policy::Loaded;
 use crate::settings::build::{self, BuildSettings, CallFunction, CallSettings};
 use crate::settings::values::boolean;
 use crate::ui::{DisplayMode, DisplayOptions, Progress, Tone, call, explain, warnings};
@@ -33,16 +36,16 @@ pub(super) fn run_with(args: &BuildArgs, program: &[String], context: &mut Conte
     remove_stale_id(&settings)?;
     tell_notes(&settings.notes, settings.display, context);
     // Looking at a Dockerfile needs no powers, and should work where there are none.
-    let builder = match settings.call {
+    let builder = Arc::new(match settings.call {
         Some(_) => Builder::open_unprivileged(&context.global)?,
         None => Builder::open(&context.global)?,
-    };
+    });
     tell_notes(&builder.notes(), settings.display, context);
     tell_notes(&builder.notes_on(&settings.request), settings.display, context);
     let received = settings.received.take();
     let display = DisplayOptions::new(settings.display, &context.around).at(builder.label());
     let progress = Progress::start(display);
-    let built = solve(&builder, &settings, &progress);
+    let built = solve(&builder, &settings, &progress, policy_level(context));
     let warnings = progress.finish();
     drop(received);
     if !matches!(settings.display, DisplayMode::Silent | DisplayMode::RawJson) && settings.call.is_none() {
@@ -68,12 +71,17 @@ pub(super) fn run_with(args: &BuildArgs, program: &[String], context: &mut Conte
 }
 
 /// Builds, until the build is done or stopped.
-fn solve(builder: &Builder, settings: &BuildSettings, progress: &Progress) -> Result<BuildOutcome, Failure> {
+fn solve(
+    builder: &Arc<Builder>,
+    settings: &BuildSettings,
+    progress: &Progress,
+    level: LogLevel,
+) -> Result<BuildOutcome, Failure> {
     let runtime = interrupt::runtime()?;
     let cancel = CancellationToken::new();
     let result = runtime.block_on(async {
         let _watch = Watch::start(cancel.clone())?;
-        let built = builder.build(settings.request.clone(), progress.sink(), cancel.clone()).await;
+        let built = under_policy(builder, settings, progress.sink(), cancel.clone(), level).await;
         built.map_err(|diagnostics| Failure::from(diagnostics.into_iter().map(in_build).collect::<Vec<_>>()))
     });
     // What still blocks a thread belongs to a build that is over.
@@ -82,6 +90,33 @@ fn solve(builder: &Builder, settings: &BuildSettings, progress: &Progress) -> Re
         Err(_) if cancel.is_cancelled() => Err(Failure::Interrupted("failed to build: canceled")),
         result => result,
     }
+}
+
+/// Builds, with the policies of the settings asked about every source.
+pub(super) async fn under_policy(
+    builder: &Arc<Builder>,
+    settings: &BuildSettings,
+    events: Arc<dyn EventSink>,
+    cancel: CancellationToken,
+    level: LogLevel,
+) -> Result<BuildOutcome, Vec<Diagnostic>> {
+    let policy = match &settings.policy {
+        None => None,
+        Some(policy) => {
+            Loaded::load(policy, builder, &events, &cancel, level).await.map_err(|error| vec![error])?
+        }
+    };
+    let judge = policy.as_ref().map(Loaded::judge);
+    let built = builder.build(settings.request.clone(), judge, events, cancel).await;
+    if let (Some(policy), Err(errors)) = (&policy, &built) {
+        policy.ended(errors);
+    }
+    built
+}
+
+/// Returns how much policies say, if they are not told how much.
+pub(super) fn policy_level(context: &Context) -> LogLevel {
+    if context.global.debug { LogLevel::Debug } else { LogLevel::Info }
 }
 
 /// Opens a shell in the step that failed, if one has; the failure is told before.

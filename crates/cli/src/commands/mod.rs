@@ -12,6 +12,7 @@ pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod imagetools;
 pub(crate) mod plugin;
+pub(crate) mod policy;
 pub(crate) mod prune;
 pub(crate) mod push;
 pub(crate) mod run;

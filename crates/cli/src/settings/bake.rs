@@ -9,6 +9,7 @@ pub(crate) mod remote;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use slipway_bake::{
     Bake, DEFAULT_FILES, Definition, Environment, Grants, PathBase, Request, SourceFile, Target,
@@ -41,7 +42,7 @@ pub(crate) struct Loaded {
 pub(crate) struct PlannedTarget {
     pub(crate) name: String,
     pub(crate) description: String,
-    pub(crate) settings: BuildSettings,
+    pub(crate) settings: Arc<BuildSettings>,
     /// The targets that must be built first.
     pub(crate) needs: BTreeSet<String>,
 }
@@ -205,11 +206,11 @@ impl Loaded {
                 set(format!("attest={}", attestation(kind, value)));
             }
         }
-        let disabled = |value: &String| value.split(',').any(|field| field == "disabled=true");
-        let policies_off = args.policy.iter().any(disabled);
-        for policy in args.policy.iter().filter(|policy| !policies_off && !policy.is_empty()) {
+        let policies = super::policy::of_bake(&args.policy)?;
+        for policy in policies.iter().flatten() {
             set(format!("policy+={policy}"));
         }
+        let policies_off = policies.is_none();
         let request = Request { targets: args.targets.clone(), overrides, policies_off };
         let mut bake = slipway_bake::resolve(&self.definition, &self.files, &self.environment, &request)?;
         if let Some(directory) = &self.directory {
@@ -277,7 +278,7 @@ pub(crate) fn plan(
                 planned.push(PlannedTarget {
                     name: name.clone(),
                     description: target.description.clone(),
-                    settings,
+                    settings: Arc::new(settings),
                     needs: needs_of(target).map(str::to_owned).collect(),
                 });
             }
@@ -390,7 +391,7 @@ fn flags(
         no_cache_filter: target.no_cache_filter.clone().unwrap_or_default(),
         output: target.outputs.iter().flatten().map(|output| output.to_csv()).collect(),
         platform: own.or(platforms).cloned().unwrap_or_default(),
-        policy: target.policy.iter().flatten().map(policy).collect(),
+        policy: target.policy.iter().flatten().map(|policy| policy.to_csv()).collect(),
         progress: args.progress,
         pull: target.pull.unwrap_or(false),
         resource: target
@@ -412,14 +413,6 @@ fn flags(
         },
         ..BuildArgs::default()
     })
-}
-
-fn policy(policy: &slipway_bake::Policy) -> String {
-    match (policy.disabled, policy.files.first()) {
-        (true, _) => "disabled=true".to_owned(),
-        (false, Some(file)) => format!("filename={file}"),
-        (false, None) => "strict=true".to_owned(),
-    }
 }
 
 /// Returns a target's method, with the format that the command line asks for.

@@ -7,11 +7,12 @@ use std::path::{Component, Path, PathBuf};
 
 use slipway_model::SolveRequest;
 use slipway_model::solve::{
-    CacheOptions, Call, ContextSource, DockerfileRequest, DockerfileSource, Entitlement, Frontend,
-    NetworkMode, NoCache, OutputSpec, PlatformCheck, StepOptions,
+    CacheOptions, Call, ContextSource, DockerfileRequest, Entitlement, Frontend, NetworkMode, NoCache,
+    OutputSpec, PlatformCheck, StepOptions,
 };
 
 use super::outputs::{self, OutputFlags};
+use super::policy::{self, PolicySettings};
 use super::values::{boolean, bytes, csv_fields};
 use super::{
     SettingsError, Surroundings, annotation, attestations, cache, context, git, limits, pairs, platforms,
@@ -35,6 +36,8 @@ pub(crate) struct BuildSettings {
     pub(crate) iid_file: Option<PathBuf>,
     /// Tell why steps were in the cache or were not.
     pub(crate) explain: bool,
+    /// The policies that decide about sources, beside the rules of the request.
+    pub(crate) policy: Option<PolicySettings>,
     /// Open a shell in a step that fails.
     pub(crate) shell_on_failure: bool,
     /// What a person should know about the flags, and that stops nothing.
@@ -110,7 +113,6 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
     };
     let platforms = platforms::of_build(&args.platform, around)?;
     let (step_options, entitlements) = step_options(args, grants.entitlements, around)?;
-    refuse_policies(args, around)?;
     note_without_effect(args, &mut notes);
     cache::note_unknown("cache-from", &cache.imports, &mut notes);
     cache::note_unknown("cache-to", &cache.exports, &mut notes);
@@ -124,7 +126,6 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
     let mut named_contexts = context::named(&args.build_context, around)?;
     let commit = git::of_commit(&inputs.context, &inputs.dockerfile, &named_contexts, around)?;
     labels.extend(commit.labels);
-    note_policy(args, &inputs.context, &inputs.dockerfile, &mut notes);
     if let Some(context) = &args.of_bake.context {
         inputs.context = context.clone();
     }
@@ -151,6 +152,12 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         }),
         ..DockerfileRequest::default()
     };
+    let written = (args.context.as_str(), args.file.as_deref());
+    let policy = policy::of_build(&args.policy, &frontend, written, around)?;
+    if matches!(frontend.context, ContextSource::Definition(_)) && args.policy.is_empty() {
+        let note = "policies beside the Dockerfile are not looked for below a directory of a bake definition elsewhere";
+        notes.push(format!("{note} (`--policy disabled=true` silences this)"));
+    }
     let request = SolveRequest {
         id: new_id(),
         frontend: Frontend::Dockerfile(Box::new(frontend)),
@@ -167,6 +174,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         },
         // The build argument is the frontend's, which knows the contexts and stages that it may name.
         source_date_epoch: outputs.source_date_epoch,
+        source_policy: policy::static_rules(around)?,
     };
     Ok(BuildSettings {
         request,
@@ -177,6 +185,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         metadata_file: args.metadata_file.as_ref().map(|path| around.absolute(path)),
         iid_file,
         explain: args.explain,
+        policy,
         shell_on_failure: args.on_failure.is_some(),
         notes,
         received: inputs.received,
@@ -345,42 +354,6 @@ fn step_options(
     Ok((options, entitlements))
 }
 
-/// A policy that is not enforced must not seem to be.
-fn refuse_policies(args: &BuildArgs, around: &Surroundings) -> Result<(), SettingsError> {
-    let disabled = |value: &String| value.split(',').any(|field| field == "disabled=true");
-    if args.policy.iter().any(|value| !value.is_empty() && !disabled(value)) {
-        return Err(
-            SettingsError::unsupported("`--policy`").hint("`--policy disabled=true` builds without one")
-        );
-    }
-    if around.non_empty("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY").is_some() {
-        return Err(SettingsError::unsupported("`EXPERIMENTAL_BUILDKIT_SOURCE_POLICY`")
-            .hint("unset the variable to build without a source policy"));
-    }
-    Ok(())
-}
-
-/// Remarks on a policy beside the Dockerfile, which people rely on elsewhere.
-fn note_policy(
-    args: &BuildArgs,
-    context: &ContextSource,
-    dockerfile: &DockerfileSource,
-    notes: &mut Vec<String>,
-) {
-    let (ContextSource::Directory(directory), DockerfileSource::Path(file)) = (context, dockerfile) else {
-        return;
-    };
-    let mut policy = directory.join(file).into_os_string();
-    policy.push(".rego");
-    // Whoever wrote `--policy disabled=true` knows.
-    if Path::new(&policy).is_file() && args.policy.is_empty() {
-        notes.push(format!(
-            "the policy `{}` is not looked at: policies are not supported yet (`--policy disabled=true` silences this)",
-            Path::new(&policy).display()
-        ));
-    }
-}
-
 /// Collects remarks on flags that are read and change nothing.
 fn note_without_effect(args: &BuildArgs, notes: &mut Vec<String>) {
     let hidden = &args.hidden;
@@ -401,7 +374,7 @@ fn note_without_effect(args: &BuildArgs, notes: &mut Vec<String>) {
 }
 
 /// Makes a name for a build, as BuildKit's are: 25 letters and digits.
-pub(super) fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let random = || u128::from(RandomState::new().build_hasher().finish());
     let mut number = random() << 64 | random();

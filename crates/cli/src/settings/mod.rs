@@ -18,6 +18,7 @@ mod limits;
 mod outputs;
 mod pairs;
 mod platforms;
+pub(crate) mod policy;
 mod proxies;
 mod secrets;
 mod steps;

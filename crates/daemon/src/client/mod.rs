@@ -9,10 +9,12 @@
 mod agents;
 mod call;
 mod endpoint;
+mod learn;
 mod logins;
 mod offer;
 mod outputs;
 mod places;
+mod policies;
 mod records;
 mod request;
 mod seeds;
@@ -27,9 +29,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use slipway_engine::CallResult;
-use slipway_model::Diagnostic;
 use slipway_model::llb::pb;
 use slipway_model::solve::CacheSpec;
+use slipway_model::{Diagnostic, SourceRules};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -63,6 +65,8 @@ pub struct SolveSpec {
     pub cache_imports: Vec<CacheSpec>,
     pub cache_exports: Vec<CacheSpec>,
     pub entitlements: Vec<String>,
+    /// Rules for sources.
+    pub source_policy: Option<SourceRules>,
 }
 
 /// What a build gave.

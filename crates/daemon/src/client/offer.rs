@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
+use slipway_engine::policy::SourceJudge;
 use slipway_engine::registry::{Client as Registries, Credentials};
 use slipway_engine::session::Session;
 use tokio::sync::mpsc;
@@ -19,6 +20,7 @@ use tonic::{Request, Response, Status};
 use super::agents::Agents;
 use super::logins::Logins;
 use super::outputs::Outputs;
+use super::policies::PolicyVerifier;
 use super::sources::Sources;
 use super::stores::Stores;
 use super::uploads::Uploads;
@@ -28,6 +30,7 @@ use crate::wire::control::BytesMessage;
 use crate::wire::control::control_client::ControlClient;
 use crate::wire::filesync::file_sync_server::FileSyncServer;
 use crate::wire::health::health_server::HealthServer;
+use crate::wire::policy::CHECK_POLICY;
 use crate::wire::secrets::secrets_server::{Secrets, SecretsServer};
 use crate::wire::secrets::{GetSecretRequest, GetSecretResponse};
 use crate::wire::ssh::ssh_server::SshServer;
@@ -52,6 +55,8 @@ pub struct Offer {
     pub stores: BTreeMap<String, PathBuf>,
     /// Files that the daemon fetches from `http://buildkit-session/NAME`.
     pub uploads: BTreeMap<String, PathBuf>,
+    /// Is asked about every source.
+    pub judge: Option<Arc<dyn SourceJudge>>,
     /// Lets the daemon find what an earlier build of the same directories sent.
     pub shared_key: String,
 }
@@ -104,7 +109,8 @@ pub(super) async fn serve(
     headers.insert("x-docker-expose-session-uuid", value(id)?);
     headers.insert("x-docker-expose-session-name", value("slipway")?);
     headers.insert("x-docker-expose-session-sharedkey", value(&offer.shared_key)?);
-    for method in METHODS {
+    let of_policy = offer.judge.iter().map(|_| &CHECK_POLICY);
+    for method in METHODS.iter().chain(of_policy) {
         headers.append("x-docker-expose-session-grpc-method", value(method)?);
     }
     let incoming = control.session(request).await?.into_inner();
@@ -121,6 +127,7 @@ pub(super) async fn serve(
         .add_service(SshServer::new(Agents(offer.clone())))
         .add_service(UploadServer::new(Uploads(offer.clone())))
         .add_service(Stores::new(&offer))
+        .add_service(PolicyVerifier(offer.clone()))
         .add_service(Outputs(offer));
     let serve = async move {
         let connections = stream::once(async { Ok::<_, std::io::Error>(tunnel) }).chain(stream::pending());

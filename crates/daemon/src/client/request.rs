@@ -63,6 +63,7 @@ pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<P
         }
     }
     making.steps(&request.steps);
+    making.spec.source_policy = request.source_policy.clone();
     making.spec.entitlements = request.entitlements.iter().map(ToString::to_string).collect();
     let mut places = Places::default();
     for output in &request.outputs {

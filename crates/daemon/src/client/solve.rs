@@ -1,26 +1,32 @@
 //! A build at a daemon: asked for, followed, and ended with what it gave or why it failed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use slipway_engine::Engine;
+use slipway_engine::policy::SourceJudge;
 use slipway_model::progress::{Event, EventSink};
 use slipway_model::solve::{CacheSpec, Call, Frontend, SolveRequest};
 use slipway_model::{Diagnostic, Digest, ErrorKind};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Request;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Request, Status};
+use tonic_prost::ProstCodec;
 
 use super::{Built, Client, Offer, Refused, SolveSpec, offer, request};
-use crate::wire::control::{
-    CacheOptions, CacheOptionsEntry, Exporter, SolveRequest as WireRequest, StatusRequest,
-};
-use crate::wire::{recode, status};
+use crate::session::MAX_MESSAGE;
+use crate::wire::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveResponse, StatusRequest};
+use crate::wire::extra::ControlSolveRequest;
+use crate::wire::{policy, status};
 use crate::worker::new_id;
 
+/// The method that builds.
+const SOLVE: &str = "/moby.buildkit.v1.Control/Solve";
 /// How long what happened may still come after the build's end.
 pub(super) const LATE: Duration = Duration::from_secs(5);
 /// Lines of a failed step that are shown again with the error.
@@ -35,12 +41,14 @@ impl Client {
         &self,
         engine: &Engine,
         request: &SolveRequest,
+        judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<Built, Diagnostic> {
         let work = async {
             let mut prepared = request::prepare(engine, request).await?;
             let tail = Arc::new(Tail { inner: events, lines: Mutex::default() });
+            prepared.offer.judge = judge;
             let offer = Arc::new(std::mem::take(&mut prepared.offer));
             let built = async {
                 let built = if is_call(request) {
@@ -75,16 +83,24 @@ impl Client {
         offer: Arc<Offer>,
         events: Arc<dyn EventSink>,
     ) -> Result<Built, Refused> {
-        let session = new_id();
-        let _served = offer::serve(&mut self.control(), &session, offer).await?;
-        let wire = wire_request(&spec, session);
-        let follow = self.follow(&wire.r#ref, events);
-        let response = self.control().solve(Request::new(wire)).await;
+        let wire = wire_request(&spec, new_id(), offer.judge.is_some());
+        let _served = offer::serve(&mut self.control(), &wire.session, offer).await?;
+        let follow = self.follow(&wire.reference, events);
+        let response = self.send(wire).await;
         // A build that was refused is never known by its name: nobody waits long for what happened in it.
         let late = if response.is_ok() { LATE } else { LATE / 5 };
         let _ = tokio::time::timeout(late, follow).await;
-        let response = response?.into_inner().exporter_response;
+        let response = response?.exporter_response;
         Ok(Built { response: response.into_iter().collect(), ..Built::default() })
+    }
+
+    /// Asks for a build, with the fields that the generated client does not know.
+    pub(super) async fn send(&self, wire: ControlSolveRequest) -> Result<SolveResponse, Status> {
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let codec: ProstCodec<ControlSolveRequest, SolveResponse> = ProstCodec::default();
+        let answer = grpc.unary(Request::new(wire), PathAndQuery::from_static(SOLVE), codec).await?;
+        Ok(answer.into_inner())
     }
 
     /// Passes on what happens in a build, until it has ended.
@@ -109,10 +125,12 @@ fn is_call(request: &SolveRequest) -> bool {
     matches!(&request.frontend, Frontend::Dockerfile(dockerfile) if dockerfile.call != Call::Build)
 }
 
-/// Makes the message that asks for a build.
-pub(super) fn wire_request(spec: &SolveSpec, session: String) -> WireRequest {
-    let exporter =
-        |(kind, attributes): &(String, _)| Exporter { r#type: kind.clone(), attrs: into_map(attributes) };
+/// Makes the message that asks for a build; the session may be asked about sources too.
+pub(super) fn wire_request(spec: &SolveSpec, session: String, is_judge: bool) -> ControlSolveRequest {
+    let exporter = |(kind, attributes): &(String, BTreeMap<String, String>)| Exporter {
+        r#type: kind.clone(),
+        attrs: attributes.clone().into_iter().collect(),
+    };
     let mut attributes = spec.attributes.clone();
     if !spec.cache_imports.is_empty() && !spec.frontend.is_empty() {
         // The reference's frontend reads them here, each for itself.
@@ -121,13 +139,12 @@ pub(super) fn wire_request(spec: &SolveSpec, session: String) -> WireRequest {
         let imports = serde_json::Value::Array(imports.collect());
         attributes.insert("cache-imports".to_owned(), imports.to_string());
     }
-    WireRequest {
-        r#ref: if spec.id.is_empty() { new_id() } else { spec.id.clone() },
-        definition: spec.definition.as_ref().map(recode),
-        frontend_inputs: spec.inputs.iter().map(|(name, input)| (name.clone(), recode(input))).collect(),
-        session,
+    ControlSolveRequest {
+        reference: if spec.id.is_empty() { new_id() } else { spec.id.clone() },
+        definition: spec.definition.clone(),
+        frontend_inputs: spec.inputs.clone(),
         frontend: spec.frontend.clone(),
-        frontend_attrs: into_map(&attributes),
+        frontend_attrs: attributes,
         cache: Some(CacheOptions {
             imports: spec.cache_imports.iter().map(cache).collect(),
             exports: spec.cache_exports.iter().map(cache).collect(),
@@ -135,16 +152,15 @@ pub(super) fn wire_request(spec: &SolveSpec, session: String) -> WireRequest {
         }),
         entitlements: spec.entitlements.clone(),
         exporters: spec.exporters.iter().map(exporter).collect(),
-        ..WireRequest::default()
+        source_policy: spec.source_policy.as_ref().map(policy::to_wire),
+        source_policy_session: if is_judge { session.clone() } else { String::new() },
+        session,
+        ..ControlSolveRequest::default()
     }
 }
 
-fn into_map(attributes: &std::collections::BTreeMap<String, String>) -> HashMap<String, String> {
-    attributes.clone().into_iter().collect()
-}
-
 fn cache(cache: &CacheSpec) -> CacheOptionsEntry {
-    CacheOptionsEntry { r#type: cache.kind.clone(), attrs: into_map(&cache.attributes) }
+    CacheOptionsEntry { r#type: cache.kind.clone(), attrs: cache.attributes.clone().into_iter().collect() }
 }
 
 /// Keeps the last lines that each step wrote, for the error of one that fails.

@@ -48,6 +48,9 @@ pub struct Usage {
     pub last_used: Option<SystemTime>,
 }
 
+/// The first version of BuildKit that asks about every source.
+const ASKS_POLICIES: (u64, u64) = (0, 27);
+
 impl Client {
     /// Lists the daemon's workers.
     ///
@@ -63,6 +66,19 @@ impl Client {
             workers.iter_mut().for_each(|worker| worker.version = worker.version.take().or(version.clone()));
         }
         Ok(workers)
+    }
+
+    /// Tells whether builds ask their client about every source.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub async fn asks_policies(&self) -> Result<bool, Refused> {
+        let version = self.workers().await?.into_iter().find_map(|worker| worker.version);
+        let version = version.unwrap_or_default();
+        let mut numbers =
+            version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok());
+        let version: (u64, u64) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        Ok(version >= ASKS_POLICIES)
     }
 
     /// Lists what takes space.

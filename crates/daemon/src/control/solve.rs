@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use slipway_engine::policy::SourceVerifier;
+use slipway_engine::policy::SourceJudge;
 use slipway_engine::{
     Build, BuildOptions, BuildResult, ExportOptions, ExportResult, ExporterRequest, FrontendRequest,
     RecordedProvenance, Refs,
@@ -145,7 +145,7 @@ fn use_policy(daemon: &Daemon, request: &ControlSolveRequest, build: &Build) -> 
     }
     let verifier = session.map(|id| {
         let session = PolicySession::new(daemon.sessions.clone(), id.clone());
-        Arc::new(session) as Arc<dyn SourceVerifier>
+        Arc::new(session) as Arc<dyn SourceJudge>
     });
     build.use_policy(rules.unwrap_or_default(), verifier);
     Ok(())

@@ -196,19 +196,15 @@ impl Bridge {
 
     pub(super) async fn resolve_source_meta(
         &self,
-        mut request: ResolveSourceMetaRequest,
+        request: ResolveSourceMetaRequest,
     ) -> Result<ResolveSourceMetaResponse, Status> {
         let source = request.source.as_ref().map(recode);
         let source = source.ok_or_else(|| Status::invalid_argument("no source to resolve"))?;
-        let asked = request.image.take().unwrap_or_default();
-        let options = ResolveOptions {
-            policies: self.policies(&request.source_policies)?,
-            ..convert::resolve_options(request)?
-        };
-        let found = self.build.resolve_source(source, &options).await;
-        let found = found.map_err(|diagnostic| self.status(&diagnostic))?;
-        let wire = convert::source_meta_to_wire(&self.build, found, asked, options.platform.as_ref()).await;
-        wire.map_err(|diagnostic| self.status(&diagnostic))
+        let policies = self.policies(&request.source_policies)?;
+        let mut wanted = convert::wanted(request)?;
+        wanted.options.policies = policies;
+        let known = self.build.learn(source, &wanted).await;
+        known.map(convert::known_to_wire).map_err(|diagnostic| self.status(&diagnostic))
     }
 
     fn policies(&self, policies: &[Policy]) -> Result<Vec<SourcePolicy>, Status> {

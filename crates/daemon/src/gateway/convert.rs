@@ -1,15 +1,17 @@
 //! Results on the wire: references by id, metadata and attestations.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use slipway_engine::policy::{KnownImage, KnownSource, Wanted};
 use slipway_engine::{
-    Attestation, AttestationChain, Build, BuildResult, ChecksumAlgorithm, ChecksumRequest, GitMeta, HttpMeta,
-    Ref, Refs, ResolveOptions, SourceMeta,
+    Attestation, AttestationChain, BuildResult, Checksum, ChecksumAlgorithm, ChecksumRequest, GitMeta,
+    HttpMeta, Ref, Refs, ResolveOptions,
 };
 use slipway_model::llb::pb;
 use slipway_model::solve::CacheSpec;
-use slipway_model::{Diagnostic, Digest, Platform};
+use slipway_model::{Descriptor, Digest, Platform};
 use tonic::Status;
 
 use super::Bridge;
@@ -186,36 +188,128 @@ fn attestation_from_wire(bridge: &Bridge, wire: wire::Attestation) -> Result<Att
     })
 }
 
-/// Puts what a source stands for on the wire, with the attestations that are asked for.
-pub(crate) async fn source_meta_to_wire(
-    build: &Build,
-    found: SourceMeta,
-    asked: wire::ResolveSourceImageRequest,
-    platform: Option<&Platform>,
-) -> Result<wire::ResolveSourceMetaResponse, Diagnostic> {
-    let chain = match asked.attestation_chain || !asked.resolve_attestations.is_empty() {
-        true => build.attestation_chain(&found.op, platform, &asked.resolve_attestations).await?,
-        false => None,
+/// Puts what is known of a source on the wire.
+pub(crate) fn known_to_wire(known: KnownSource) -> wire::ResolveSourceMetaResponse {
+    wire::ResolveSourceMetaResponse {
+        source: Some(recode(&known.op)),
+        git: known.git.map(git),
+        http: known.http.map(http),
+        image: known.image.map(|image| wire::ResolveSourceImageResponse {
+            digest: image.digest,
+            config: image.config.map(|config| config.to_vec()).unwrap_or_default(),
+            attestation_chain: image.chain.map(chain),
+        }),
+    }
+}
+
+/// Takes what is wanted of a source; the policies of the request are left out.
+pub(crate) fn wanted(request: wire::ResolveSourceMetaRequest) -> Result<Wanted, Status> {
+    let image = request.image.unwrap_or_default();
+    let asked = request.http.and_then(|http| http.checksum_request);
+    let options = ResolveOptions {
+        git_objects: request.git.is_some_and(|git| git.return_object),
+        checksum: asked.map(checksum_request).transpose()?,
+        ..options(request.platform.as_ref(), &request.resolve_mode, request.log_name)
     };
-    Ok(wire::ResolveSourceMetaResponse {
-        source: Some(recode(&found.op)),
-        git: found.git.map(git),
-        http: found.http.map(http),
-        image: found.image.map(|image| wire::ResolveSourceImageResponse {
-            digest: image.digest.to_string(),
-            config: if asked.no_config { Vec::new() } else { image.config.to_vec() },
-            attestation_chain: chain.map(self::chain),
+    Ok(Wanted {
+        options,
+        config: !image.no_config,
+        attestations: image.attestation_chain,
+        predicate_types: image.resolve_attestations,
+    })
+}
+
+/// Puts what is wanted of a source on the wire.
+pub(crate) fn wanted_to_wire(op: &pb::SourceOp, wanted: &Wanted) -> wire::ResolveSourceMetaRequest {
+    use wire::checksum_request::ChecksumAlgo;
+    let platform = wanted.options.platform.as_ref().map(pb::Platform::from);
+    let checksum = wanted.options.checksum.as_ref().map(|request| wire::ChecksumRequest {
+        algo: match request.algorithm {
+            ChecksumAlgorithm::Sha256 => ChecksumAlgo::Sha256,
+            ChecksumAlgorithm::Sha384 => ChecksumAlgo::Sha384,
+            ChecksumAlgorithm::Sha512 => ChecksumAlgo::Sha512,
+        } as i32,
+        suffix: request.suffix.clone(),
+    });
+    let image = wire::ResolveSourceImageRequest {
+        no_config: !wanted.config,
+        attestation_chain: wanted.attestations,
+        resolve_attestations: wanted.predicate_types.clone(),
+    };
+    let is = |scheme: &str| op.identifier.starts_with(scheme);
+    wire::ResolveSourceMetaRequest {
+        source: Some(recode(op)),
+        platform: platform.as_ref().map(recode),
+        log_name: wanted.options.log_name.clone(),
+        image: is("docker-image://").then_some(image),
+        git: is("git://")
+            .then_some(wire::ResolveSourceGitRequest { return_object: wanted.options.git_objects }),
+        http: checksum.map(|request| wire::ResolveSourceHttpRequest { checksum_request: Some(request) }),
+        ..wire::ResolveSourceMetaRequest::default()
+    }
+}
+
+/// Takes what is known of a source.
+pub(crate) fn known(wire: wire::ResolveSourceMetaResponse) -> Result<KnownSource, Status> {
+    let source = wire.source.ok_or_else(|| Status::invalid_argument("no source info in request"))?;
+    let digest = |text: &str| -> Result<Digest, Status> {
+        text.parse().map_err(|_| Status::invalid_argument(format!("invalid digest {text:?} of a source")))
+    };
+    let http = wire.http.map(|http| {
+        let checksum = http.checksum_response;
+        Ok::<_, Status>(HttpMeta {
+            digest: digest(&http.checksum)?,
+            filename: http.filename,
+            last_modified: http.last_modified.map(|time| time.seconds),
+            checksum: checksum.map(|found| Checksum { digest: found.digest, suffix: found.suffix }),
+        })
+    });
+    let image = wire.image.map(|image| {
+        Ok::<_, Status>(KnownImage {
+            digest: image.digest,
+            config: Some(image.config).filter(|config| !config.is_empty()).map(Arc::from),
+            chain: image.attestation_chain.map(|chain| self::known_chain(chain, digest)).transpose()?,
+        })
+    });
+    Ok(KnownSource {
+        op: recode(&source),
+        image: image.transpose()?,
+        http: http.transpose()?,
+        git: wire.git.map(|git| GitMeta {
+            reference: git.r#ref,
+            checksum: git.checksum,
+            commit_checksum: Some(git.commit_checksum).filter(|checksum| !checksum.is_empty()),
+            commit_object: git.commit_object,
+            tag_object: git.tag_object,
         }),
     })
 }
 
-/// Takes how a source is to be resolved; the policies of the request are left out.
-pub(crate) fn resolve_options(request: wire::ResolveSourceMetaRequest) -> Result<ResolveOptions, Status> {
-    let asked = request.http.and_then(|http| http.checksum_request);
-    Ok(ResolveOptions {
-        git_objects: request.git.is_some_and(|git| git.return_object),
-        checksum: asked.map(checksum_request).transpose()?,
-        ..options(request.platform.as_ref(), &request.resolve_mode, request.log_name)
+fn known_chain(
+    chain: wire::AttestationChain,
+    digest: impl Fn(&str) -> Result<Digest, Status>,
+) -> Result<AttestationChain, Status> {
+    let optional = |text: &str| if text.is_empty() { Ok(None) } else { digest(text).map(Some) };
+    let mut documents = BTreeMap::new();
+    for (name, blob) in chain.blobs {
+        let name = digest(&name)?;
+        // What is not what it is called is not known.
+        if Digest::of(&blob.data) != name {
+            return Err(Status::invalid_argument(format!("the document {name} has another digest")));
+        }
+        let wire = blob.descriptor.unwrap_or_default();
+        let descriptor = Descriptor {
+            annotations: wire.annotations.into_iter().collect(),
+            ..Descriptor::new(&wire.media_type, name, blob.data.len() as u64)
+        };
+        documents.insert(name, (descriptor, blob.data));
+    }
+    Ok(AttestationChain {
+        root: digest(&chain.root)?,
+        image_manifest: digest(&chain.image_manifest)?,
+        attestation_manifest: optional(&chain.attestation_manifest)?,
+        signature_manifest: chain.signature_manifests.first().map(|first| digest(first)).transpose()?,
+        documents,
     })
 }
 

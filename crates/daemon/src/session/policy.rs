@@ -3,31 +3,23 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::json;
-use slipway_engine::Build;
-use slipway_engine::policy::SourceVerifier;
+use slipway_engine::policy::{KnownSource, SourceJudge, Verdict};
 use slipway_model::llb::pb;
-use slipway_model::{Diagnostic, ErrorDetail, ErrorKind, ForeignError};
+use slipway_model::{Diagnostic, ErrorKind};
+use tonic::Request;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
 use super::{MAX_MESSAGE, Sessions, failed};
 use crate::gateway;
-use crate::wire::gateway::ResolveSourceMetaResponse;
-use crate::wire::policy::{Answer, CheckPolicyRequest, CheckPolicyResponse, Decision};
+use crate::wire::policy::{
+    ALLOW, Answer, CHECK_POLICY, CONVERT, CheckPolicyRequest, CheckPolicyResponse, DENY, Decision,
+};
 use crate::wire::recode;
 
-const METHOD: &str = "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";
 /// How long a client may think about one question. It ends sooner if the client goes or gives up the build.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How often a client may ask back about one source.
-const MAX_QUESTIONS: usize = 10;
-/// `PolicyAction`s.
-const ALLOW: i32 = 0;
-const DENY: i32 = 1;
-const CONVERT: i32 = 2;
 
 /// A session that decides about sources.
 pub(crate) struct PolicySession {
@@ -46,7 +38,7 @@ impl PolicySession {
             let mut grpc = Grpc::new(client.channel()).max_decoding_message_size(MAX_MESSAGE);
             grpc.ready().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
             let codec: ProstCodec<CheckPolicyRequest, CheckPolicyResponse> = ProstCodec::default();
-            grpc.unary(Request::new(question), PathAndQuery::from_static(METHOD), codec).await
+            grpc.unary(Request::new(question), PathAndQuery::from_static(CHECK_POLICY), codec).await
         };
         let answer = in_time(client.call(call), PATIENCE, source).await?;
         let answer = answer.map_err(|status| failed("the source policy has failed", &status))?;
@@ -73,62 +65,40 @@ fn refused(text: impl Into<String>) -> Diagnostic {
 }
 
 #[async_trait]
-impl SourceVerifier for PolicySession {
-    async fn verify(
+impl SourceJudge for PolicySession {
+    async fn judge(
         &self,
-        build: &Build,
-        source: &pb::SourceOp,
+        source: &KnownSource,
         platform: Option<&pb::Platform>,
-    ) -> Result<Option<pb::SourceOp>, Diagnostic> {
-        let mut known = ResolveSourceMetaResponse {
-            source: Some(recode(source)),
-            ..ResolveSourceMetaResponse::default()
+    ) -> Result<Verdict, Diagnostic> {
+        let known = gateway::known_to_wire(source.clone());
+        let question = CheckPolicyRequest {
+            platform: platform.cloned(),
+            source: Some(known),
+            ..CheckPolicyRequest::default()
         };
-        for _ in 0..MAX_QUESTIONS {
-            let platform = platform.cloned();
-            let question =
-                CheckPolicyRequest { platform, source: Some(known), ..CheckPolicyRequest::default() };
-            let mut asked = match self.ask(question, &source.identifier).await? {
-                Answer::Decision(decision) => return decide(source, decision),
-                Answer::Request(asked) => asked,
-            };
-            if asked.source.as_ref().map(recode::<_, pb::SourceOp>).as_ref() != Some(source) {
-                return Err(refused("policy requested different source"));
+        match self.ask(question, &source.op.identifier).await? {
+            Answer::Decision(decision) => verdict(decision),
+            Answer::Request(asked) => {
+                if asked.source.as_ref().map(recode::<_, pb::SourceOp>).as_ref() != Some(&source.op) {
+                    return Err(refused("policy requested different source"));
+                }
+                let wanted = gateway::wanted(asked).map_err(|status| refused(status.message()))?;
+                Ok(Verdict::More(Box::new(wanted)))
             }
-            let image = asked.image.take().unwrap_or_default();
-            let options = gateway::resolve_options(asked).map_err(|status| refused(status.message()))?;
-            let found = build.resolve_admitted(source.clone(), &options).await?;
-            known = ResolveSourceMetaResponse {
-                source: Some(recode(source)),
-                ..gateway::source_meta_to_wire(build, found, image, options.platform.as_ref()).await?
-            };
         }
-        Err(refused("too many policy requests"))
     }
 }
 
-fn decide(source: &pb::SourceOp, decision: Decision) -> Result<Option<pb::SourceOp>, Diagnostic> {
+fn verdict(decision: Decision) -> Result<Verdict, Diagnostic> {
     match decision.action {
-        ALLOW => Ok(None),
-        CONVERT => decision.update.map(Some).ok_or_else(|| refused("convert action requires updated source")),
-        action => {
-            let name = if action == DENY { "DENY".to_owned() } else { action.to_string() };
-            let mut diagnostic =
-                refused(format!("source {:?} not allowed by policy: action {name}", source.identifier));
-            let messages: Vec<_> = decision.deny_messages.into_iter().map(|deny| deny.message).collect();
-            if !messages.is_empty() {
-                let details = messages.iter().map(|message| json!({ "message": message }));
-                let value = json!({ "action": action, "denyMessages": details.collect::<Vec<_>>() });
-                let detail = ErrorDetail {
-                    type_url: "github.com/moby/buildkit/policysession.DecisionResponse+json".to_owned(),
-                    value: value.to_string().into_bytes(),
-                };
-                let foreign = ForeignError { code: Code::Unknown as i32, details: vec![detail] };
-                diagnostic.foreign = Some(foreign.into());
-                diagnostic.causes = messages;
-            }
-            Err(diagnostic)
+        ALLOW => Ok(Verdict::Allow),
+        DENY => Ok(Verdict::Deny(decision.deny_messages.into_iter().map(|deny| deny.message).collect())),
+        CONVERT => {
+            let update = decision.update.ok_or_else(|| refused("convert action requires updated source"))?;
+            Ok(Verdict::Replace(update))
         }
+        other => Err(refused(format!("unknown policy action {other}"))),
     }
 }
 

@@ -2,12 +2,23 @@
 
 use std::collections::HashMap;
 
-use slipway_engine::policy::{AttributeConstraint, Matching, RuleAction, SourcePolicy, SourceRule};
+use slipway_engine::policy::SourcePolicy;
 use slipway_model::llb::pb;
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_model::source_rules::{
+    RuleAction, RuleCondition, RuleConstraint, RuleMatch, RuleSelector, RuleUpdates, SourceRule,
+};
+use slipway_model::{Diagnostic, ErrorKind, SourceRules};
 
-use super::control::sourcepolicy::{AttrConstraint, Policy, Rule};
+use super::control::sourcepolicy::{AttrConstraint, Policy, Rule, Selector, Update};
 use super::gateway::{ResolveSourceMetaRequest, ResolveSourceMetaResponse};
+
+/// The method by which a client is asked about a source.
+pub(crate) const CHECK_POLICY: &str =
+    "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";
+/// `PolicyAction`s.
+pub(crate) const ALLOW: i32 = 0;
+pub(crate) const DENY: i32 = 1;
+pub(crate) const CONVERT: i32 = 2;
 
 fn wrong(text: impl Into<String>) -> Diagnostic {
     Diagnostic::new(ErrorKind::User, text)
@@ -15,44 +26,64 @@ fn wrong(text: impl Into<String>) -> Diagnostic {
 
 /// Checks a policy and takes its rules.
 pub(crate) fn rules(policy: &Policy) -> Result<SourcePolicy, Diagnostic> {
-    policy.rules.iter().map(rule).collect::<Result<_, _>>().map(SourcePolicy)
+    let rules = policy.rules.iter().map(rule).collect::<Result<_, _>>()?;
+    SourcePolicy::new(&SourceRules { version: policy.version, rules })
 }
 
 fn rule(rule: &Rule) -> Result<SourceRule, Diagnostic> {
-    let selector = rule.selector.as_ref().ok_or_else(|| wrong("invalid nil selector in policy"))?;
     let action = match rule.action {
-        0 => RuleAction::Allow,
-        1 => RuleAction::Deny,
-        2 => {
-            let updates = rule.updates.as_ref();
-            let updates =
-                updates.filter(|updates| !(updates.identifier.is_empty() && updates.attrs.is_empty()));
-            let updates = updates.ok_or_else(|| wrong("missing destination for convert rule"))?;
-            RuleAction::Convert {
-                identifier: updates.identifier.clone(),
-                attributes: updates.attrs.clone().into_iter().collect(),
-            }
-        }
+        ALLOW => RuleAction::Allow,
+        DENY => RuleAction::Deny,
+        CONVERT => RuleAction::Convert,
         other => return Err(wrong(format!("source policy: rule {other}: unknown type"))),
     };
-    let matching = match selector.match_type {
-        0 => Matching::Wildcard,
-        1 => Matching::Exact,
-        2 => Matching::Regex,
-        other => return Err(wrong(format!("unknown match type: {other}"))),
-    };
-    let constraints = selector.constraints.iter().map(constraint).collect::<Result<_, _>>()?;
-    SourceRule::new(selector.identifier.clone(), matching, constraints, action)
+    let selector = rule.selector.as_ref().map(|selector| {
+        let match_type = match selector.match_type {
+            0 => RuleMatch::Wildcard,
+            1 => RuleMatch::Exact,
+            2 => RuleMatch::Regex,
+            other => return Err(wrong(format!("unknown match type: {other}"))),
+        };
+        let constraints = selector.constraints.iter().map(constraint).collect::<Result<_, _>>()?;
+        Ok(RuleSelector { identifier: selector.identifier.clone(), match_type, constraints })
+    });
+    let updates = rule.updates.as_ref().map(|updates| RuleUpdates {
+        identifier: updates.identifier.clone(),
+        attrs: updates.attrs.clone().into_iter().collect(),
+    });
+    Ok(SourceRule { action, selector: selector.transpose()?, updates })
 }
 
-fn constraint(constraint: &AttrConstraint) -> Result<AttributeConstraint, Diagnostic> {
-    let (key, value) = (constraint.key.clone(), constraint.value.clone());
-    match constraint.condition {
-        0 => Ok(AttributeConstraint::equal(key, value)),
-        1 => Ok(AttributeConstraint::not_equal(key, value)),
-        2 => AttributeConstraint::matches(key, &value),
-        other => Err(wrong(format!("unknown attr condition: {other}"))),
-    }
+fn constraint(constraint: &AttrConstraint) -> Result<RuleConstraint, Diagnostic> {
+    let condition = match constraint.condition {
+        0 => RuleCondition::Equal,
+        1 => RuleCondition::NotEqual,
+        2 => RuleCondition::Matches,
+        other => return Err(wrong(format!("unknown attr condition: {other}"))),
+    };
+    Ok(RuleConstraint { key: constraint.key.clone(), value: constraint.value.clone(), condition })
+}
+
+/// Puts rules on the wire.
+pub(crate) fn to_wire(rules: &SourceRules) -> Policy {
+    let constraint = |constraint: &RuleConstraint| AttrConstraint {
+        key: constraint.key.clone(),
+        value: constraint.value.clone(),
+        condition: constraint.condition as i32,
+    };
+    let rule = |rule: &SourceRule| Rule {
+        action: rule.action as i32,
+        selector: rule.selector.as_ref().map(|selector| Selector {
+            identifier: selector.identifier.clone(),
+            match_type: selector.match_type as i32,
+            constraints: selector.constraints.iter().map(constraint).collect(),
+        }),
+        updates: rule.updates.as_ref().map(|updates| Update {
+            identifier: updates.identifier.clone(),
+            attrs: updates.attrs.clone().into_iter().collect(),
+        }),
+    };
+    Policy { version: rules.version, rules: rules.rules.iter().map(rule).collect() }
 }
 
 /// `moby.buildkit.v1.sourcepolicy.policysession.CheckPolicyRequest`.
@@ -102,7 +133,6 @@ pub(crate) struct DenyMessage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::control::sourcepolicy::{Selector, Update};
     use super::*;
 
     #[test]

@@ -186,6 +186,7 @@ fn request(dockerfile: DockerfileRequest, outputs: Vec<OutputSpec>) -> SolveRequ
         entitlements: Default::default(),
         platform_check: PlatformCheck::Off,
         source_date_epoch: None,
+        source_policy: None,
     }
 }
 
@@ -193,7 +194,7 @@ impl Daemon {
     async fn build(&self, request: &SolveRequest) -> Result<slipway_daemon::client::Built, String> {
         let root = Some(self.path("client-state"));
         let engine = Engine::open(EngineOptions { root, ..EngineOptions::default() }).unwrap();
-        let built = self.client.build(&engine, request, quiet(), CancellationToken::new()).await;
+        let built = self.client.build(&engine, request, None, quiet(), CancellationToken::new()).await;
         built.map_err(|error| error.to_string())
     }
 

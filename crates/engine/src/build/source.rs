@@ -129,7 +129,7 @@ impl Build {
     }
 
     /// Finds what a source stands for now, without asking whether it may be used.
-    pub async fn resolve_admitted(
+    pub(crate) async fn resolve_admitted(
         &self,
         op: pb::SourceOp,
         options: &ResolveOptions,

@@ -78,8 +78,12 @@ impl BuildContext {
     }
 
     /// Takes what a definition makes for the context.
-    pub(super) fn of_definition(build: &Build, definition: &pb::Definition) -> Result<Self, Diagnostic> {
-        match build.reference(definition.clone())? {
+    pub(super) async fn of_definition(
+        build: &Build,
+        definition: &pb::Definition,
+    ) -> Result<Self, Diagnostic> {
+        let admitted = build.admit_all(definition.clone(), &[]);
+        match build.reference(build.until_cancelled(admitted).await?)? {
             Some(reference) => {
                 Ok(Self::Remote { main: MainContext::Definition(Box::new(definition.clone())), reference })
             }
@@ -139,7 +143,8 @@ impl BuildContext {
             (DockerfileSource::Url(url), _) => download(build, url).await?,
             (DockerfileSource::Client { path, .. }, _) => return Err(unreadable(Path::new(path))),
             (DockerfileSource::Definition { definition, path }, _) => {
-                let reference = build.reference((**definition).clone())?;
+                let admitted = build.admit_all((**definition).clone(), &[]);
+                let reference = build.reference(build.until_cancelled(admitted).await?)?;
                 let reference = reference.ok_or_else(empty_definition)?;
                 read_remote(build, &reference, Path::new(path)).await?
             }

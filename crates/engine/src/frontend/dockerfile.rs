@@ -144,6 +144,7 @@ impl<'a> DockerfileFrontend<'a> {
     /// Finds the main context and reads the Dockerfile.
     async fn load(&self) -> Result<(BuildContext, SourceFile), Diagnostic> {
         if let DockerfileSource::Client { directory, path } = &self.dockerfile.dockerfile {
+            let directory = &self.build.admit_local(directory).await?;
             let step = self.progress().step(format!("[internal] load build definition from {path}"));
             let file = ClientDockerfile::fetch(self.job, &self.place(directory), path, &step).await;
             let file = step.end(file)?;
@@ -151,6 +152,9 @@ impl<'a> DockerfileFrontend<'a> {
             let context = self.context(file.ignore).await?;
             let source = SourceFile::new(path.clone(), file.text);
             return Ok((context, SourceFile { definition: Some(file.definition), ..source }));
+        }
+        if self.has_local_dockerfile() {
+            self.build.admit_local(DOCKERFILE).await?;
         }
         let context = self.context(None).await?;
         let source = self.load_dockerfile(&context).await;
@@ -173,10 +177,11 @@ impl<'a> DockerfileFrontend<'a> {
                 Ok(context.below(self.dockerfile.context_directory.as_deref()))
             }
             ContextSource::Definition(definition) => {
-                let context = BuildContext::of_definition(self.build, definition)?;
+                let context = BuildContext::of_definition(self.build, definition).await?;
                 Ok(context.below(self.dockerfile.context_directory.as_deref()))
             }
             ContextSource::Client(name) => {
+                let name = &self.build.admit_local(name).await?;
                 let step = self.progress().step(format!("[internal] load {IGNORE}"));
                 if special.is_none() {
                     self.build.scope.read(name);
@@ -186,8 +191,22 @@ impl<'a> DockerfileFrontend<'a> {
                 Ok(opened.map_or_else(|why| BuildContext::Missing(Box::new(why)), BuildContext::Client))
             }
             ContextSource::Empty | ContextSource::Archive(_) | ContextSource::Directory(_) => {
+                self.build.admit_local(MAIN).await?;
                 self.local_context().await
             }
+        }
+    }
+
+    /// Tells whether the Dockerfile is on this machine: not in a context elsewhere, nor at an address.
+    fn has_local_dockerfile(&self) -> bool {
+        let elsewhere =
+            matches!(self.dockerfile.context, ContextSource::Url(_) | ContextSource::Definition(_));
+        match &self.dockerfile.dockerfile {
+            DockerfileSource::Path(path) => path.is_absolute() || !elsewhere,
+            DockerfileSource::Inline(_) => true,
+            DockerfileSource::Url(_)
+            | DockerfileSource::Client { .. }
+            | DockerfileSource::Definition { .. } => false,
         }
     }
 

@@ -52,6 +52,7 @@ pub(super) fn request(
         entitlements: entitlements.clone(),
         platform_check: PlatformCheck::Off,
         source_date_epoch: None,
+        source_policy: None,
     })
 }
 

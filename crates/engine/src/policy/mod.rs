@@ -4,18 +4,19 @@
 //! where a source comes in: with a definition, and when a name is resolved. What a policy replaces has another
 //! digest, and so has everything that is made of it.
 
+mod judge;
 mod rewrite;
 mod rules;
 
 use std::sync::{Arc, OnceLock};
 
-use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use slipway_model::llb::{Definition, pb};
 use slipway_model::{Diagnostic, ErrorKind, Platform, Reference};
 
 use crate::build::Build;
 
+pub use judge::{KnownImage, KnownSource, SourceJudge, Verdict, Wanted};
 pub use rules::{AttributeConstraint, Matching, RuleAction, SourcePolicy, SourceRule};
 
 /// How often one source may be replaced by the client.
@@ -23,17 +24,8 @@ const MAX_ANSWERS: usize = 10;
 /// What images of registries begin with.
 const IMAGE: &str = "docker-image://";
 
-/// Is asked about every source.
-#[async_trait]
-pub trait SourceVerifier: Send + Sync {
-    /// Returns what is to be used instead, `None` for the source itself; an error refuses it.
-    async fn verify(
-        &self,
-        build: &Build,
-        source: &pb::SourceOp,
-        platform: Option<&pb::Platform>,
-    ) -> Result<Option<pb::SourceOp>, Diagnostic>;
-}
+/// What directories of the client begin with.
+const LOCAL: &str = "local://";
 
 /// The policies of a build.
 #[derive(Default)]
@@ -41,7 +33,7 @@ pub(crate) struct Policies(OnceLock<Given>);
 
 struct Given {
     policy: SourcePolicy,
-    verifier: Option<Arc<dyn SourceVerifier>>,
+    judge: Option<Arc<dyn SourceJudge>>,
 }
 
 /// Names a source as rules do: of an image the whole name, with a tag.
@@ -54,9 +46,9 @@ fn normalize(source: &mut pb::SourceOp) {
 
 impl Build {
     /// Sets the rules for sources, and who is asked about them, before anything is solved.
-    pub fn use_policy(&self, policy: SourcePolicy, verifier: Option<Arc<dyn SourceVerifier>>) {
+    pub fn use_policy(&self, policy: SourcePolicy, judge: Option<Arc<dyn SourceJudge>>) {
         // The first is the client's own.
-        let _ = self.job.policies.0.set(Given { policy, verifier });
+        let _ = self.job.policies.0.set(Given { policy, judge });
     }
 
     /// Decides about one source: allowed as it is now, or refused.
@@ -73,9 +65,9 @@ impl Build {
         normalize(source);
         let policies = given.map(|given| &given.policy).into_iter().chain(more);
         rules::apply(policies.clone(), source)?;
-        let Some(verifier) = given.and_then(|given| given.verifier.as_ref()) else { return Ok(()) };
+        let Some(judge) = given.and_then(|given| given.judge.as_ref()) else { return Ok(()) };
         for _ in 0..MAX_ANSWERS {
-            match verifier.verify(self, source, platform).await? {
+            match judge::decide(self, judge.as_ref(), source, platform).await? {
                 None => return Ok(()),
                 Some(replacement) => *source = replacement,
             }
@@ -96,6 +88,17 @@ impl Build {
         let mut admitted = original.clone();
         self.admit(&mut admitted, Some(&pb::Platform::from(platform)), &[]).await?;
         Ok((admitted != original).then_some(admitted))
+    }
+
+    /// Decides about a directory of the client; returns the name of the one that is used.
+    pub(crate) async fn admit_local(&self, name: &str) -> Result<String, Diagnostic> {
+        let mut source = pb::SourceOp { identifier: format!("{LOCAL}{name}"), ..pb::SourceOp::default() };
+        self.until_cancelled(self.admit(&mut source, None, &[])).await?;
+        let admitted = source.identifier.strip_prefix(LOCAL).map(str::to_owned);
+        admitted.ok_or_else(|| {
+            let message = format!("cannot use `{}` instead of a directory of the client", source.identifier);
+            Diagnostic::new(ErrorKind::User, message)
+        })
     }
 
     /// Decides about all sources of a definition, and returns it with those that were replaced.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 use slipway_model::llb::pb;
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_model::source_rules::{self, RuleCondition, RuleMatch};
+use slipway_model::{Diagnostic, ErrorKind, SourceRules};
 
 /// How often a source may be replaced before the rules are taken to be going round in circles.
 const MAX_REPLACED: usize = 20;
@@ -99,6 +100,39 @@ impl AttributeConstraint {
 }
 
 impl SourceRule {
+    fn parse(rule: &source_rules::SourceRule) -> Result<Self, Diagnostic> {
+        let wrong = |text: &str| Diagnostic::new(ErrorKind::User, text);
+        let selector = rule.selector.as_ref().ok_or_else(|| wrong("invalid nil selector in policy"))?;
+        let action = match rule.action {
+            source_rules::RuleAction::Allow => RuleAction::Allow,
+            source_rules::RuleAction::Deny => RuleAction::Deny,
+            source_rules::RuleAction::Convert => {
+                let updates = rule.updates.as_ref();
+                let updates =
+                    updates.filter(|updates| !(updates.identifier.is_empty() && updates.attrs.is_empty()));
+                let updates = updates.ok_or_else(|| wrong("missing destination for convert rule"))?;
+                RuleAction::Convert {
+                    identifier: updates.identifier.clone(),
+                    attributes: updates.attrs.clone(),
+                }
+            }
+        };
+        let matching = match selector.match_type {
+            RuleMatch::Wildcard => Matching::Wildcard,
+            RuleMatch::Exact => Matching::Exact,
+            RuleMatch::Regex => Matching::Regex,
+        };
+        let constraints = selector.constraints.iter().map(|constraint| {
+            let (key, value) = (constraint.key.clone(), constraint.value.clone());
+            match constraint.condition {
+                RuleCondition::Equal => Ok(AttributeConstraint::equal(key, value)),
+                RuleCondition::NotEqual => Ok(AttributeConstraint::not_equal(key, value)),
+                RuleCondition::Matches => AttributeConstraint::matches(key, &value),
+            }
+        });
+        Self::new(selector.identifier.clone(), matching, constraints.collect::<Result<_, _>>()?, action)
+    }
+
     /// Makes a rule.
     pub fn new(
         identifier: String,
@@ -165,6 +199,14 @@ impl SourceRule {
 }
 
 impl SourcePolicy {
+    /// Checks rules as a client has written them.
+    ///
+    /// # Errors
+    /// A rule that means nothing.
+    pub fn new(written: &SourceRules) -> Result<Self, Diagnostic> {
+        written.rules.iter().map(SourceRule::parse).collect::<Result<_, _>>().map(Self)
+    }
+
     /// Applies the rules once; says whether the source was replaced.
     fn apply_once(&self, source: &mut pb::SourceOp) -> Result<bool, Diagnostic> {
         let mut denied = false;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use slipway_engine::policy::{Matching, RuleAction, SourcePolicy, SourceRule, SourceVerifier};
-use slipway_engine::{Build, Refs, ResolveOptions};
+use slipway_engine::policy::{
+    KnownSource, Matching, RuleAction, SourceJudge, SourcePolicy, SourceRule, Verdict,
+};
+use slipway_engine::{Refs, ResolveOptions};
+use slipway_model::Diagnostic;
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
-use slipway_model::{Diagnostic, ErrorKind};
 
 use crate::client::{Client, Fixture};
 
@@ -61,28 +63,27 @@ async fn rules_refuse_and_replace_sources() {
     assert_eq!(build.read_file(reference.as_ref(), "/name", None).await.unwrap(), b"new");
 }
 
-/// Lets nothing through but what it has replaced.
+/// Lets nothing through but what it has replaced, and wants to be asked twice.
 #[derive(Default)]
 struct Strict(Mutex<Vec<String>>);
 
 #[async_trait]
-impl SourceVerifier for Strict {
-    async fn verify(
-        &self,
-        build: &Build,
-        source: &pb::SourceOp,
-        _: Option<&pb::Platform>,
-    ) -> Result<Option<pb::SourceOp>, Diagnostic> {
-        self.0.lock().push(source.identifier.clone());
-        // It may look at what it is asked about without being asked again.
-        build.resolve_admitted(source.clone(), &ResolveOptions::default()).await?;
-        match source.identifier.as_str() {
-            "local://new" => Ok(None),
-            "local://old" => {
-                Ok(Some(pb::SourceOp { identifier: "local://new".to_owned(), ..source.clone() }))
-            }
-            other => Err(Diagnostic::new(ErrorKind::User, format!("not {other}"))),
+impl SourceJudge for Strict {
+    async fn judge(&self, source: &KnownSource, _: Option<&pb::Platform>) -> Result<Verdict, Diagnostic> {
+        let name = source.op.identifier.clone();
+        let asked_before = self.0.lock().last() == Some(&name);
+        if !asked_before {
+            self.0.lock().push(name);
+            // What it wants to know is found out without it being asked about that.
+            return Ok(Verdict::More(Box::default()));
         }
+        Ok(match name.as_str() {
+            "local://new" => Verdict::Allow,
+            "local://old" => {
+                Verdict::Replace(pb::SourceOp { identifier: "local://new".to_owned(), ..source.op.clone() })
+            }
+            other => Verdict::Deny(vec![format!("not {other}")]),
+        })
     }
 }
 
@@ -96,7 +97,9 @@ async fn who_is_asked_about_sources_decides() {
     let replaced = build.solve(local("old"), false).await.unwrap();
     assert_eq!(build.read_file(replaced.as_ref(), "/name", None).await.unwrap(), b"new");
     assert_eq!(*strict.0.lock(), ["local://old", "local://new"]);
-    assert_eq!(build.solve(local("other"), false).await.unwrap_err().message, "not local://other");
+    let denied = build.solve(local("other"), false).await.unwrap_err();
+    assert_eq!(denied.message, "source \"local://other\" not allowed by policy: action DENY");
+    assert_eq!(denied.causes, ["not local://other"]);
     let source = pb::SourceOp { identifier: "docker-image://x".to_owned(), ..Default::default() };
     let refused = build.resolve_source(source, &ResolveOptions::default()).await;
     assert!(refused.is_err());

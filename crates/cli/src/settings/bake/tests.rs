@@ -130,7 +130,10 @@ fn the_dockerfile_starts_at_the_context() {
         ("context = \"nope\"", "target `default`: unable to prepare context: path \"nope\" not found"),
         ("dockerfile = \"nope\"", "target `default`: failed to read dockerfile: open nope"),
         ("tags = [\"A:B:C\"]", "target `default`: "),
-        ("policy = [\"filename=x\"]", "target `default`: `--policy` is not supported yet"),
+        (
+            "policy = [{ filename = \"x\" }, { disabled = true }]",
+            "target `default`: disabled policy cannot be combined with other policy flags",
+        ),
     ] {
         let text = format!("target \"default\" {{\n{body}\n}}");
         let error = planned(&text, &[], &[]).map(drop).unwrap_err();

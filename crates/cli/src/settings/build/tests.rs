@@ -267,8 +267,7 @@ fn calls() {
 #[test]
 fn combinations_that_cannot_be() {
     assert!(settings(&["--iidfile=x", "-o", "out"], &[]).is_err());
-    assert!(settings(&["--policy=filename=p.rego"], &[]).is_err());
-    assert!(settings(&["--policy=disabled=true"], &[]).is_ok());
+    assert!(settings(&["--policy=disabled=true,strict=true"], &[]).is_err());
     assert!(settings(&[], &[("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", "p.json")]).is_err());
     let error = settings(&["--ssh=default"], &[]).unwrap_err();
     assert!(error.contains("needs an agent"), "{error}");
@@ -298,10 +297,24 @@ fn layouts_select_by_digest() {
 }
 
 #[test]
-fn a_policy_beside_the_dockerfile_is_told_of() {
+fn policies_are_found_by_the_name_of_the_dockerfile() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("Dockerfile.rego"), "package docker\n").unwrap();
-    let notes = |line: &[&str]| resolve_in(directory.path(), line, &[]).unwrap().notes.join("\n");
-    assert!(notes(&[]).contains("Dockerfile.rego` is not looked at"), "{}", notes(&[]));
-    assert_eq!(notes(&["--policy", "disabled=true"]), "");
+    for name in ["Dockerfile", "Dockerfile.rego", "other", "other.rego", "plain"] {
+        std::fs::write(directory.path().join(name), "package docker\n").unwrap();
+    }
+    let of = |line: &[&str]| {
+        let policy = resolve_in(directory.path(), line, &[]).unwrap().policy;
+        let sets = policy.map(|policy| policy.sets).unwrap_or_default();
+        sets.into_iter().flat_map(|set| set.files).map(|file| file.name).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&[]), ["Dockerfile.rego"]);
+    assert_eq!(of(&["-f", "other"]), ["other.rego"]);
+    assert!(of(&["-f", "plain"]).is_empty());
+    assert_eq!(of(&["--policy", "filename=extra.rego"]), ["Dockerfile.rego", "extra.rego"]);
+    assert_eq!(of(&["--policy", "reset=true,filename=extra.rego"]), ["extra.rego"]);
+    assert!(of(&["--policy", "disabled=true"]).is_empty());
+    let policy = resolve_in(directory.path(), &["--build-arg", "A=1", "--target", "t"], &[]).unwrap().policy;
+    let environment = policy.unwrap().environment;
+    assert_eq!((environment.filename.as_str(), environment.target.as_str()), ("Dockerfile", "t"));
+    assert_eq!(environment.args["A"], "1");
 }

@@ -1,0 +1,34 @@
+//! Asking a daemon what a source stands for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use slipway_engine::policy::{KnownSource, Wanted};
+use slipway_engine::registry::DockerCredentials;
+use slipway_model::Diagnostic;
+use slipway_model::llb::pb;
+use slipway_model::progress::NoEvents;
+
+use super::call::Gateway;
+use super::solve::wire_request;
+use super::{Client, Offer, Refused, SolveSpec};
+use crate::gateway;
+use crate::worker::new_id;
+
+impl Client {
+    /// Asks the daemon what is wanted of a source.
+    ///
+    /// # Errors
+    /// What the daemon says is wrong.
+    pub async fn learn(&self, source: &pb::SourceOp, wanted: &Wanted) -> Result<KnownSource, Diagnostic> {
+        let credentials = DockerCredentials::usual(|name| std::env::var_os(name));
+        let offer = Offer { credentials: Some(Arc::new(credentials)), ..Offer::default() };
+        let request = gateway::wanted_to_wire(source, wanted);
+        let ask =
+            async |gateway: &Gateway<'_>| Ok((gateway.resolve_source_meta(request).await?, HashMap::new()));
+        let wire = wire_request(&SolveSpec::default(), new_id(), false);
+        let answer = self.beside(wire, Arc::new(offer), Arc::new(NoEvents), ask).await;
+        let answer = answer.map_err(|refused| refused.diagnostic())?;
+        gateway::known(answer).map_err(|status| Refused::from(status).diagnostic())
+    }
+}
