@@ -14,12 +14,12 @@ use super::solve::{LATE, wire_request};
 use super::{Built, Client, Offer, Refused, SolveSpec, offer};
 use crate::gateway::BUILD_ID;
 use crate::session::MAX_MESSAGE;
-use crate::wire::{error, recode};
 use crate::wire::extra::ControlSolveRequest;
 use crate::wire::gateway::llb_bridge_client::LlbBridgeClient;
 use crate::wire::gateway::{
     ResolveSourceMetaRequest, ResolveSourceMetaResponse, Result as WireResult, ReturnRequest, SolveRequest,
 };
+use crate::wire::{error, recode};
 use crate::worker::new_id;
 
 /// The gateway of one build.
