@@ -50,6 +50,8 @@ enum Failure {
 }
 
 type Outcome = Result<Value, Failure>;
+/// The implementation of a function, with its arguments.
+type Function = fn(&Call, &[Value]) -> Outcome;
 
 fn remark<T>(text: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Remark(text.into()))
@@ -66,7 +68,7 @@ impl Call {
 
     /// Gives the functions to an evaluator.
     pub(crate) fn register(self: &Arc<Self>, engine: &mut Engine) -> Result<(), String> {
-        let functions: [(&str, u8, fn(&Self, &[Value]) -> Outcome); 6] = [
+        let functions: [(&str, u8, Function); 6] = [
             ("load_json", 1, Self::load_json),
             ("verify_git_signature", 2, Self::verify_git_signature),
             ("verify_http_pgp_signature", 3, Self::verify_http_pgp_signature),

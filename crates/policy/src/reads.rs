@@ -1,8 +1,9 @@
 //! What modules read of the input, by their text.
 //!
 //! The evaluator cannot be asked which fields an evaluation has looked at, but it tells which lines it has been to. A
-//! reference in such a line may have been looked at; so more may be asked for than decides, never less. A field of
-//! something that is not called `input` (the argument of a function, a variable) goes by its name alone.
+//! reference in such a line may have been looked at; so more may be asked for than decides. A field of
+//! something that is not called `input` (the argument of a function, a variable) goes by its name alone, and so does a
+//! text that is the name of a field. What takes the whole of `input.image` apart names no field, and asks for none.
 
 use std::collections::BTreeSet;
 
@@ -174,11 +175,13 @@ impl Walk {
                 self.expressions(key);
                 self.expressions([value, collection]);
             }
-            Expr::String { .. }
-            | Expr::RawString { .. }
-            | Expr::Number { .. }
-            | Expr::Bool { .. }
-            | Expr::Null { .. } => {}
+            // It may be the name of a field, for `object.get` and its like.
+            Expr::String { span, value, .. } | Expr::RawString { span, value, .. } => {
+                let name = value.as_string().map(|name| name.to_string()).unwrap_or_default();
+                let path = vec![String::new(), name];
+                self.found.push(Read { file: self.file.clone(), line: span.line, path });
+            }
+            Expr::Number { .. } | Expr::Bool { .. } | Expr::Null { .. } => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! Policies asked about sources, as a build asks them.
 
+#![allow(clippy::unwrap_used, reason = "tests: a panic is the report")]
+
 mod tester;
 
 use std::collections::BTreeMap;
@@ -113,6 +115,7 @@ async fn what_is_not_known_is_asked_for() {
         "allow if every e in input.image.env { e != \"A=b\" }",
         "allow if regex.match(`x`, input.image.workingDir)",
         "allow if input[\"image\"][\"volumes\"][0]",
+        "allow if object.get(input.image, \"labels\", {}) == {}",
     ] {
         assert_eq!(says(&load(body).await, &busybox()).await, "more", "{body}");
     }

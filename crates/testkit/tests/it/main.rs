@@ -28,6 +28,7 @@ mod main_job;
 mod nodes;
 mod outputs;
 mod platform_check;
+mod policy;
 mod remote_cache;
 mod rootless;
 mod several_errors;
