@@ -81,7 +81,7 @@ impl Place for Remote {
     }
 
     async fn learn(&self, source: &pb::SourceOp, wanted: &Wanted) -> Result<KnownSource, Diagnostic> {
-        self.first().await?.client.learn(source, wanted).await
+        self.first().await?.client.learn(&self.engine, source, wanted).await
     }
 
     async fn platform(&self) -> Result<Platform, Diagnostic> {

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use slipway_engine::Engine;
 use slipway_engine::policy::{KnownSource, Wanted};
-use slipway_engine::registry::DockerCredentials;
 use slipway_model::Diagnostic;
 use slipway_model::llb::pb;
 use slipway_model::progress::NoEvents;
 
 use super::call::Gateway;
 use super::solve::wire_request;
-use super::{Client, Offer, Refused, SolveSpec};
+use super::{Client, Refused, SolveSpec, logins};
 use crate::gateway;
 use crate::worker::new_id;
 
@@ -20,9 +20,13 @@ impl Client {
     ///
     /// # Errors
     /// What the daemon says is wrong.
-    pub async fn learn(&self, source: &pb::SourceOp, wanted: &Wanted) -> Result<KnownSource, Diagnostic> {
-        let credentials = DockerCredentials::usual(|name| std::env::var_os(name));
-        let offer = Offer { credentials: Some(Arc::new(credentials)), ..Offer::default() };
+    pub async fn learn(
+        &self,
+        engine: &Engine,
+        source: &pb::SourceOp,
+        wanted: &Wanted,
+    ) -> Result<KnownSource, Diagnostic> {
+        let offer = logins::offered(engine);
         let request = gateway::wanted_to_wire(source, wanted);
         let ask =
             async |gateway: &Gateway<'_>| Ok((gateway.resolve_source_meta(request).await?, HashMap::new()));

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use ring::hmac;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use slipway_engine::registry::{Client, Credential, TokenDemand};
+use slipway_engine::Engine;
+use slipway_engine::registry::{Client, Credential, DockerCredentials, TokenDemand};
 use slipway_model::{Diagnostic, ErrorKind};
 use tonic::{Request, Response, Status};
 
@@ -23,6 +24,24 @@ use crate::wire::auth::{
 
 /// How long a token is good for that does not tell.
 const DEFAULT_LIFE: i64 = 60;
+
+/// Makes the daemon ask for passwords instead of tokens, as where only it can reach the registry; BuildKit's name.
+const NO_TOKEN: &str = "BUILDKIT_NO_CLIENT_TOKEN";
+
+/// Offers the logins of whoever runs this process.
+pub(super) fn offered(engine: &Engine) -> Offer {
+    let variable = |name: &str| std::env::var_os(name);
+    let is_true = |name: &str| {
+        variable(name)
+            .is_some_and(|value| matches!(value.to_str(), Some("1" | "t" | "T" | "true" | "TRUE" | "True")))
+    };
+    Offer {
+        credentials: Some(Arc::new(DockerCredentials::usual(variable))),
+        registries: (!is_true(NO_TOKEN)).then(|| engine.registries().clone()),
+        seeds: DockerCredentials::directory(variable),
+        ..Offer::default()
+    }
+}
 
 pub(super) struct Logins {
     offer: Arc<Offer>,

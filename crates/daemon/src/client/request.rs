@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
-use slipway_engine::registry::DockerCredentials;
 use slipway_engine::session::EmbeddedSession;
 use slipway_engine::{Engine, Location};
 use slipway_model::attestation::{ProvenanceOptions, SbomOptions};
@@ -20,10 +19,8 @@ use slipway_model::{Diagnostic, ErrorKind, ImageConfig};
 use tempfile::TempDir;
 
 use super::places::Places;
-use super::{Offer, SolveSpec, uploads};
+use super::{Offer, SolveSpec, logins, uploads};
 
-/// Makes the daemon ask for passwords instead of tokens, as where only it can reach the registry; BuildKit's name.
-const NO_TOKEN: &str = "BUILDKIT_NO_CLIENT_TOKEN";
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 
@@ -38,19 +35,11 @@ pub(super) struct Prepared {
 
 /// Turns a request into what is sent and what is offered.
 pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<Prepared, Diagnostic> {
-    let variable = |name: &str| std::env::var_os(name);
-    let is_true = |name: &str| {
-        variable(name)
-            .is_some_and(|value| matches!(value.to_str(), Some("1" | "t" | "T" | "true" | "TRUE" | "True")))
-    };
     let mut making = Making {
         spec: SolveSpec { id: request.id.clone(), ..SolveSpec::default() },
         offer: Offer {
             session: Some(Arc::new(EmbeddedSession::new(engine, request))),
-            credentials: Some(Arc::new(DockerCredentials::usual(variable))),
-            registries: (!is_true(NO_TOKEN)).then(|| engine.registries().clone()),
-            seeds: DockerCredentials::directory(variable),
-            ..Offer::default()
+            ..logins::offered(engine)
         },
         temporary: Vec::new(),
     };

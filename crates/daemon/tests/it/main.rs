@@ -385,7 +385,8 @@ async fn a_cache_of_the_client_is_read_when_it_is_needed() {
         let root = Some(daemon.path("client-state"));
         let engine = Engine::open(EngineOptions { root, ..EngineOptions::default() }).unwrap();
         let seen = Arc::new(Seen::default());
-        let built = daemon.client.build(&engine, &request, seen.clone(), CancellationToken::new()).await;
+        let built =
+            daemon.client.build(&engine, &request, None, seen.clone(), CancellationToken::new()).await;
         built.map_err(|error| error.to_string()).unwrap();
         let steps = seen.0.lock().clone();
         steps.iter().any(|(name, cached)| name.contains("COPY") && *cached)
