@@ -2,6 +2,7 @@
 //!
 //! Commands know only this module. Builds run at a [`Place`]: in this process, or at nodes elsewhere.
 
+mod caches;
 mod embedded;
 mod fan_out;
 mod nodes;

@@ -73,7 +73,7 @@ pub use imagetools::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,
     Wanted,
 };
-pub use remote_cache::IN_SESSION;
+pub use remote_cache::{IN_SESSION, JointCache};
 pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;
 pub use session::Session;

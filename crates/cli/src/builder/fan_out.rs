@@ -16,25 +16,29 @@ use slipway_engine::policy::SourceJudge;
 use slipway_engine::{CombineOptions, Combined, ImageSource, Location, PROVENANCE_MEMBER};
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{
-    AnnotationSpec, AnnotationTarget, ArchiveOutput, Destination, FilesOutput, Frontend, ImageOptions,
-    ImageOutput, LayoutSelector, OutputSpec,
+    AnnotationSpec, AnnotationTarget, ArchiveOutput, CacheSpec, Destination, FilesOutput, Frontend,
+    ImageOptions, ImageOutput, LayoutSelector, OutputSpec,
 };
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, Reference, SolveRequest};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::BuildOutcome;
+use super::caches::Caches;
 use super::nodes::{Connected, Nodes, tell};
 use super::remote::Remote;
 use crate::ui::Prefixed;
 
 const DIGEST: &str = "containerimage.digest";
 const DESCRIPTOR: &str = "containerimage.descriptor";
+const CACHE: &str = "cache.manifest";
 
 /// What a node has built.
 struct Part {
     number: usize,
     platforms: Vec<Platform>,
+    /// What it has exported of its cache.
+    caches: Vec<CacheSpec>,
     outcome: BuildOutcome,
 }
 
@@ -53,7 +57,8 @@ pub(super) async fn build(
                 .cause(error.to_string()),
         ]
     })?;
-    let build = FanOut { remote, nodes, request, judge, events, cancel, workspace };
+    let caches = Caches::new(&request.cache.exports).map_err(|error| vec![error])?;
+    let build = FanOut { remote, nodes, request, caches, judge, events, cancel, workspace };
     build.run().await
 }
 
@@ -61,6 +66,7 @@ struct FanOut<'a> {
     remote: &'a Remote,
     nodes: &'a Nodes,
     request: SolveRequest,
+    caches: Caches,
     judge: Option<Arc<dyn SourceJudge>>,
     events: Arc<dyn EventSink>,
     cancel: CancellationToken,
@@ -89,14 +95,12 @@ impl FanOut<'_> {
                 return Err(vec![error]);
             }
             let whole = parts.is_empty() && plan.len() == 1;
-            let replaced = self.request.cache.exports.iter().any(|cache| cache.kind != "inline");
-            if replaced && plan.len() > 1 && number == 0 {
-                let name = "[internal] each node exports its own cache";
-                tell(
-                    &self.events,
-                    name,
-                    "of one place, what is written last stays: build platforms with places of their own",
-                );
+            let apart = self.caches.apart();
+            if !apart.is_empty() && plan.len() > 1 && number == 0 {
+                let name = format!("[internal] each node exports its own cache of type {}", apart.join(", "));
+                let text =
+                    "of one place, what is written last stays: build platforms with places of their own";
+                tell(&self.events, &name, text);
             }
             let mut running: FuturesUnordered<_> = plan
                 .into_iter()
@@ -139,7 +143,10 @@ impl FanOut<'_> {
     ) -> (&'n Connected, Vec<Platform>, Result<Part, Missed>) {
         let request = match whole {
             true => SolveRequest { id: self.id_of(number), ..self.request.clone() },
-            false => self.request_of(&platforms, number),
+            false => match self.request_of(&platforms, number) {
+                Ok(request) => request,
+                Err(error) => return (node, platforms, Err(Missed::Failed(error))),
+            },
         };
         let events: Arc<dyn EventSink> = match whole {
             true => self.events.clone(),
@@ -150,7 +157,8 @@ impl FanOut<'_> {
         let part = match built {
             Ok(built) => {
                 let outcome = self.remote.outcome(node, &request, built);
-                Ok(Part { number, platforms: platforms.clone(), outcome })
+                let caches = request.cache.exports;
+                Ok(Part { number, platforms: platforms.clone(), caches, outcome })
             }
             Err(error) if self.cancel.is_cancelled() || node.answers().await => Err(Missed::Failed(error)),
             Err(error) => Err(Missed::Lost(error)),
@@ -175,13 +183,14 @@ impl FanOut<'_> {
     }
 
     /// Asks for some platforms only, in a form that can be joined.
-    fn request_of(&self, platforms: &[Platform], number: usize) -> SolveRequest {
+    fn request_of(&self, platforms: &[Platform], number: usize) -> Result<SolveRequest, Diagnostic> {
         let mut request = SolveRequest {
             id: self.id_of(number),
             platforms: platforms.to_vec(),
             outputs: Vec::new(),
             ..self.request.clone()
         };
+        request.cache.exports = self.caches.parts(platforms, self.workspace.path())?;
         if let Frontend::Dockerfile(dockerfile) = &mut request.frontend {
             // Each part is an index, of however many platforms.
             dockerfile.build_args.insert("BUILDKIT_MULTI_PLATFORM".to_owned(), "true".to_owned());
@@ -223,7 +232,7 @@ impl FanOut<'_> {
             };
             request.outputs.push(part);
         }
-        request
+        Ok(request)
     }
 
     fn layout(&self, image: &ImageOptions, number: usize) -> OutputSpec {
@@ -305,6 +314,11 @@ impl FanOut<'_> {
                     metadata.insert("image.name".to_owned(), names.join(",").into());
                 }
             }
+        }
+        metadata.remove(CACHE);
+        let caches: Vec<Vec<CacheSpec>> = parts.into_iter().map(|part| part.caches).collect();
+        if let Some(written) = self.caches.join(engine, &caches, &self.events, &self.cancel).await? {
+            metadata.insert(CACHE.to_owned(), serde_json::to_string(&written).unwrap_or_default().into());
         }
         Ok(BuildOutcome { metadata, answer: None })
     }

@@ -7,7 +7,7 @@
 //! What comes from elsewhere is checked whole before any of it is used: an index that leads nowhere or chains
 //! that never end make the config unusable. A layer that is unknown makes the results on it unusable, no more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -184,8 +184,8 @@ pub(crate) enum Output {
 pub(crate) struct Checked {
     /// By position; `None` is one that cannot be used.
     pub(crate) layers: Vec<Option<Layer>>,
-    /// By canonical key.
-    pub(crate) records: HashMap<Digest, Record>,
+    /// By canonical key; in order, so that the same config always gives the same answers.
+    pub(crate) records: BTreeMap<Digest, Record>,
 }
 
 impl CacheConfig {
@@ -195,7 +195,7 @@ impl CacheConfig {
         let layers: Vec<Option<Layer>> =
             self.layers.iter().zip(&parents).map(|(layer, parent)| layer.check(*parent, blobs)).collect();
         let usable = usable(&parents, &layers)?;
-        let mut records: HashMap<Digest, Record> = HashMap::new();
+        let mut records: BTreeMap<Digest, Record> = BTreeMap::new();
         for (position, record) in self.records.iter().enumerate() {
             self.check_indices(position, record)?;
             let Some(own) = &record.slipway else { continue };

@@ -83,49 +83,88 @@ pub(super) async fn all(job: &Job, places: &[ImportFrom]) -> Vec<Import> {
 }
 
 async fn read(job: &Job, place: &ImportFrom) -> Result<Vec<Import>, Diagnostic> {
-    let (place, root) = match place {
-        ImportFrom::Bucket(spec) => return bucket(job, spec).await,
-        ImportFrom::Registry { reference, insecure } => {
-            if *insecure {
-                job.blobs.allow_insecure(reference.domain());
-            }
-            let client = job.blobs.client().insecure(*insecure);
-            let reference = reference.with_default_tag();
-            let found = client.resolve_manifest(&reference, Access::Pull).await;
-            let (descriptor, bytes) = found.map_err(|error| error.explain())?;
-            (Place::Registry(client, reference.without_tag()), (descriptor, bytes.to_vec()))
+    if let ImportFrom::Bucket(spec) = place {
+        let found = in_bucket(job, spec).await?;
+        if found.is_empty() {
+            let names = spec.names.join("`, `");
+            return Err(unusable(format!("there is no cache named `{names}` in the bucket")));
         }
-        ImportFrom::Local { directory, selector } => {
-            let layout = Layout::new(directory.clone());
-            let descriptor = layout.select(selector)?;
-            let place = Place::Layout(layout);
-            let bytes = place.read(&descriptor).await?;
-            (place, (descriptor, bytes))
-        }
-        ImportFrom::Session { store, digest, .. } => {
-            let descriptor = job.blobs.describe(&BlobSource::Client(store.clone()), digest).await?;
-            let place = Place::Session(job.blobs.clone(), store.clone());
-            let bytes = place.read(&descriptor).await?;
-            (place, (descriptor, bytes))
-        }
-    };
-    place.parse(root.0, root.1).await
+        return found.into_iter().map(Written::check).collect();
+    }
+    match Place::open(job, place).await? {
+        Found::There(place, root, bytes) => place.parse(root, bytes).await,
+        Found::Missing(error) => Err(error),
+    }
+}
+
+/// A cache's config as it was written, with what is known of its blobs and where they are.
+pub(super) struct Written {
+    pub(super) config: CacheConfig,
+    pub(super) blobs: HashMap<Digest, Descriptor>,
+    pub(super) source: BlobSource,
+}
+
+impl Written {
+    fn check(self) -> Result<Import, Diagnostic> {
+        let checked = self.config.check(&self.blobs).map_err(unusable)?;
+        Ok(Import::new(self.source, checked))
+    }
+}
+
+/// Reads the configs that a place has under the names that are asked for; none if nothing has those names.
+pub(super) async fn configs(job: &Job, place: &ImportFrom) -> Result<Vec<Written>, Diagnostic> {
+    if let ImportFrom::Bucket(spec) = place {
+        return in_bucket(job, spec).await;
+    }
+    let Found::There(place, _, bytes) = Place::open(job, place).await? else { return Ok(Vec::new()) };
+    let listed = Listed::read(&bytes)?.blobs;
+    match place.config(&listed).await? {
+        Some(written) => Ok(vec![written]),
+        None => Err(unusable("it is an image".to_owned())),
+    }
 }
 
 /// Reads the caches in a bucket: of each its config alone, which says what is to be known of the layers.
-async fn bucket(job: &Job, spec: &BucketSpec) -> Result<Vec<Import>, Diagnostic> {
+async fn in_bucket(job: &Job, spec: &BucketSpec) -> Result<Vec<Written>, Diagnostic> {
     let bucket = Arc::new(Bucket::open(job.blobs.client(), spec).await?);
     let source = job.blobs.add_bucket(spec.id(), bucket.clone());
-    let mut imports = Vec::new();
+    let mut found = Vec::new();
     for name in &spec.names {
         let Some(text) = bucket.config(name).await? else { continue };
         let config: CacheConfig = json(&text, "cache config")?;
-        let checked = config.check(&config.described()).map_err(unusable)?;
-        imports.push(Import::new(source.clone(), checked));
+        found.push(Written { blobs: config.described(), config, source: source.clone() });
     }
-    match imports.is_empty() {
-        true => Err(unusable(format!("there is no cache named `{}` in the bucket", spec.names.join("`, `")))),
-        false => Ok(imports),
+    Ok(found)
+}
+
+/// What is under a name.
+enum Found {
+    There(Place, Descriptor, Vec<u8>),
+    Missing(Diagnostic),
+}
+
+/// What the root document of a cache lists.
+struct Listed {
+    blobs: Vec<Descriptor>,
+    /// The root document itself, if it is no index.
+    manifest: Option<Manifest>,
+}
+
+impl Listed {
+    fn read(bytes: &[u8]) -> Result<Self, Diagnostic> {
+        #[derive(Deserialize)]
+        struct Shape {
+            #[serde(default)]
+            manifests: Option<serde_json::Value>,
+        }
+        let shape: Shape = json(bytes, "manifest")?;
+        if shape.manifests.is_some() {
+            let index: ImageIndex = json(bytes, "index")?;
+            return Ok(Self { blobs: index.manifests, manifest: None });
+        }
+        let manifest: Manifest = json(bytes, "manifest")?;
+        let blobs = manifest.layers.iter().chain([&manifest.config]).cloned().collect();
+        Ok(Self { blobs, manifest: Some(manifest) })
     }
 }
 
@@ -138,6 +177,44 @@ enum Place {
 }
 
 impl Place {
+    /// Reads the root document of a cache that is no bucket's.
+    async fn open(job: &Job, place: &ImportFrom) -> Result<Found, Diagnostic> {
+        match place {
+            ImportFrom::Bucket(_) => Err(crate::error::internal("a bucket has no root document")),
+            ImportFrom::Registry { reference, insecure } => {
+                if *insecure {
+                    job.blobs.allow_insecure(reference.domain());
+                }
+                let client = job.blobs.client().insecure(*insecure);
+                let reference = reference.with_default_tag();
+                match client.resolve_manifest(&reference, Access::Pull).await {
+                    Err(error) if error.is_not_found() => Ok(Found::Missing(error.explain())),
+                    Err(error) => Err(error.explain()),
+                    Ok((descriptor, bytes)) => {
+                        let place = Self::Registry(client, reference.without_tag());
+                        Ok(Found::There(place, descriptor, bytes.to_vec()))
+                    }
+                }
+            }
+            ImportFrom::Local { directory, selector } => {
+                let layout = Layout::new(directory.clone());
+                let descriptor = match layout.select(selector) {
+                    Ok(descriptor) => descriptor,
+                    Err(error) => return Ok(Found::Missing(error)),
+                };
+                let place = Self::Layout(layout);
+                let bytes = place.read(&descriptor).await?;
+                Ok(Found::There(place, descriptor, bytes))
+            }
+            ImportFrom::Session { store, digest, .. } => {
+                let descriptor = job.blobs.describe(&BlobSource::Client(store.clone()), digest).await?;
+                let place = Self::Session(job.blobs.clone(), store.clone());
+                let bytes = place.read(&descriptor).await?;
+                Ok(Found::There(place, descriptor, bytes))
+            }
+        }
+    }
+
     fn source(&self) -> BlobSource {
         match self {
             Self::Registry(_, repository) => BlobSource::Registry(repository.clone()),
@@ -165,36 +242,24 @@ impl Place {
         }
     }
 
+    /// Reads the config that is listed, if one is.
+    async fn config(&self, listed: &[Descriptor]) -> Result<Option<Written>, Diagnostic> {
+        let is_config = |descriptor: &&Descriptor| descriptor.media_type == config::CONFIG_TYPE;
+        let Some(described) = listed.iter().find(is_config) else { return Ok(None) };
+        let config: CacheConfig = json(&self.read(described).await?, "cache config")?;
+        let blobs = listed.iter().map(|blob| (blob.digest, blob.clone())).collect();
+        Ok(Some(Written { config, blobs, source: self.source() }))
+    }
+
     /// Reads what the root document refers to.
     async fn parse(&self, root: Descriptor, bytes: Vec<u8>) -> Result<Vec<Import>, Diagnostic> {
-        #[derive(Deserialize)]
-        struct Shape {
-            #[serde(default)]
-            manifests: Option<serde_json::Value>,
+        let listed = Listed::read(&bytes)?;
+        if let Some(written) = self.config(&listed.blobs).await? {
+            return Ok(vec![written.check()?]);
         }
-        let shape: Shape = json(&bytes, "manifest")?;
-        let (listed, images) = match shape.manifests {
-            Some(_) => {
-                let index: ImageIndex = json(&bytes, "index")?;
-                (index.manifests, Vec::new())
-            }
-            None => {
-                let manifest: Manifest = json(&bytes, "manifest")?;
-                let mut listed = manifest.layers.clone();
-                listed.push(manifest.config.clone());
-                (listed, vec![manifest])
-            }
-        };
-        let is_config = |descriptor: &&Descriptor| descriptor.media_type == config::CONFIG_TYPE;
-        if let Some(described) = listed.iter().find(is_config) {
-            let config: CacheConfig = json(&self.read(described).await?, "cache config")?;
-            let blobs = listed.iter().map(|blob| (blob.digest, blob.clone())).collect();
-            let checked = config.check(&blobs).map_err(unusable)?;
-            return Ok(vec![Import::new(self.source(), checked)]);
-        }
-        let images = match images.is_empty() {
-            false => images,
-            true => self.images(&root, &listed).await?,
+        let images = match listed.manifest {
+            Some(image) => vec![image],
+            None => self.images(&root, &listed.blobs).await?,
         };
         let mut imports = Vec::new();
         for image in &images {
@@ -264,6 +329,6 @@ fn json<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, D
     serde_json::from_slice(bytes).map_err(|error| unusable(format!("the {what} is no valid JSON: {error}")))
 }
 
-fn unusable(cause: String) -> Diagnostic {
+pub(super) fn unusable(cause: String) -> Diagnostic {
     Diagnostic::new(ErrorKind::Environment, "cannot use the cache").cause(cause)
 }

@@ -83,7 +83,7 @@ impl Requested {
             imports.extend(ImportFrom::parse(&Attributes { flag: "cache-from", spec })?);
         }
         for spec in &options.exports {
-            match ExportTo::parse(&Attributes { flag: "cache-to", spec })? {
+            match ExportTo::parse_spec(spec)? {
                 Some(export) => requested.exports.push(export),
                 None => requested.inline = true,
             }
@@ -134,7 +134,11 @@ impl ImportFrom {
 }
 
 impl ExportTo {
-    /// `None` is the image itself.
+    /// Reads a value of `--cache-to`; `None` is the image itself.
+    pub(super) fn parse_spec(spec: &CacheSpec) -> Result<Option<Self>, Diagnostic> {
+        Self::parse(&Attributes { flag: "cache-to", spec })
+    }
+
     fn parse(attributes: &Attributes<'_>) -> Result<Option<Self>, Diagnostic> {
         let target = match attributes.spec.kind.as_str() {
             "registry" => ExportTarget::Registry {

@@ -6,9 +6,12 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use slipway_engine::{BuildResult, ExportOptions, Refs};
+use slipway_engine::{BuildResult, ExportOptions, FileInfo, JointCache, Refs};
 use slipway_model::llb::GraphBuilder;
+use slipway_model::progress::NoEvents;
 use slipway_model::solve::{CacheOptions, CacheSpec};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Fixture};
 use crate::definitions::mkfile;
@@ -101,12 +104,16 @@ fn answer(stream: TcpStream, objects: &Objects, asked: &Mutex<Vec<String>>) {
 }
 
 /// Builds a file whose time is that of its making, on a machine that starts empty; tells when it was made.
-async fn made(cached: CacheOptions) -> Result<slipway_engine::FileInfo, String> {
+async fn made(cached: CacheOptions) -> Result<FileInfo, String> {
+    made_of("text", cached).await
+}
+
+async fn made_of(text: &str, cached: CacheOptions) -> Result<FileInfo, String> {
     let fixture = Fixture::new();
     let build = fixture.start("one", &Arc::new(Client::default()));
     build.use_cache(&cached, false).map_err(|error| error.to_string())?;
     let mut graph = GraphBuilder::new();
-    let edge = mkfile(&mut graph, None, "/a", "text");
+    let edge = mkfile(&mut graph, None, "/a", text);
     let file = build.solve(graph.finish(Some(edge)), true).await.unwrap().unwrap();
     let info = build.stat_file(Some(&file), "/a").await.unwrap();
     let result = BuildResult::new(Refs::Single(Some(file)), Default::default());
@@ -147,4 +154,31 @@ async fn a_bucket_has_a_cache() {
     service.objects.lock().retain(|key, _| !key.contains("blobs"));
     let fourth = made(from(&known)).await.unwrap();
     assert_ne!(fourth.modified.nanoseconds, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_nodes_become_one_cache() {
+    let service = Service::start();
+    let whole = service.cache(&[("access_key_id", "known"), ("name", "whole")]);
+    let joint = JointCache::new(&whole).unwrap().unwrap();
+    let workspace = tempfile::tempdir().unwrap();
+    let to = |spec: &CacheSpec| CacheOptions { imports: Vec::new(), exports: vec![spec.clone()] };
+    let from = |spec: &CacheSpec| CacheOptions { imports: vec![spec.clone()], exports: Vec::new() };
+    let mut parts = Vec::new();
+    for text in ["one", "two"] {
+        parts.push(joint.part(text, workspace.path()).unwrap());
+        made_of(text, to(&parts[parts.len() - 1])).await.unwrap();
+    }
+    // One node had nothing to export.
+    parts.push(joint.part("three", workspace.path()).unwrap());
+    let fixture = Fixture::new();
+    let cancel = CancellationToken::new();
+    let written = fixture.engine.join_cache(&joint, &parts, Arc::new(NoEvents), cancel).await.unwrap();
+    assert!(written.is_none(), "caches in buckets have no manifest");
+    let named: Vec<String> = service.keys().into_iter().filter(|key| key.contains("manifests")).collect();
+    assert_eq!(named, ["p/manifests/whole", "p/manifests/whole.part-one", "p/manifests/whole.part-two"]);
+    for text in ["one", "two"] {
+        let info = made_of(text, from(&whole)).await.unwrap();
+        assert_eq!(info.modified.nanoseconds, 0, "{text} is not in the cache");
+    }
 }

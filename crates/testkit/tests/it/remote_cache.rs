@@ -49,7 +49,7 @@ impl Machine {
 }
 
 /// Tells of each step that a Dockerfile runs whether it came from the cache.
-fn steps(said: &str) -> Vec<(String, bool)> {
+pub(crate) fn steps(said: &str) -> Vec<(String, bool)> {
     let mut steps = Vec::new();
     for line in said.lines() {
         let Some((number, name)) = line.split_once(' ').filter(|(number, _)| number.starts_with('#')) else {
@@ -66,8 +66,9 @@ fn steps(said: &str) -> Vec<(String, bool)> {
     steps
 }
 
+/// Insists that every step came from a cache.
 #[track_caller]
-fn all_cached(said: &str) {
+pub(crate) fn all_cached(said: &str) {
     let steps = steps(said);
     assert!(!steps.is_empty() && steps.iter().all(|(_, cached)| *cached), "{steps:?}\n{said}");
 }
