@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use slipway_daemon::client::{Client, Endpoint};
+use slipway_daemon::client::{Client, Endpoint, Patience};
 use slipway_model::progress::{Event, EventSink, Log, Stream, Vertex};
 use slipway_model::{Diagnostic, Digest, ErrorKind};
 use tokio::process::Command;
@@ -211,7 +211,11 @@ impl Container {
         let mut tries = 0;
         loop {
             let answer = async {
-                Client::connect(&self.endpoint(), None).await?.workers().await.map_err(Diagnostic::from)
+                Client::connect(&self.endpoint(), None, Patience::default())
+                    .await?
+                    .workers()
+                    .await
+                    .map_err(Diagnostic::from)
             };
             let error = match answer.await {
                 Ok(_) => return Ok(()),

@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use slipway_daemon::client::{Client, ClientTls, Endpoint, Stream};
+use slipway_daemon::client::{Client, ClientTls, Endpoint, Patience, Stream};
 use slipway_model::progress::{EventSink, NoEvents};
 use slipway_model::{Diagnostic, ErrorKind};
 
 use super::container::Container;
 use super::store::{Node, NodeGroup};
+use crate::settings::values;
 
 /// The driver whose nodes are containers.
 pub(crate) const CONTAINER: &str = "docker-container";
+
+/// The variable that says how long a node may be silent before it is taken for lost.
+const TIMEOUT: &str = "SLIPWAY_NODE_TIMEOUT";
 
 /// Checks what a node was created with, without reaching for it.
 pub(crate) fn check(group: &NodeGroup, node: &Node) -> Result<(), Diagnostic> {
@@ -26,14 +30,28 @@ pub(crate) fn check(group: &NodeGroup, node: &Node) -> Result<(), Diagnostic> {
 /// Connects to a node that runs.
 pub(crate) async fn connect(group: &NodeGroup, node: &Node) -> Result<Client, Diagnostic> {
     if group.driver == CONTAINER {
-        return Client::connect(&Container::new(node)?.endpoint(), None).await;
+        return Client::connect(&Container::new(node)?.endpoint(), None, patience()?).await;
     }
     let tls = tls(node)?;
-    Client::connect(&endpoint(node)?, tls.as_ref()).await.map_err(|error| {
-        error.hint(format!(
+    let connected = Client::connect(&endpoint(node)?, tls.as_ref(), patience()?).await;
+    connected.map_err(|error| match error.hint {
+        Some(_) => error,
+        None => error.hint(format!(
             "is the daemon of the node `{}` running? `slipway inspect {}` tells",
             node.name, group.name
-        ))
+        )),
+    })
+}
+
+/// Returns how long a node may be silent.
+pub(crate) fn patience() -> Result<Patience, Diagnostic> {
+    let Some(text) = std::env::var(TIMEOUT).ok().filter(|text| !text.is_empty()) else {
+        return Ok(Patience::default());
+    };
+    values::duration(&text).map(Patience).map_err(|reason| {
+        Diagnostic::new(ErrorKind::User, format!("`{TIMEOUT}={text}` is no duration"))
+            .cause(reason)
+            .hint(format!("write it as `{TIMEOUT}=30s`"))
     })
 }
 
@@ -54,7 +72,7 @@ pub(crate) async fn dial(group: &NodeGroup, node: &Node) -> Result<Stream, Diagn
         }
         false => endpoint(node)?,
     };
-    endpoint.dial().await.map_err(|error| silent_node(node).cause(error.to_string()))
+    endpoint.dial(patience()?).await.map_err(|error| silent_node(node).cause(error.to_string()))
 }
 
 /// Connects to a node; one that is a container is started first, or made.

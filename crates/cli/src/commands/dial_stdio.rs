@@ -36,7 +36,7 @@ fn endpoint(address: &str) -> Result<Endpoint, SettingsError> {
 }
 
 async fn dial(endpoint: &Endpoint) -> Result<Stream, Diagnostic> {
-    endpoint.dial().await.map_err(|error| {
+    endpoint.dial(driver::patience()?).await.map_err(|error| {
         Diagnostic::new(ErrorKind::Environment, format!("cannot connect to the daemon at {endpoint}"))
             .cause(error.to_string())
     })

@@ -23,6 +23,7 @@ mod solve;
 mod sources;
 mod storage;
 mod stores;
+mod stream;
 mod uploads;
 
 use std::collections::BTreeMap;
@@ -35,9 +36,10 @@ use slipway_model::{Diagnostic, SourceRules};
 use tonic::Status;
 use tonic::transport::Channel;
 
-pub use endpoint::{ClientTls, Endpoint, InvalidEndpoint, Stream};
+pub use endpoint::{ClientTls, Endpoint, InvalidEndpoint, Patience, Ssh};
 pub use offer::{Offer, OutputPlace};
 pub use storage::{GarbageRule, Usage, Worker};
+pub use stream::Stream;
 
 use crate::session::MAX_MESSAGE;
 use crate::wire::control::control_client::ControlClient;
@@ -103,8 +105,12 @@ impl Client {
     ///
     /// # Errors
     /// It cannot be reached, or is not who it should be.
-    pub async fn connect(endpoint: &Endpoint, tls: Option<&ClientTls>) -> Result<Self, Diagnostic> {
-        Ok(Self { channel: endpoint.channel(tls).await? })
+    pub async fn connect(
+        endpoint: &Endpoint,
+        tls: Option<&ClientTls>,
+        patience: Patience,
+    ) -> Result<Self, Diagnostic> {
+        Ok(Self { channel: endpoint.channel(tls, patience).await? })
     }
 
     fn control(&self) -> ControlClient<Channel> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use slipway_daemon::client::{Client, Endpoint, Offer, OutputPlace, SolveSpec};
+use slipway_daemon::client::{Client, Endpoint, Offer, OutputPlace, Patience, SolveSpec};
 use slipway_daemon::{Address, DaemonConfig, DaemonOptions};
 use slipway_engine::registry::{
     Client as Registries, ClientOptions, Credential, CredentialError, Credentials,
@@ -50,7 +50,7 @@ impl Daemon {
         #[expect(clippy::disallowed_methods, reason = "the handle aborts the task when it is dropped")]
         let task = AbortOnDropHandle::new(tokio::spawn(async move { serve.await.unwrap() }));
         is_ready.await.unwrap();
-        let client = Client::connect(&Endpoint::Unix(socket), None).await.unwrap();
+        let client = Client::connect(&Endpoint::Unix(socket), None, Patience::default()).await.unwrap();
         Self { directory, client, stop, _task: task }
     }
 

@@ -26,6 +26,7 @@ mod killed;
 mod load;
 mod main_job;
 mod node_registry;
+mod node_ssh;
 mod nodes;
 mod outputs;
 mod pair;

@@ -192,6 +192,7 @@ fn a_node_that_is_cut_off_during_a_build_is_replaced() {
     let dockerfile = environment.write("Dockerfile", STEP);
     let output = format!("type=oci,tar=false,dest={}", environment.text("layout"));
     let mut build = environment.slipway(["build", "--progress=plain", "--provenance=false"]);
+    build.env("SLIPWAY_NODE_TIMEOUT", "2s");
     build.args(["--builder", "both", "--platform", "linux/amd64,linux/386", "-o", &output, "-f"]);
     let mut building = Running::start({
         build.arg(dockerfile).arg(base);
