@@ -3,8 +3,6 @@
 //! The build is over by then. The step is taken from the build's record, its files from the cache: those that the
 //! step left when it failed, where the build was told to keep them ([`StepOptions::keep_failed`]), or else those
 //! that it started from. What the program writes is thrown away.
-//!
-//! [`StepOptions::keep_failed`]: slipway_model::solve::StepOptions
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +10,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use slipway_model::llb::pb;
 use slipway_model::progress::{Event, NoEvents, StepKey};
-use slipway_model::solve::Entitlement;
+use slipway_model::solve::{Entitlement, StepOptions};
 use slipway_model::{Diagnostic, Digest, Digester, ErrorKind, Platform, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +53,23 @@ pub struct DebugOptions<'a> {
     pub command: Vec<String>,
     /// Give the program a terminal.
     pub terminal: bool,
-    /// Offers its secrets and agents; without it the step's are not there.
-    pub request: Option<&'a SolveRequest>,
+    pub offer: DebugOffer<'a>,
+}
+
+/// What a program in a step may use of the person who looks.
+#[derive(Clone, Copy, Debug)]
+pub enum DebugOffer<'a> {
+    /// All that the build was offered.
+    Build(&'a SolveRequest),
+    /// Secrets and agents that are offered again; those of the step's that are not among them are not there.
+    Again(&'a StepOptions),
+}
+
+impl DebugOffer<'_> {
+    /// Tells whether what the step needs has to be there.
+    fn is_whole(self) -> bool {
+        matches!(self, Self::Build(_))
+    }
 }
 
 impl Engine {
@@ -105,9 +118,9 @@ impl Engine {
         options: DebugOptions<'_>,
         cancel: &CancellationToken,
     ) -> Result<u8, Diagnostic> {
-        let session = match options.request {
-            Some(request) => EmbeddedSession::new(self, request),
-            None => EmbeddedSession::default(),
+        let session = match options.offer {
+            DebugOffer::Build(request) => EmbeddedSession::new(self, request),
+            DebugOffer::Again(offered) => EmbeddedSession::offering(self, offered),
         };
         let mut entitlements = BTreeSet::new();
         if step.exec.network == pb::NetMode::Host as i32 {
@@ -120,11 +133,11 @@ impl Engine {
         let build_options =
             BuildOptions { session: Arc::new(session), entitlements, ..BuildOptions::local(&step.build) };
         let build = self.start(build_options, Arc::new(NoEvents), cancel)?;
-        let with_secrets = options.request.is_some();
-        let container = build.container(self.container(&build, step, with_secrets)?).await?;
+        let whole = options.offer.is_whole();
+        let container = build.container(self.container(&build, step, whole)?).await?;
         let (streams, stdio) = OwnStreams::open(options.terminal.then(|| container.terminals()), true)?;
         let mut secret_env = step.exec.secretenv.clone();
-        secret_env.iter_mut().for_each(|secret| secret.optional |= !with_secrets);
+        secret_env.iter_mut().for_each(|secret| secret.optional |= !whole);
         let meta = pb::Meta { args: options.command, ..step.exec.meta.clone().unwrap_or_default() };
         let request = ProcessRequest { meta, security: step.exec.security, secret_env, stdio };
         let process = container.start(request).await?;
@@ -139,16 +152,16 @@ impl Engine {
         &self,
         build: &Build,
         step: &DebugStep,
-        with_secrets: bool,
+        whole: bool,
     ) -> Result<ContainerRequest, Diagnostic> {
         let left = self.trees(&failed_key(&step.build, &step.key.vertex)).unwrap_or_default();
         let mut mounts = Vec::with_capacity(step.exec.mounts.len());
         for (position, mount) in step.exec.mounts.iter().enumerate() {
             let mut mount = mount.clone();
-            if let Some(secret) = mount.secret_opt.as_mut().filter(|_| !with_secrets) {
+            if let Some(secret) = mount.secret_opt.as_mut().filter(|_| !whole) {
                 secret.optional = true;
             }
-            if let Some(agent) = mount.ssh_opt.as_mut().filter(|_| !with_secrets) {
+            if let Some(agent) = mount.ssh_opt.as_mut().filter(|_| !whole) {
                 agent.optional = true;
             }
             let tree = match left.get(position) {

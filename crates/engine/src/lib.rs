@@ -60,7 +60,7 @@ pub use build::{
     FileInfo, FileKind, GitMeta, HttpMeta, ImageMeta, ProcessRequest, Ref, Refs, ResolveOptions, SourceMeta,
     keys,
 };
-pub use debug::{DebugOptions, DebugStep};
+pub use debug::{DebugOffer, DebugOptions, DebugStep};
 pub use devices::{Device, Devices};
 pub use engine::{Engine, EngineOptions, default_root};
 pub use exporters::tarball::join_tars;

@@ -24,6 +24,17 @@ pub(crate) enum DebugCommand {
     Build(Box<BuildArgs>),
     /// Open a shell in a step of a build that is over
     Shell(ShellArgs),
+    /// List the workers of a daemon, as `buildctl debug workers` does: buildx asks so whether one is up
+    #[command(hide = true)]
+    Workers(WorkersArgs),
+}
+
+/// Flags of `debug workers`.
+#[derive(Args, Debug)]
+pub(crate) struct WorkersArgs {
+    /// Address of the daemon
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) addr: String,
 }
 
 /// When `debug build` looks into a step.
@@ -43,6 +54,12 @@ pub(crate) struct ShellArgs {
     /// Step: its digest or a part of its name (default: the one that failed)
     #[arg(value_name = "STEP")]
     pub(crate) step: Option<String>,
+    /// Give the step a secret again (format: `id=mysecret[,src=path|,env=NAME]`)
+    #[arg(long, value_name = "CSV")]
+    pub(crate) secret: Vec<String>,
+    /// Give the step an SSH agent or keys again (format: `default|ID[=SOCKET|KEY[,KEY]]`)
+    #[arg(long, value_name = "ID[=PATH]")]
+    pub(crate) ssh: Vec<String>,
     /// Program to run instead of `/bin/sh`, with its arguments
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) program: Vec<String>,

@@ -53,7 +53,8 @@ fn program_is(arguments: &[OsString], name: &str) -> bool {
     program.and_then(std::path::Path::file_name) == Some(OsStr::new(name))
 }
 
-/// Serves the one call of `buildctl` by which others reach a daemon through a container or ssh.
+/// Serves the calls of `buildctl` by which others reach a daemon through a container or ssh: `dial-stdio`, and
+/// `debug workers`, which tells whether it is up.
 fn dial(list: &[OsString]) -> Vec<OsString> {
     const ADDRESS: &str = "unix:///run/buildkit/buildkitd.sock";
     let text = |argument: &OsString| argument.to_string_lossy().into_owned();
@@ -122,6 +123,7 @@ mod tests {
             ("slipway image", "slipway image"),
             ("/usr/bin/buildkitd --debug --addr x", "slipway daemon --debug --addr x"),
             ("buildctl dial-stdio", "slipway dial-stdio --addr unix:///run/buildkit/buildkitd.sock"),
+            ("buildctl --addr=unix:///x debug workers", "slipway debug workers --addr unix:///x"),
             ("buildctl --addr unix:///x dial-stdio", "slipway dial-stdio --addr unix:///x"),
             ("slipway", "slipway"),
         ] {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use slipway_engine::DebugOffer;
 use slipway_model::Diagnostic;
 use slipway_model::progress::{EventSink, Warning};
 use slipway_policy::LogLevel;
@@ -132,7 +133,7 @@ fn look_into(
     }
     let Ok(step) = builder.debug_step(&settings.request.id, None) else { return failure };
     let _ = failure.report(&context.palette, &mut io::stderr().lock());
-    match debug::enter(builder, &step, program, Some(&settings.request)) {
+    match debug::enter(builder, &step, program, DebugOffer::Build(&settings.request)) {
         // However the shell ended, the build has failed.
         Ok(_) => Failure::Status(1),
         Err(failure) => failure,

@@ -28,7 +28,8 @@ pub(crate) fn run(args: &DialStdioArgs, context: &Context) -> Result<(), Failure
     copied
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, SettingsError> {
+/// Reads the value of `--addr`.
+pub(super) fn endpoint(address: &str) -> Result<Endpoint, SettingsError> {
     address.parse().map_err(|error| {
         let error: InvalidEndpoint = error;
         SettingsError::flag(error.to_string()).hint("write `--addr unix://PATH` or `--addr tcp://HOST:PORT`")

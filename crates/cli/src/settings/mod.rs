@@ -20,7 +20,7 @@ mod pairs;
 mod platforms;
 pub(crate) mod policy;
 mod proxies;
-mod secrets;
+pub(crate) mod secrets;
 mod steps;
 pub(crate) mod surroundings;
 pub(crate) mod values;

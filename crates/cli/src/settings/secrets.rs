@@ -12,7 +12,7 @@ use super::{SettingsError, Surroundings};
 const MAX_SECRET: u64 = 500 * 1024;
 
 /// Parses every `--secret`; the last of an id counts.
-pub(super) fn secrets(values: &[String], around: &Surroundings) -> Result<Vec<SecretSpec>, SettingsError> {
+pub(crate) fn secrets(values: &[String], around: &Surroundings) -> Result<Vec<SecretSpec>, SettingsError> {
     let mut list: Vec<SecretSpec> = Vec::new();
     for value in values.iter().filter(|value| !value.is_empty()) {
         let secret = secret(value, around)?;
@@ -83,7 +83,7 @@ pub(crate) fn describe(error: &io::Error) -> String {
 }
 
 /// Parses every `--ssh`.
-pub(super) fn ssh(values: &[String], around: &Surroundings) -> Result<Vec<SshSpec>, SettingsError> {
+pub(crate) fn ssh(values: &[String], around: &Surroundings) -> Result<Vec<SshSpec>, SettingsError> {
     let mut list: Vec<SshSpec> = Vec::new();
     for value in values.iter().filter(|value| !value.is_empty()) {
         let (id, paths) = value.split_once('=').unwrap_or((value, ""));

@@ -55,6 +55,10 @@ fn a_failed_step_is_entered_with_what_it_had_and_wrote() {
     let (code, said, errors) =
         typed(environment.slipway(["debug", "shell"]), "cat /tmp/partial /tmp/x /run/secrets/key; exit 5");
     assert_eq!((code, said.as_str()), (Some(5), "partial\n"), "{errors}");
+    // A secret is there if it is given again.
+    let arguments = ["debug", "shell", "--secret", &secret, "--", "cat", "/run/secrets/key"];
+    let (code, said, errors) = typed(environment.slipway(arguments), "");
+    assert_eq!((code, said.as_str()), (Some(0), "hidden\n"), "{errors}");
     let arguments =
         ["debug", "shell", "^0", "RUN echo early", "--", "sh", "-c", "test ! -e /early && echo before"];
     let (code, said, errors) = typed(environment.slipway(arguments), "");
