@@ -67,7 +67,7 @@ pub use exporters::tarball::join_tars;
 pub use failed::{FailedPart, FailedStep};
 pub use frontend::{
     CallResult, FrontendHost, FrontendReturn, FrontendStream, RemoteDirectory, RemoteFiles,
-    RemoteFilesRequest, RemoteNames, attestations,
+    RemoteFilesRequest, RemoteNames, attestations, frontend_options,
 };
 pub use imagetools::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,

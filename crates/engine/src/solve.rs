@@ -107,7 +107,7 @@ fn inline_cache(request: &SolveRequest) -> bool {
 async fn answer(build: &Build, request: &SolveRequest) -> Result<Answer, Vec<Diagnostic>> {
     match &request.frontend {
         Frontend::Dockerfile(_) => {
-            let build = build.of_frontend(crate::frontend::arguments::of(request));
+            let build = build.of_frontend(crate::frontend::told(request));
             let frontend = DockerfileFrontend::new(&build, request).map_err(|e| vec![e])?;
             build.until_cancelled(frontend.run()).await
         }

@@ -139,6 +139,16 @@ pub struct NamedContext {
     pub source: NamedContextSource,
 }
 
+impl NamedContext {
+    /// Returns what tells it from other contexts: its name, with the platform that it is restricted to.
+    pub fn key(&self) -> String {
+        match &self.platform {
+            Some(platform) => format!("{}::{platform}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
 /// What a named context stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NamedContextSource {

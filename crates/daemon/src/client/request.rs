@@ -1,19 +1,18 @@
 //! A request as the reference's clients send it: string options of the frontend, kinds and attributes of outputs
 //! and caches; and what the daemon has to find at the client for it.
 //!
-//! The way back is in the engine (`frontend::options`, `build::exporter_request`).
+//! Options that say nothing of places are the engine's to write (`frontend::arguments`), and so is the way back
+//! (`frontend::options`, `build::exporter_request`).
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use slipway_engine::session::EmbeddedSession;
-use slipway_engine::{Engine, Location};
-use slipway_model::attestation::{ProvenanceOptions, SbomOptions};
+use slipway_engine::{Engine, Location, frontend_options};
 use slipway_model::solve::{
-    CacheSpec, Call, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContext,
-    NamedContextSource, NetworkMode, NoCache, SolveRequest, SourceDateEpoch, StepOptions,
+    CacheSpec, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContext,
+    NamedContextSource, SolveRequest, SourceDateEpoch,
 };
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig};
 use tempfile::TempDir;
@@ -36,7 +35,11 @@ pub(super) struct Prepared {
 /// Turns a request into what is sent and what is offered.
 pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<Prepared, Diagnostic> {
     let mut making = Making {
-        spec: SolveSpec { id: request.id.clone(), ..SolveSpec::default() },
+        spec: SolveSpec {
+            id: request.id.clone(),
+            attributes: frontend_options(request),
+            ..SolveSpec::default()
+        },
         offer: Offer {
             session: Some(Arc::new(EmbeddedSession::new(engine, request))),
             ..logins::offered(engine)
@@ -48,10 +51,8 @@ pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<P
         Frontend::Dockerfile(dockerfile) => {
             making.spec.frontend = "dockerfile.v0".to_owned();
             making.dockerfile(engine, dockerfile).await?;
-            making.options(request);
         }
     }
-    making.steps(&request.steps);
     making.spec.source_policy = request.source_policy.clone();
     making.spec.entitlements = request.entitlements.iter().map(ToString::to_string).collect();
     let mut places = Places::default();
@@ -155,39 +156,17 @@ impl Making {
         if !request.named_contexts.is_empty() {
             self.set("frontend.caps", "moby.buildkit.frontend.contexts+forward");
         }
-        if let Some(target) = &request.target {
-            self.set("target", target);
-        }
-        for (key, value) in &request.build_args {
-            self.set(format!("build-arg:{key}"), value);
-        }
-        for (key, value) in &request.labels {
-            self.set(format!("label:{key}"), value);
-        }
-        for (key, value) in &request.vcs {
-            self.set(format!("vcs:{key}"), value);
-        }
-        match &request.no_cache_stages {
-            NoCache::Nothing => {}
-            NoCache::All => self.set("no-cache", ""),
-            NoCache::Stages(stages) => self.set("no-cache", stages.join(",")),
-        }
-        if request.pull {
-            self.set("image-resolve-mode", "pull");
-        }
-        match request.call {
-            Call::Build => {}
-            Call::Check => self.set("requestid", "frontend.lint"),
-            Call::Outline => self.set("requestid", "frontend.outline"),
-            Call::Targets => self.set("requestid", "frontend.targets"),
-            Call::Describe => self.set("requestid", "frontend.subrequests.describe"),
-        }
         self.syntax(request);
         Ok(())
     }
 
-    /// A frontend that the arguments name replaces the built-in one.
+    /// Does what the reference's client does for some arguments: the frontend that one names replaces the built-in
+    /// one, and another asks for an index.
     fn syntax(&mut self, request: &DockerfileRequest) {
+        let several = request.build_args.get("BUILDKIT_MULTI_PLATFORM");
+        if several.is_some_and(|text| slipway_model::parse_bool(text) == Some(true)) {
+            self.set("multi-platform", "true");
+        }
         let Some(line) = request.build_args.get("BUILDKIT_SYNTAX").map(|line| line.trim()) else { return };
         let Some(image) = line.split_whitespace().next() else { return };
         self.spec.frontend = "gateway.v0".to_owned();
@@ -249,10 +228,7 @@ impl Making {
     }
 
     async fn named_context(&mut self, engine: &Engine, context: &NamedContext) -> Result<(), Diagnostic> {
-        let key = match &context.platform {
-            Some(platform) => format!("{}::{platform}", context.name),
-            None => context.name.clone(),
-        };
+        let key = context.key();
         let value = match &context.source {
             NamedContextSource::Directory(path) => {
                 // Not to be taken for the main ones.
@@ -292,58 +268,6 @@ impl Making {
         Ok(())
     }
 
-    /// Sets what is not of the Dockerfile alone.
-    fn options(&mut self, request: &SolveRequest) {
-        if !request.platforms.is_empty() {
-            let names: Vec<String> = request.platforms.iter().map(ToString::to_string).collect();
-            self.set("platform", names.join(","));
-        }
-        let several = self.spec.attributes.get("build-arg:BUILDKIT_MULTI_PLATFORM").map(String::as_str);
-        if matches!(several, Some("1" | "t" | "T" | "true" | "TRUE" | "True")) {
-            self.set("multi-platform", "true");
-        }
-        let asked = &request.attestations;
-        let provenance = asked.provenance.as_ref().map(ProvenanceOptions::attributes);
-        let sbom = asked.sbom.as_ref().map(SbomOptions::attributes);
-        for (kind, attributes) in [("provenance", provenance), ("sbom", sbom)] {
-            if let Some(attributes) = attributes {
-                self.set(format!("attest:{kind}"), pairs(&attributes));
-            }
-        }
-    }
-
-    fn steps(&mut self, steps: &StepOptions) {
-        match steps.network {
-            NetworkMode::Default => {}
-            NetworkMode::None => self.set("force-network-mode", "none"),
-            NetworkMode::Host => self.set("force-network-mode", "host"),
-        }
-        let hosts = steps.extra_hosts.iter().map(|host| format!("{}={}", host.host, host.address));
-        let hosts: Vec<String> = hosts.collect();
-        let ulimits =
-            steps.ulimits.iter().map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard));
-        let ulimits: Vec<String> = ulimits.collect();
-        let resources = &steps.resources;
-        let number = |number: i128| if number == 0 { String::new() } else { number.to_string() };
-        let options = [
-            ("add-hosts", hosts.join(",")),
-            ("ulimit", ulimits.join(",")),
-            ("shm-size", steps.shm_size.map(|size| size.to_string()).unwrap_or_default()),
-            ("cgroup-parent", steps.cgroup_parent.clone().unwrap_or_default()),
-            ("hostname", steps.hostname.clone().unwrap_or_default()),
-            ("memory", number(resources.memory.into())),
-            ("memswap", number(resources.memory_swap.into())),
-            ("cpushares", number(resources.cpu_shares.into())),
-            ("cpuperiod", number(resources.cpu_period.into())),
-            ("cpuquota", number(resources.cpu_quota.into())),
-            ("cpusetcpus", resources.cpuset_cpus.clone()),
-            ("cpusetmems", resources.cpuset_mems.clone()),
-        ];
-        for (key, value) in options.into_iter().filter(|(_, value)| !value.is_empty()) {
-            self.set(key, value);
-        }
-    }
-
     /// Adds a cache to hit on; one in a directory that is not there, or is none, is passed over as there.
     async fn cache_import(&mut self, engine: &Engine, cache: &CacheSpec) {
         let mut cache = cache.clone();
@@ -367,15 +291,6 @@ fn input_metadata(config: &ImageConfig) -> String {
     let config = serde_json::to_vec(config).unwrap_or_default();
     let encoded = base64::engine::general_purpose::STANDARD.encode(config);
     serde_json::json!({ slipway_engine::keys::CONFIG: encoded }).to_string()
-}
-
-/// Writes attributes as one value.
-fn pairs(attributes: &BTreeMap<String, String>) -> String {
-    let pairs = attributes.iter().map(|(key, value)| match value.contains([',', '"']) {
-        true => format!("\"{key}={}\"", value.replace('"', "\"\"")),
-        false => format!("{key}={value}"),
-    });
-    pairs.collect::<Vec<_>>().join(",")
 }
 
 /// Names a directory of this machine, for daemons to keep what it held.

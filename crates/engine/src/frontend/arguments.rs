@@ -1,22 +1,36 @@
-//! A request of this process as a client of BuildKit would write it, for provenance: the other way round than
-//! [`super::options`].
+//! A request of this process in the options by which BuildKit's clients ask their frontends: the other way round
+//! than [`super::options`].
+//!
+//! [`frontend_options`] has what is the same wherever a build runs. Where contexts and the Dockerfile are found is
+//! said by those who know: by the daemon's client of what it offers, by [`told`] of what provenance should tell.
 
 use std::collections::BTreeMap;
 
 use slipway_model::SolveRequest;
+use slipway_model::attestation::{ProvenanceOptions, SbomOptions};
 use slipway_model::solve::{
-    ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContext, NamedContextSource,
+    Call, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContext, NamedContextSource,
     NetworkMode, NoCache, StepOptions,
 };
 
 use crate::attest::FrontendRequest;
 
-/// Writes what a request asks of its frontend.
-pub(crate) fn of(request: &SolveRequest) -> FrontendRequest {
-    let Frontend::Dockerfile(dockerfile) = &request.frontend else { return FrontendRequest::default() };
+/// Writes what a request asks of its frontend, but for where the contexts and the Dockerfile are.
+pub fn frontend_options(request: &SolveRequest) -> BTreeMap<String, String> {
     let mut options = Options::default();
-    options.dockerfile(dockerfile);
+    if let Frontend::Dockerfile(dockerfile) = &request.frontend {
+        options.dockerfile(dockerfile);
+        options.result(request);
+    }
     options.steps(&request.steps);
+    options.0
+}
+
+/// Writes a request as provenance tells of it: directories of this machine by the names that clients give them.
+pub(crate) fn told(request: &SolveRequest) -> FrontendRequest {
+    let Frontend::Dockerfile(dockerfile) = &request.frontend else { return FrontendRequest::default() };
+    let mut options = Options(frontend_options(request));
+    options.places(dockerfile);
     FrontendRequest { frontend: "dockerfile.v0".to_owned(), options: options.0, inputs: BTreeMap::new() }
 }
 
@@ -28,21 +42,14 @@ impl Options {
         self.0.insert(key.into(), value.into());
     }
 
+    /// Sets what has a value.
+    fn set_some(&mut self, pairs: impl IntoIterator<Item = (&'static str, String)>) {
+        for (key, value) in pairs.into_iter().filter(|(_, value)| !value.is_empty()) {
+            self.set(key, value);
+        }
+    }
+
     fn dockerfile(&mut self, request: &DockerfileRequest) {
-        if let ContextSource::Url(url) = &request.context {
-            self.set("context", url);
-        }
-        match &request.dockerfile {
-            DockerfileSource::Path(path) => {
-                let remote = matches!(request.context, ContextSource::Url(_));
-                let name = if remote { Some(path.as_os_str()) } else { path.file_name() };
-                self.set("filename", name.unwrap_or_default().to_string_lossy());
-            }
-            DockerfileSource::Client { path, .. } | DockerfileSource::Definition { path, .. } => {
-                self.set("filename", path);
-            }
-            DockerfileSource::Inline(_) | DockerfileSource::Url(_) => self.set("filename", "Dockerfile"),
-        }
         if let Some(target) = &request.target {
             self.set("target", target);
         }
@@ -60,16 +67,53 @@ impl Options {
             NoCache::All => self.set("no-cache", ""),
             NoCache::Stages(stages) => self.set("no-cache", stages.join(",")),
         }
+        if request.pull {
+            self.set("image-resolve-mode", "pull");
+        }
+        match request.call {
+            Call::Build => {}
+            Call::Check => self.set("requestid", "frontend.lint"),
+            Call::Outline => self.set("requestid", "frontend.outline"),
+            Call::Targets => self.set("requestid", "frontend.targets"),
+            Call::Describe => self.set("requestid", "frontend.subrequests.describe"),
+        }
+    }
+
+    /// Sets what is asked of the result.
+    fn result(&mut self, request: &SolveRequest) {
+        self.set_some([("platform", list(&request.platforms))]);
+        let asked = &request.attestations;
+        let provenance = asked.provenance.as_ref().map(ProvenanceOptions::attributes);
+        let sbom = asked.sbom.as_ref().map(SbomOptions::attributes);
+        for (kind, attributes) in [("provenance", provenance), ("sbom", sbom)] {
+            if let Some(attributes) = attributes {
+                self.set(format!("attest:{kind}"), pairs(&attributes));
+            }
+        }
+    }
+
+    fn places(&mut self, request: &DockerfileRequest) {
+        if let ContextSource::Url(url) = &request.context {
+            self.set("context", url);
+        }
+        match &request.dockerfile {
+            DockerfileSource::Path(path) => {
+                let remote = matches!(request.context, ContextSource::Url(_));
+                let name = if remote { Some(path.as_os_str()) } else { path.file_name() };
+                self.set("filename", name.unwrap_or_default().to_string_lossy());
+            }
+            DockerfileSource::Client { path, .. } | DockerfileSource::Definition { path, .. } => {
+                self.set("filename", path);
+            }
+            DockerfileSource::Inline(_) | DockerfileSource::Url(_) => self.set("filename", "Dockerfile"),
+        }
         for context in &request.named_contexts {
             self.named_context(context);
         }
     }
 
     fn named_context(&mut self, context: &NamedContext) {
-        let key = match &context.platform {
-            Some(platform) => format!("{}::{platform}", context.name),
-            None => context.name.clone(),
-        };
+        let key = context.key();
         let value = match &context.source {
             NamedContextSource::Directory(_) => format!("local:{key}"),
             NamedContextSource::Client(name) => format!("local:{name}"),
@@ -88,24 +132,36 @@ impl Options {
             NetworkMode::None => self.set("force-network-mode", "none"),
             NetworkMode::Host => self.set("force-network-mode", "host"),
         }
-        let hosts: Vec<String> =
-            steps.extra_hosts.iter().map(|host| format!("{}={}", host.host, host.address)).collect();
-        if !hosts.is_empty() {
-            self.set("add-hosts", hosts.join(","));
-        }
-        if let Some(size) = steps.shm_size {
-            self.set("shm-size", size.to_string());
-        }
-        let limits: Vec<String> = steps
-            .ulimits
-            .iter()
-            .map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard))
-            .collect();
-        if !limits.is_empty() {
-            self.set("ulimit", limits.join(","));
-        }
-        if let Some(name) = &steps.hostname {
-            self.set("hostname", name);
-        }
+        let hosts = steps.extra_hosts.iter().map(|host| format!("{}={}", host.host, host.address));
+        let ulimits =
+            steps.ulimits.iter().map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard));
+        let resources = &steps.resources;
+        let number = |number: i128| if number == 0 { String::new() } else { number.to_string() };
+        self.set_some([
+            ("add-hosts", list(hosts)),
+            ("ulimit", list(ulimits)),
+            ("shm-size", steps.shm_size.map(|size| size.to_string()).unwrap_or_default()),
+            ("cgroup-parent", steps.cgroup_parent.clone().unwrap_or_default()),
+            ("hostname", steps.hostname.clone().unwrap_or_default()),
+            ("memory", number(resources.memory.into())),
+            ("memswap", number(resources.memory_swap.into())),
+            ("cpushares", number(resources.cpu_shares.into())),
+            ("cpuperiod", number(resources.cpu_period.into())),
+            ("cpuquota", number(resources.cpu_quota.into())),
+            ("cpusetcpus", resources.cpuset_cpus.clone()),
+            ("cpusetmems", resources.cpuset_mems.clone()),
+        ]);
     }
+}
+
+fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// Writes attributes as one value.
+fn pairs(attributes: &BTreeMap<String, String>) -> String {
+    list(attributes.iter().map(|(key, value)| match value.contains([',', '"']) {
+        true => format!("\"{key}={}\"", value.replace('"', "\"\"")),
+        false => format!("{key}={value}"),
+    }))
 }

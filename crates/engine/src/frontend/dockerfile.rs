@@ -31,7 +31,7 @@ use crate::platform_check::Base;
 use crate::progress::Progress;
 use crate::session::LocalRequest;
 use crate::sources::layout::Layout;
-use crate::sources::local::{IgnoreFile, MAIN, Origin, context_key};
+use crate::sources::local::{IgnoreFile, MAIN, Origin};
 
 /// The answer to `--call`.
 #[derive(Clone, Debug)]
@@ -160,7 +160,7 @@ impl<'a> DockerfileFrontend<'a> {
         let source = self.load_dockerfile(&context).await;
         for named in &self.dockerfile.named_contexts {
             if let NamedContextSource::Directory(path) = &named.source {
-                let name = format!("{MAIN}:{}", context_key(&named.name, named.platform.as_ref()));
+                let name = format!("{MAIN}:{}", named.key());
                 self.job.contexts.ignore(&name, IgnoreFile::read(path, None)?);
                 self.job.contexts.get(&local(&name), Digest::of(&name)).await?;
             }
@@ -287,7 +287,7 @@ impl<'a> DockerfileFrontend<'a> {
     /// Makes the layouts that the request names known to the resolver.
     fn add_layouts(&self) {
         for context in &self.dockerfile.named_contexts {
-            let name = context_key(&context.name, context.platform.as_ref());
+            let name = context.key();
             match &context.source {
                 NamedContextSource::OciLayout { path, selector } => {
                     self.job.images.add_layout(name, Layout::new(path), selector.clone());
@@ -515,7 +515,7 @@ impl<'a> DockerfileFrontend<'a> {
             _ => {}
         }
         for named in &self.dockerfile.named_contexts {
-            let key = context_key(&named.name, named.platform.as_ref());
+            let key = named.key();
             if let (NamedContextSource::Client(name), Some(paths)) = (&named.source, needed.get(&key)) {
                 let hint = format!("{MAIN}:{key}");
                 let step = self.progress().step(format!("[context {key}] load {IGNORE}"));

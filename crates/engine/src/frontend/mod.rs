@@ -3,7 +3,7 @@
 //! The Dockerfile language is built in. A frontend in an image is a container that speaks the gateway protocol
 //! to the build that started it.
 
-pub(crate) mod arguments;
+mod arguments;
 mod client;
 mod context;
 mod dockerfile;
@@ -22,6 +22,8 @@ use slipway_model::{Diagnostic, ErrorKind};
 use crate::attest::FrontendRequest;
 use crate::build::{Build, BuildResult};
 
+pub use arguments::frontend_options;
+pub(crate) use arguments::told;
 pub(crate) use context::download;
 use dockerfile::Asked;
 pub use dockerfile::CallResult;

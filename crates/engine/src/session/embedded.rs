@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 use super::{AgentOffer, AgentStream, LocalDirectory, LocalRequest, MirrorDirectory, Session};
 use crate::engine::Engine;
 use crate::error::{Context as _, blocking, internal};
-use crate::sources::local::{MAIN, context_key};
+use crate::sources::local::MAIN;
 use crate::ssh::Agent;
 
 /// The client is the person at this machine.
@@ -50,7 +50,7 @@ impl EmbeddedSession {
         }
         for named in &dockerfile.named_contexts {
             if let NamedContextSource::Directory(path) = &named.source {
-                let key = context_key(&named.name, named.platform.as_ref());
+                let key = named.key();
                 session.add_directory(&format!("{MAIN}:{key}"), path);
             }
         }

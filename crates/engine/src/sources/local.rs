@@ -14,7 +14,7 @@ use slipway_dockerfile::Ignored;
 use slipway_files::patterns::{Pattern, PatternMatcher, parse_ignore_file};
 use slipway_files::{ContextTree, DigestCache, FileTree as _, Root, Stability};
 use slipway_model::llb::pb;
-use slipway_model::{Diagnostic, Digest, Digester, ErrorKind, Platform};
+use slipway_model::{Diagnostic, Digest, Digester, ErrorKind};
 use slipway_solver::CacheMap;
 use slipway_store::{Lease, SnapshotId, Store};
 use tokio::sync::OnceCell;
@@ -48,14 +48,6 @@ pub(crate) struct LocalContext {
 impl std::fmt::Debug for LocalContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "LocalContext({})", self.directory.display())
-    }
-}
-
-/// Returns the name of a named context, as it stands in LLB and in look-ups.
-pub(crate) fn context_key(name: &str, platform: Option<&Platform>) -> String {
-    match platform {
-        Some(platform) => format!("{name}::{platform}"),
-        None => name.to_owned(),
     }
 }
 
