@@ -24,6 +24,7 @@ use super::policies::PolicyVerifier;
 use super::sources::Sources;
 use super::stores::Stores;
 use super::uploads::Uploads;
+use crate::content::Content;
 use crate::session::{MAX_MESSAGE, Tunnel};
 use crate::wire::auth::auth_server::AuthServer;
 use crate::wire::control::BytesMessage;
@@ -126,7 +127,7 @@ pub(super) async fn serve(
         .add_service(AuthServer::new(Logins::new(offer.clone())))
         .add_service(SshServer::new(Agents(offer.clone())))
         .add_service(UploadServer::new(Uploads(offer.clone())))
-        .add_service(Stores::new(&offer))
+        .add_service(Content(Stores::new(&offer)))
         .add_service(PolicyVerifier(offer.clone()))
         .add_service(Outputs(offer));
     let serve = async move {

@@ -1,17 +1,15 @@
-//! Directories with blobs, as containerd's content service: OCI layouts and caches that are read, and written.
+//! Directories with blobs, for containerd's content service: OCI layouts and caches that are read, and written.
 //!
 //! A blob is below `blobs/sha256` of its directory. What is written goes to a file of its own first, and gets its
 //! name when it is whole and has the digest that it was announced with.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use slipway_model::{Digest, Digester};
@@ -19,26 +17,18 @@ use tempfile::NamedTempFile;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::metadata::MetadataMap;
-use tonic::server::{Grpc, NamedService, ServerStreamingService, StreamingService, UnaryService};
+use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
-use tower::Service;
 
 use super::Offer;
-use crate::content::parts;
+use crate::content::{Blobs, Reply, missing};
 use crate::session::{MAX_MESSAGE, STORE};
-use crate::wire::extra::content::{
-    Info, InfoRequest, InfoResponse, ReadContentRequest, ReadContentResponse, WriteAction,
-    WriteContentRequest, WriteContentResponse,
-};
+use crate::wire::extra::content::{WriteAction, WriteContentRequest, WriteContentResponse};
 
 /// The directories by the name of their store.
 #[derive(Clone)]
 pub(super) struct Stores(Arc<BTreeMap<String, PathBuf>>);
-
-impl NamedService for Stores {
-    const NAME: &'static str = "containerd.services.content.v1.Content";
-}
 
 impl Stores {
     pub(super) fn new(offer: &Offer) -> Self {
@@ -52,85 +42,33 @@ impl Stores {
     }
 }
 
-fn blob(directory: &Path, digest: &str) -> Result<PathBuf, Status> {
-    let digest: Digest = digest.parse().map_err(|_| Status::invalid_argument("invalid digest"))?;
-    Ok(directory.join("blobs/sha256").join(digest.hex()))
+fn blob(directory: &Path, digest: &Digest) -> PathBuf {
+    directory.join("blobs/sha256").join(digest.hex())
 }
 
-fn missing(digest: &str) -> Status {
-    Status::not_found(format!("content {digest}: not found"))
-}
-
-impl Service<http::Request<Body>> for Stores {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+impl Blobs for Stores {
+    fn open(&self, headers: &MetadataMap, digest: &Digest) -> Result<File, Status> {
+        File::open(blob(self.directory(headers)?, digest)).map_err(|_| missing(digest))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let service = self.clone();
+    fn call(self, method: String, request: http::Request<Body>) -> Reply {
         Box::pin(async move {
-            let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-            Ok(match method.as_str() {
-                "Info" => {
-                    let codec: ProstCodec<InfoResponse, InfoRequest> = ProstCodec::default();
-                    Grpc::new(codec).unary(service, request).await
-                }
-                "Read" => {
-                    let codec: ProstCodec<ReadContentResponse, ReadContentRequest> = ProstCodec::default();
-                    Grpc::new(codec).server_streaming(service, request).await
-                }
+            match method.as_str() {
                 "Write" => {
                     let codec: ProstCodec<WriteContentResponse, WriteContentRequest> = ProstCodec::default();
                     let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-                    grpc.streaming(service, request).await
+                    grpc.streaming(self, request).await
                 }
                 // What was begun is never taken up again: it is as if it had not been.
                 "Status" | "Abort" => Status::not_found("no such write is under way").into_http(),
                 other => Status::unimplemented(format!("the store does not {other}")).into_http(),
-            })
+            }
         })
     }
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
 type Parts<T> = BoxStream<'static, Result<T, Status>>;
-
-impl UnaryService<InfoRequest> for Stores {
-    type Response = InfoResponse;
-    type Future = Answer<InfoResponse>;
-
-    fn call(&mut self, request: Request<InfoRequest>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move {
-            let path = blob(service.directory(request.metadata())?, &request.get_ref().digest)?;
-            let digest = request.into_inner().digest;
-            let found = tokio::fs::metadata(path).await.map_err(|_| missing(&digest))?;
-            let info = Info { digest, size: found.len() as i64, ..Info::default() };
-            Ok(Response::new(InfoResponse { info: Some(info) }))
-        })
-    }
-}
-
-impl ServerStreamingService<ReadContentRequest> for Stores {
-    type Response = ReadContentResponse;
-    type ResponseStream = Parts<ReadContentResponse>;
-    type Future = Answer<Self::ResponseStream>;
-
-    fn call(&mut self, request: Request<ReadContentRequest>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move {
-            let path = blob(service.directory(request.metadata())?, &request.get_ref().digest)?;
-            let request = request.into_inner();
-            let file = std::fs::File::open(path).map_err(|_| missing(&request.digest))?;
-            let size = file.metadata().map_err(|error| Status::internal(error.to_string()))?.len();
-            Ok(Response::new(parts(file, size, &request)))
-        })
-    }
-}
 
 impl StreamingService<WriteContentRequest> for Stores {
     type Response = WriteContentResponse;
@@ -172,7 +110,11 @@ struct Write {
 impl Write {
     fn answer(&mut self, message: &WriteContentRequest) -> Result<WriteContentResponse, Status> {
         let failed = |error: std::io::Error| Status::unknown(error.to_string());
-        if !message.expected.is_empty() && blob(&self.directory, &message.expected)?.exists() {
+        let expected = match message.expected.as_str() {
+            "" => None,
+            text => Some(text.parse::<Digest>().map_err(|_| Status::invalid_argument("invalid digest"))?),
+        };
+        if expected.is_some_and(|digest| blob(&self.directory, &digest).exists()) {
             return Err(Status::already_exists(format!("content {}: already exists", message.expected)));
         }
         if !message.data.is_empty() {
@@ -213,7 +155,7 @@ impl Write {
         if message.total > 0 && message.total as u64 != self.size {
             return Err(Status::failed_precondition(format!("unexpected commit size {}", self.size)));
         }
-        let path = blob(&self.directory, &digest.to_string())?;
+        let path = blob(&self.directory, &digest);
         if let Some(file) = self.file.take() {
             let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
             file.as_file().set_permissions(readable).map_err(|error| Status::unknown(error.to_string()))?;

@@ -21,6 +21,7 @@ pub use listen::Address;
 pub(crate) use whole::Whole;
 
 use crate::builds::Builds;
+use crate::content::{Content, Recorded};
 use crate::control::{ControlService, Daemon, InfoCall, SolveCall};
 use crate::gateway::Gateway;
 use crate::history::History;
@@ -129,7 +130,7 @@ fn services(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(60)))
         .add_service(HealthServer::new(Healthy))
-        .add_service(crate::content::Content(daemon.clone()))
+        .add_service(Content(Recorded(daemon.clone())))
         .add_service(
             Whole::new(control)
                 .answer::<ControlSolveRequest, _, _>("Solve", SolveCall(daemon.clone()))
