@@ -3,18 +3,20 @@
 use std::process::Command;
 
 use rustix::process::Signal;
-use slipway_testkit::{Environment, Outcome, Running, descendants, need, registry, wait_until_gone};
+use slipway_testkit::{Environment, Outcome, Running, descendants, is_root, need, registry, wait_until_gone};
+
+use crate::engine::{self, Engine};
 
 /// Makes a command of docker, which finds its plugins below the environment's home.
-fn docker(environment: &Environment, arguments: &[&str]) -> Command {
+pub(crate) fn docker(environment: &Environment, arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     environment.settle(&mut command);
     command.args(arguments);
     command
 }
 
-/// Installs the plugin; `None` if there is no docker here.
-fn installed(environment: &Environment) -> Option<()> {
+/// Installs slipway as docker's plugin; `None` if there is no docker here.
+pub(crate) fn installed(environment: &Environment) -> Option<()> {
     let there = Command::new("docker").arg("--version").output().is_ok_and(|output| output.status.success());
     need(there, "the docker command").then_some(())?;
     environment.run(["install"]).succeeded();
@@ -25,9 +27,13 @@ fn installed(environment: &Environment) -> Option<()> {
 fn the_commands_of_the_guides_work() {
     let environment = Environment::with_own_program();
     let (Some(registry), Some(())) = (registry(), installed(&environment)) else { return };
+    let engine = need(is_root() && engine::installed("dockerd"), "root and `dockerd`")
+        .then(|| Engine::docker(&environment));
     let run = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
-        Outcome::of(docker(&environment, &words)).succeeded()
+        let mut command = docker(&environment, &words);
+        command.envs(engine.iter().map(|engine| ("DOCKER_HOST", engine.address())));
+        Outcome::of(command).succeeded()
     };
     assert!(run("buildx version").stdout.starts_with("slipway/buildx v"));
     run("buildx create --use --name mybuilder");
@@ -50,6 +56,10 @@ fn the_commands_of_the_guides_work() {
     for (platform, machine) in [("linux/arm/v7", "armv7l"), ("linux/arm64", "aarch64")] {
         let outcome = environment.run(["run", "--platform", platform, &name]).succeeded();
         assert_eq!(outcome.stdout, format!("{machine}\n"));
+    }
+    if let Some(engine) = &engine {
+        run(&format!("buildx build -t {name} --platform=linux/arm -o type=docker ."));
+        assert_eq!(engine.get(&format!("/images/{name}/json"))["Architecture"], "arm");
     }
     run(&format!("buildx imagetools create -t {} {name}", registry.reference("plugin/guide:2")));
     assert_eq!(registry.raw("plugin/guide:1"), registry.raw("plugin/guide:2"));
