@@ -73,7 +73,7 @@ pub use imagetools::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,
     Wanted,
 };
-pub use remote_cache::{IN_SESSION, JointCache};
+pub use remote_cache::{IN_SESSION, JointCache, list_cache};
 pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;
 pub use session::Session;

@@ -12,7 +12,7 @@ use slipway_engine::Engine;
 use slipway_model::solve::{
     AnnotationTarget, CacheSpec, Compression, Destination, FilesOutput, ImageOptions, OutputSpec,
 };
-use slipway_model::{Diagnostic, ErrorKind, Reference};
+use slipway_model::{Descriptor, Diagnostic, ErrorKind, Reference, parse_bool};
 use tokio::sync::mpsc;
 
 use super::{Offer, OutputPlace};
@@ -29,8 +29,16 @@ pub(super) struct Places {
     pub(super) work: Vec<BoxFuture<'static, Result<(), Diagnostic>>>,
     /// Directories that get the image, with its names.
     layouts: Vec<PathBuf>,
-    /// Directories that get a cache, with its tag.
-    caches: Vec<(PathBuf, String)>,
+    /// Directories that get a cache.
+    caches: Vec<CachePlace>,
+}
+
+/// A directory that gets a cache, which the daemon sends without saying what it is called.
+struct CachePlace {
+    directory: PathBuf,
+    tag: String,
+    /// What no tag needs is removed.
+    reset: bool,
 }
 
 impl Places {
@@ -129,16 +137,21 @@ impl Places {
                 .hint("write `--cache-to type=local,dest=DIRECTORY`")
         })?;
         let tag = cache.attributes.get("tag").cloned().unwrap_or_else(|| "latest".to_owned());
+        let reset = cache.attributes.get("reset").is_some_and(|text| parse_bool(text) == Some(true));
         offer.stores.insert(format!("local:{path}"), path.into());
-        self.caches.push((path.into(), tag));
+        self.caches.push(CachePlace { directory: path.into(), tag, reset });
         Ok(())
     }
 
     /// Names what was written, now that the daemon has said what it is.
     pub(super) fn finish(&self, response: &BTreeMap<String, String>) -> Result<(), Diagnostic> {
         if let Some(text) = response.get("cache.manifest") {
-            for (path, tag) in &self.caches {
-                index(path, text.as_bytes(), &[name_of_tag(tag)])?;
+            let manifest: Descriptor = serde_json::from_str(text).map_err(|error| {
+                Diagnostic::new(ErrorKind::Environment, "the daemon did not say what cache it has written")
+                    .cause(error.to_string())
+            })?;
+            for CachePlace { directory, tag, reset } in &self.caches {
+                slipway_engine::list_cache(directory, tag, *reset, &manifest)?;
             }
         }
         if self.layouts.is_empty() {

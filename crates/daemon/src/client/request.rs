@@ -72,7 +72,7 @@ pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<P
     }
     for cache in &request.cache.exports {
         places.add_cache(cache, &mut making.offer)?;
-        making.spec.cache_exports.push(cache.clone());
+        making.spec.cache_exports.push(with_keys(cache));
     }
     Ok(Prepared { spec: making.spec, offer: making.offer, places, _temporary: making.temporary })
 }
@@ -270,7 +270,7 @@ impl Making {
 
     /// Adds a cache to hit on; one in a directory that is not there, or is none, is passed over as there.
     async fn cache_import(&mut self, engine: &Engine, cache: &CacheSpec) {
-        let mut cache = cache.clone();
+        let mut cache = with_keys(cache);
         if cache.kind == "local" {
             let Some(source) = cache.attributes.get("src").cloned() else { return };
             if !cache.attributes.contains_key("digest") {
@@ -291,6 +291,20 @@ fn input_metadata(config: &ImageConfig) -> String {
     let config = serde_json::to_vec(config).unwrap_or_default();
     let encoded = base64::engine::general_purpose::STANDARD.encode(config);
     serde_json::json!({ slipway_engine::keys::CONFIG: encoded }).to_string()
+}
+
+/// Adds to a cache in a bucket the keys that this machine's environment has, if it has none: a daemon elsewhere
+/// has another environment.
+fn with_keys(cache: &CacheSpec) -> CacheSpec {
+    const ID: &str = "access_key_id";
+    let mut cache = cache.clone();
+    if cache.kind == "s3" && !cache.attributes.contains_key(ID) {
+        let names = [ID, "secret_access_key", "session_token"];
+        let found = names.map(|name| (name, std::env::var(format!("AWS_{}", name.to_uppercase())).ok()));
+        let found = found.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        cache.attributes.extend(found.filter(|(_, value)| !value.is_empty()));
+    }
+    cache
 }
 
 /// Names a directory of this machine, for daemons to keep what it held.

@@ -50,6 +50,7 @@ pub use join::JointCache;
 pub use options::IN_SESSION;
 use options::ImportFrom;
 pub(crate) use options::Requested;
+pub use target::list_cache;
 
 /// The remote caches of one build.
 #[derive(Default)]

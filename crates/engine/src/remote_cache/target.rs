@@ -180,6 +180,15 @@ fn index_of(media_type: &str, manifests: Vec<Descriptor>) -> ImageIndex {
     }
 }
 
+/// Enters a cache, whose blobs are in a directory, under its tag there; `reset` removes what no tag needs.
+///
+/// # Errors
+/// The directory's index cannot be read or written.
+pub fn list_cache(directory: &Path, tag: &str, reset: bool, manifest: &Descriptor) -> Result<(), Diagnostic> {
+    let local = Local { directory: directory.to_owned(), tag: tag.to_owned(), reset };
+    local.list(manifest).map_err(|error| failed(directory, &error))
+}
+
 /// A directory in OCI layout with caches in it, by tag.
 struct Local {
     directory: std::path::PathBuf,
@@ -206,17 +215,16 @@ impl Local {
             let to = self.blob(&document.descriptor.digest);
             replace(&to, |mut file| file.write_all(&document.bytes))?;
         }
-        replace(&self.directory.join("oci-layout"), |mut file| file.write_all(LAYOUT.as_bytes()))?;
-        let index = self.list(&parts.manifest)?;
-        if self.reset { self.remove_unused(&index) } else { Ok(()) }
+        self.list(&parts.manifest.descriptor)
     }
 
     fn blob(&self, digest: &Digest) -> std::path::PathBuf {
         self.directory.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Gives the manifest its tag; those of other tags stay.
-    fn list(&self, manifest: &Document) -> io::Result<ImageIndex> {
+    /// Gives a manifest that is there its tag; those of other tags stay.
+    fn list(&self, manifest: &Descriptor) -> io::Result<()> {
+        replace(&self.directory.join("oci-layout"), |mut file| file.write_all(LAYOUT.as_bytes()))?;
         let lock = File::create(self.directory.join("index.json.lock"))?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
         let path = self.directory.join("index.json");
@@ -228,12 +236,12 @@ impl Local {
             Err(error) => return Err(error),
         };
         index.manifests.retain(|one| one.annotations.get(REF_NAME) != Some(&self.tag));
-        let mut descriptor = manifest.descriptor.clone();
+        let mut descriptor = manifest.clone();
         descriptor.annotations.insert(REF_NAME.to_owned(), self.tag.clone());
         index.manifests.push(descriptor);
         let text = serde_json::to_vec(&index)?;
         replace(&path, |mut file| file.write_all(&text))?;
-        Ok(index)
+        if self.reset { self.remove_unused(&index) } else { Ok(()) }
     }
 
     /// Removes blobs that no manifest of the index needs.

@@ -118,3 +118,17 @@ fn check_index(environment: &Environment, registry: &Registry, name: &str) {
     let index: Value = serde_json::from_str(&registry.raw(name)).unwrap();
     assert_eq!(index["manifests"].as_array().unwrap().len(), 4, "two images, two attestations: {index}");
 }
+
+#[test]
+fn a_cache_of_a_node_is_reset() {
+    let environment = Environment::new();
+    let _pair = Pair::start(&environment, PLATFORMS);
+    let directory = environment.text("cache");
+    let blobs = |text: &str| {
+        let context = environment.context("context", &format!("FROM scratch\nCOPY Dockerfile /{text}\n"));
+        let to = format!("--cache-to=type=local,dest={directory},mode=max,reset=true");
+        environment.build(&["--builder=both", "--platform=linux/amd64", &to, &context]).succeeded();
+        std::fs::read_dir(environment.path("cache/blobs/sha256")).unwrap().count()
+    };
+    assert_eq!(blobs("one"), blobs("two"), "what the first build wrote is still there");
+}
