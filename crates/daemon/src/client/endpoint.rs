@@ -197,14 +197,7 @@ impl Endpoint {
         patience: Patience,
     ) -> Result<Channel, Diagnostic> {
         let failed = |error: &dyn std::error::Error| {
-            let reason = Diagnostic::from_error(ErrorKind::Environment, error);
-            let mut whole =
-                Diagnostic::new(ErrorKind::Environment, format!("cannot connect to the daemon at {self}"));
-            whole.causes = reason.causes.into_iter().filter(|cause| cause != "transport error").collect();
-            if let Self::Ssh(ssh) = self {
-                whole.hint = whole.causes.iter().find_map(|cause| ssh.hint(cause));
-            }
-            whole
+            self.unreachable(Diagnostic::from_error(ErrorKind::Environment, error))
         };
         let address = match (self, tls) {
             (Self::Tcp(address), Some(_)) => format!("https://{address}"),
@@ -225,6 +218,19 @@ impl Endpoint {
             async move { this.dial(patience).await.map(TokioIo::new) }
         });
         endpoint.connect_with_connector(connector).await.map_err(|error| failed(&error))
+    }
+
+    /// Says that the daemon cannot be reached, and why: the words of the libraries between say nothing.
+    pub(super) fn unreachable(&self, reason: Diagnostic) -> Diagnostic {
+        const BETWEEN: [&str; 2] = ["transport error", "connection error"];
+        let message = format!("cannot connect to the daemon at {self}");
+        let mut whole = Diagnostic::new(ErrorKind::Environment, message);
+        let said = reason.causes.into_iter();
+        whole.causes = said.filter(|cause| !BETWEEN.contains(&cause.as_str())).collect();
+        if let Self::Ssh(ssh) = self {
+            whole.hint = whole.causes.iter().find_map(|cause| ssh.hint(cause));
+        }
+        whole
     }
 }
 

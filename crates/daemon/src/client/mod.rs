@@ -110,7 +110,18 @@ impl Client {
         tls: Option<&ClientTls>,
         patience: Patience,
     ) -> Result<Self, Diagnostic> {
-        Ok(Self { channel: endpoint.channel(tls, patience).await? })
+        let client = Self { channel: endpoint.channel(tls, patience).await? };
+        if let Endpoint::Ssh(_) = endpoint {
+            // What `ssh` complains of is heard when it is first spoken to.
+            match client.workers().await {
+                // What has a source was not said by the daemon.
+                Err(refused) if std::error::Error::source(&refused.0).is_some() => {
+                    return Err(endpoint.unreachable(refused.diagnostic()));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(client)
     }
 
     fn control(&self) -> ControlClient<Channel> {

@@ -106,6 +106,12 @@ impl Program {
         })
     }
 
+    /// Tells what came that is not from a daemon, as the greeting of a shell.
+    fn no_daemon(&self, said: &[u8]) -> std::io::Error {
+        let text = String::from_utf8_lossy(&said[..said.len().min(MAX_COMPLAINT)]);
+        std::io::Error::other(format!("`{}` does not hand on a daemon; it says: {}", self.name, text.trim()))
+    }
+
     /// Says why a program ended before it had handed anything on.
     fn ended(&self) -> std::io::Error {
         let complaint = self.complaint.lock();
@@ -127,6 +133,10 @@ impl AsyncRead for Program {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if buffer.filled().len() > before {
+            // A daemon begins with a frame of HTTP/2 that is short, and text does not begin with a zero.
+            if !self.heard && buffer.filled()[before] != 0 {
+                return Poll::Ready(Err(self.no_daemon(&buffer.filled()[before..])));
+            }
             self.heard = true;
         } else if !self.heard && buffer.remaining() > 0 {
             let this = &mut *self;
@@ -214,9 +224,16 @@ mod tests {
     async fn a_program_is_a_stream() {
         use tokio::io::AsyncWriteExt as _;
         let mut stream = Program::start(&["cat".to_owned()]).unwrap();
-        stream.write_all(b"there and back").await.unwrap();
-        let mut buffer = [0; 14];
+        stream.write_all(b"\0there and back").await.unwrap();
+        let mut buffer = [0; 15];
         stream.read_exact(&mut buffer).await.unwrap();
-        assert_eq!(&buffer, b"there and back");
+        assert_eq!(&buffer, b"\0there and back");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_no_way_to_a_daemon_is_quoted() {
+        let mut stream = Program::start(&["echo", "Welcome!"].map(str::to_owned)).unwrap();
+        let error = stream.read(&mut [0; 64]).await.unwrap_err();
+        assert_eq!(error.to_string(), "`echo` does not hand on a daemon; it says: Welcome!");
     }
 }
