@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use slipway_daemon::Frontends;
+use slipway_engine::config::Config;
 use slipway_engine::history::{ExplainedStep, History, Outcome, Record, Recording, RequestRecord};
 use slipway_engine::policy::{KnownSource, SourceJudge, Wanted as WantedOfSource};
 use slipway_engine::{
@@ -183,10 +184,9 @@ impl Builder {
     fn with(global: &GlobalArgs, selected: Selected) -> Result<Self, Failure> {
         let options = EngineOptions {
             root: global.root.clone(),
-            config: global.config.clone().or_else(|| selected.config.clone()),
+            config: Config::load(global.config.clone().or_else(|| selected.config.clone()))?,
             emulators: global.emulator.clone(),
             frontends: Some(Arc::new(Frontends::default())),
-            ..EngineOptions::default()
         };
         let engine = Engine::open(options)?;
         let place: Box<dyn Place> = match &selected.elsewhere {

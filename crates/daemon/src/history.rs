@@ -12,6 +12,7 @@ use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use prost::Message as _;
 use slipway_engine::RecordedProvenance;
+use slipway_engine::config::HistoryLimits;
 use slipway_model::Digest;
 use slipway_model::progress::Event;
 use tokio::sync::broadcast;
@@ -25,8 +26,6 @@ use crate::wire::control::{
 use crate::wire::extra::ControlSolveRequest;
 use crate::wire::{RpcStatus, status, timestamp};
 
-/// How many records are kept that nobody pinned.
-const KEPT: usize = 100;
 /// How many events a slow listener may be behind.
 const BEHIND: usize = 256;
 
@@ -47,6 +46,8 @@ pub(crate) struct History {
 
 struct Inner {
     directory: PathBuf,
+    /// How many records are kept that nobody pinned.
+    limits: HistoryLimits,
     state: Mutex<State>,
     events: broadcast::Sender<BuildHistoryEvent>,
 }
@@ -66,7 +67,7 @@ pub(crate) struct Recording {
 
 impl History {
     /// Reads the records of a state directory; what cannot be read is left out.
-    pub(crate) fn open(root: &Path) -> Self {
+    pub(crate) fn open(root: &Path, limits: HistoryLimits) -> Self {
         let directory = root.join("daemon-history");
         let mut done = BTreeMap::new();
         for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
@@ -82,7 +83,7 @@ impl History {
         }
         let (events, _) = broadcast::channel(BEHIND);
         let state = Mutex::new(State { done, ..State::default() });
-        Self { inner: Arc::new(Inner { directory, state, events }) }
+        Self { inner: Arc::new(Inner { directory, limits, state, events }) }
     }
 
     /// Begins the record of a build.
@@ -107,18 +108,23 @@ impl History {
     }
 
     fn complete(&self, record: BuildHistoryRecord) {
-        let dropped = {
+        {
             let mut state = self.inner.state.lock();
             state.active.remove(&record.r#ref);
             state.done.insert(record.r#ref.clone(), record.clone());
-            oldest(&mut state.done)
-        };
+        }
         self.keep(&record);
+        self.trim();
+        self.tell(BuildHistoryEventType::Complete, record);
+    }
+
+    /// Removes what is over the limits.
+    fn trim(&self) {
+        let dropped = oldest(&mut self.inner.state.lock().done, &self.inner.limits);
         for old in dropped {
             self.forget(&old);
             self.tell(BuildHistoryEventType::Deleted, old);
         }
-        self.tell(BuildHistoryEventType::Complete, record);
     }
 
     /// Returns where a blob of a record is.
@@ -217,6 +223,7 @@ impl History {
         &self,
         request: BuildHistoryRequest,
     ) -> Result<impl Stream<Item = Result<BuildHistoryEvent, Status>> + Send + 'static, Status> {
+        self.trim();
         let receiver = self.inner.events.subscribe();
         let id = request.r#ref.clone();
         let wanted = |record: &BuildHistoryRecord| id.is_empty() || id == record.r#ref;
@@ -294,16 +301,21 @@ fn named(record: &BuildHistoryRecord) -> impl Iterator<Item = &Descriptor> {
     [&record.logs, &record.trace, &record.external_error].into_iter().flatten().chain(attestations)
 }
 
-/// Takes out what is over the limit.
-fn oldest(done: &mut BTreeMap<String, BuildHistoryRecord>) -> Vec<BuildHistoryRecord> {
-    let mut dropped = Vec::new();
-    while done.values().filter(|record| !record.pinned).count() > KEPT {
-        let loose = done.values().filter(|record| !record.pinned);
-        let first = loose.min_by_key(|r| r.created_at.as_ref().map(|time| (time.seconds, time.nanos)));
-        let Some(id) = first.map(|record| record.r#ref.clone()) else { break };
-        dropped.extend(done.remove(&id));
+/// Takes out what is over the limits: neither among the newest nor young, and nobody pinned it.
+fn oldest(
+    done: &mut BTreeMap<String, BuildHistoryRecord>,
+    limits: &HistoryLimits,
+) -> Vec<BuildHistoryRecord> {
+    let ended = |record: &BuildHistoryRecord| record.completed_at.as_ref().map(|at| (at.seconds, at.nanos));
+    let mut loose: Vec<&BuildHistoryRecord> = done.values().filter(|record| !record.pinned).collect();
+    if loose.len() <= limits.max_entries {
+        return Vec::new();
     }
-    dropped
+    loose.sort_by_key(|record| std::cmp::Reverse(ended(record)));
+    let young = SystemTime::now().checked_sub(limits.max_age).map(timestamp).map(|at| (at.seconds, at.nanos));
+    let old = loose.into_iter().skip(limits.max_entries).filter(|record| ended(record) <= young);
+    let old: Vec<String> = old.map(|record| record.r#ref.clone()).collect();
+    old.iter().filter_map(|id| done.remove(id)).collect()
 }
 
 impl Recording {
@@ -457,7 +469,7 @@ mod tests {
     #[tokio::test]
     async fn records_are_kept_and_pinned() {
         let directory = tempfile::tempdir().unwrap();
-        let history = History::open(directory.path());
+        let history = History::open(directory.path(), HistoryLimits::default());
         let image = slipway_model::Descriptor::new("type", Digest::of("image"), 5);
         let images = BTreeMap::from([(2, image)]);
         let given = Given { response: BTreeMap::new(), images, provenance: Vec::new() };
@@ -465,7 +477,7 @@ mod tests {
         drop(history.start(&request("two")));
         let update = UpdateBuildHistoryRequest { r#ref: "one".into(), pinned: true, ..Default::default() };
         history.update(&update).unwrap();
-        let again = History::open(directory.path());
+        let again = History::open(directory.path(), HistoryLimits::default());
         let all = BuildHistoryRequest { early_exit: true, ..BuildHistoryRequest::default() };
         let events: Vec<_> = again.listen(all).unwrap().map(|event| event.unwrap()).collect().await;
         let records: Vec<_> = events.into_iter().filter_map(|event| event.record).collect();
@@ -477,5 +489,29 @@ mod tests {
         assert_eq!(records[1].error.as_ref().map(|error| error.code), Some(Code::Cancelled as i32));
         let gone = UpdateBuildHistoryRequest { r#ref: "x".into(), delete: true, ..Default::default() };
         assert_eq!(again.update(&gone).unwrap_err().code(), Code::NotFound);
+    }
+
+    #[test]
+    fn records_stay_that_are_new_or_young_or_pinned() {
+        let now = SystemTime::now();
+        let record = |id: &str, hours: u64, pinned: bool| BuildHistoryRecord {
+            r#ref: id.to_owned(),
+            completed_at: Some(timestamp(now - std::time::Duration::from_secs(hours * 3600))),
+            pinned,
+            ..BuildHistoryRecord::default()
+        };
+        let records =
+            [record("a", 9, true), record("b", 8, false), record("c", 3, false), record("d", 1, false)];
+        let dropped = |max_entries: usize, hours: u64| {
+            let mut done = records.iter().map(|record| (record.r#ref.clone(), record.clone())).collect();
+            let max_age = std::time::Duration::from_secs(hours * 3600);
+            let gone = oldest(&mut done, &HistoryLimits { max_entries, max_age, max_bytes: None });
+            assert_eq!(done.len() + gone.len(), records.len());
+            gone.into_iter().map(|record| record.r#ref).collect::<Vec<_>>()
+        };
+        assert_eq!(dropped(1, 0), ["c", "b"]);
+        assert_eq!(dropped(1, 5), ["b"], "what is young stays, though there are many");
+        assert_eq!(dropped(3, 0), Vec::<String>::new(), "the pinned one does not count");
+        assert_eq!(dropped(0, 2), ["c", "b"]);
     }
 }

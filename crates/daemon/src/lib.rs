@@ -24,5 +24,8 @@ mod worker;
 
 pub use gateway::Frontends;
 pub use history::encode_events;
-pub use server::{Address, DaemonConfig, DaemonOptions, TlsFiles, run as serve};
+pub use server::{
+    Address, DaemonConfig, DaemonOptions, InProcess, LogConfig, LogFormat, LogLevel, Owner, TlsFiles,
+    run as serve,
+};
 pub use worker::{BUILDKIT_VERSION, PACKAGE};

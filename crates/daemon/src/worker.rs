@@ -1,13 +1,14 @@
 //! What the daemon says of itself: version, platforms, labels, capabilities.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 
-use slipway_engine::{Device, Devices};
+use slipway_engine::config::StepNetwork;
+use slipway_engine::store::GcRule;
+use slipway_engine::{Device, Engine};
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 
 use crate::wire::apicaps::ApiCap;
-use crate::wire::types::{BuildkitVersion, CdiDevice, WorkerRecord};
+use crate::wire::types::{BuildkitVersion, CdiDevice, GcPolicy, WorkerRecord};
 use crate::wire::{recode, wire_pb};
 
 /// The version of BuildKit's interface that is spoken; clients choose what they use by it.
@@ -146,19 +147,12 @@ const LLB: &[&str] = &[
 pub(crate) struct Worker {
     id: String,
     labels: BTreeMap<String, String>,
-    platforms: Vec<Platform>,
-    devices: Devices,
 }
 
 impl Worker {
     /// Reads the worker's id from the state, or makes one.
-    pub(crate) fn open(
-        root: &Path,
-        labels: BTreeMap<String, String>,
-        platforms: Vec<Platform>,
-        devices: Devices,
-    ) -> Result<Self, Diagnostic> {
-        let file = root.join("workerid");
+    pub(crate) fn open(engine: &Engine) -> Result<Self, Diagnostic> {
+        let file = engine.root().join("workerid");
         let id = match std::fs::read_to_string(&file) {
             Ok(id) if !id.trim().is_empty() => id.trim().to_owned(),
             _ => {
@@ -174,11 +168,15 @@ impl Worker {
             }
         };
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let network = match engine.config().network {
+            StepNetwork::Host => "host",
+            StepNetwork::None => "none",
+        };
         let mut all = BTreeMap::new();
         for (key, value) in [
             ("executor", "oci"),
             ("hostname", hostname.as_str()),
-            ("network", "host"),
+            ("network", network),
             ("oci.process-mode", "sandbox"),
             ("selinux.enabled", "false"),
             ("apparmor.profile", ""),
@@ -188,34 +186,27 @@ impl Worker {
                 all.insert(format!("org.mobyproject.buildkit.worker.{key}"), value.to_owned());
             }
         }
-        all.extend(labels);
-        let mut platforms = platforms;
-        // Clients take the first for the machine's own: the plain one, and higher levels after it.
-        let own = platforms.first().map(|platform| platform.architecture.clone());
-        platforms.sort_by_key(|platform| {
-            let is_own = Some(&platform.architecture) == own.as_ref();
-            (!is_own, is_own.then(|| platform.variant.clone()))
-        });
-        Ok(Self { id, labels: all, platforms, devices })
+        all.extend(engine.config().labels.clone());
+        Ok(Self { id, labels: all })
     }
 
-    pub(crate) fn record(&self) -> WorkerRecord {
+    pub(crate) fn record(&self, engine: &Engine) -> WorkerRecord {
         WorkerRecord {
             id: self.id.clone(),
             labels: self.labels.clone().into_iter().collect(),
-            platforms: self.platforms.iter().map(platform).collect(),
-            gc_policy: Vec::new(),
+            platforms: platforms(engine).iter().map(platform).collect(),
+            gc_policy: engine.gc_policy().rules.iter().map(gc_rule).collect(),
             buildkit_version: Some(version()),
-            cdi_devices: self.devices.list().into_iter().map(device).collect(),
+            cdi_devices: engine.devices().list().into_iter().map(device).collect(),
         }
     }
 
     /// Writes the record as frontends read it.
-    pub(crate) fn info(&self) -> serde_json::Value {
+    pub(crate) fn info(&self, engine: &Engine) -> serde_json::Value {
         serde_json::json!({
             "id": self.id,
             "labels": self.labels,
-            "platforms": self.platforms,
+            "platforms": platforms(engine),
             "buildkitVersion": {
                 "package": PACKAGE,
                 "version": BUILDKIT_VERSION,
@@ -248,6 +239,34 @@ fn device(device: Device) -> CdiDevice {
         auto_allow: device.auto_allowed,
         annotations: device.annotations.into_iter().collect(),
         on_demand: false,
+    }
+}
+
+/// Lists what can be built for; clients take the first for the machine's own.
+fn platforms(engine: &Engine) -> Vec<Platform> {
+    let mut platforms = engine.platforms();
+    if engine.config().platforms.is_empty() {
+        // The plain one, and higher levels after it.
+        let own = platforms.first().map(|platform| platform.architecture.clone());
+        platforms.sort_by_key(|platform| {
+            let is_own = Some(&platform.architecture) == own.as_ref();
+            (!is_own, is_own.then(|| platform.variant.clone()))
+        });
+    }
+    platforms
+}
+
+fn gc_rule(rule: &GcRule) -> GcPolicy {
+    let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    GcPolicy {
+        all: rule.all,
+        filters: rule.filter.texts().to_vec(),
+        keep_duration: rule
+            .keep_duration
+            .map_or(0, |keep| i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX)),
+        reserved_space: number(rule.reserved),
+        max_used_space: number(rule.max_used),
+        min_free_space: number(rule.min_free),
     }
 }
 
@@ -307,18 +326,30 @@ pub(crate) fn new_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use slipway_engine::EngineOptions;
+    use slipway_engine::config::Config;
+
     use super::*;
 
     #[test]
     fn filters_select_by_label() {
         let directory = tempfile::tempdir().unwrap();
         let labels = BTreeMap::from([("a.b".to_owned(), "c".to_owned())]);
-        let worker = Worker::open(directory.path(), labels.clone(), Vec::new(), Devices::default()).unwrap();
+        let platforms = vec!["linux/s390x".parse().unwrap()];
+        let config = Config { labels, platforms, network: StepNetwork::None, ..Config::default() };
+        let root = Some(directory.path().to_owned());
+        let engine = Engine::open(EngineOptions { root, config, ..EngineOptions::default() }).unwrap();
+        let worker = Worker::open(&engine).unwrap();
         assert!(worker.matches(&[]));
         assert!(worker.matches(&["labels.\"a.b\"==c".to_owned()]));
         assert!(!worker.matches(&["labels.\"a.b\"==d".to_owned()]));
-        let again = Worker::open(directory.path(), labels, Vec::new(), Devices::default()).unwrap();
+        assert!(worker.matches(&["labels.\"org.mobyproject.buildkit.worker.network\"==none".to_owned()]));
+        let again = Worker::open(&engine).unwrap();
         assert_eq!(worker.id, again.id);
         assert_ne!(new_id(), new_id());
+        let record = worker.record(&engine);
+        assert_eq!(record.platforms.len(), 1);
+        assert_eq!(record.gc_policy.len(), 4, "the usual rules");
+        assert_eq!(record.gc_policy[0].filters[0], "type==source.local");
     }
 }

@@ -140,6 +140,11 @@ impl Default for Devices {
 }
 
 impl Devices {
+    /// Looks for descriptions in other directories, the most important last; in none there are no devices.
+    pub fn look_in(&mut self, directories: Vec<PathBuf>) {
+        self.directories = directories;
+    }
+
     /// Tells whether no device is ever given.
     pub fn is_disabled(&self) -> bool {
         self.directories.is_empty()

@@ -2,16 +2,20 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use slipway_emulation::{EmulationOptions, HostFacts, Qemu, Version};
+use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, ErrorKind};
-use slipway_registry::{Client, ClientOptions, ConfigPaths, DockerCredentials, RegistryConfig};
-use slipway_store::Store;
+use slipway_registry::{Client, ClientOptions, DockerCredentials};
+use slipway_runtime::Network;
+use slipway_store::{GcPolicy, Store};
 use tokio::sync::Semaphore;
 
 use crate::attest::Producers;
-use crate::config::WorkerConfig;
+use crate::config::{Config, StepNetwork};
 use crate::devices::Devices;
 use crate::error::Context as _;
 use crate::frontend::FrontendHost;
@@ -20,6 +24,9 @@ use crate::in_flight::InFlight;
 
 /// The key-value namespace of the versions of emulators.
 const VERSIONS: &str = "emulator-version";
+
+/// What was found out about the machine holds for this long, unless the configuration says otherwise.
+const FACTS_AGE: Duration = Duration::from_secs(20);
 
 /// More steps than this never wait for each other.
 const UNLIMITED: usize = 1 << 16;
@@ -44,14 +51,10 @@ const PLATFORMS: &[&str] = &[
 pub struct EngineOptions {
     /// The state directory; [`default_root`] if not given.
     pub root: Option<PathBuf>,
-    /// A `buildkitd.toml`, for registries and workers.
-    pub config: Option<PathBuf>,
+    /// What `buildkitd.toml` and the files of other tools say.
+    pub config: Config,
     /// Emulators, or directories to look for emulators in, before the usual places.
     pub emulators: Vec<PathBuf>,
-    /// Where devices are described, instead of what the configuration says; nowhere is no devices.
-    pub device_directories: Option<Vec<PathBuf>>,
-    /// How many steps run at once; by default what the configuration says, or what suits the machine.
-    pub parallelism: Option<usize>,
     /// Speaks to frontends in images; without it there are only the built-in ones.
     pub frontends: Option<Arc<dyn FrontendHost>>,
 }
@@ -65,7 +68,6 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) client: Client,
-    pub(crate) devices: Devices,
     /// Bounds how many steps run at once, of all builds together.
     pub(crate) permits: Semaphore,
     /// What is executing now, of all builds together.
@@ -73,12 +75,10 @@ pub(crate) struct Inner {
     pub(crate) frontends: Option<Arc<dyn FrontendHost>>,
     /// Which requests made what is an input of others, of all builds together.
     pub(crate) producers: Producers,
-    /// What the owner of the machine has every provenance say.
-    pub(crate) provenance_environment: serde_json::Map<String, serde_json::Value>,
-    notes: Vec<String>,
+    pub(crate) config: Config,
     emulation: EmulationOptions,
-    facts: OnceLock<HostFacts>,
-    resolv_conf: OnceLock<String>,
+    /// What was found out about the machine, and when.
+    facts: Mutex<Option<(Instant, Arc<HostFacts>)>>,
 }
 
 impl Engine {
@@ -87,25 +87,19 @@ impl Engine {
         let root = options.root.unwrap_or_else(default_root);
         let store =
             Store::open(&root).context(|| format!("cannot open the state directory `{}`", root.display()))?;
-        let mut paths = ConfigPaths::usual(|name| std::env::var_os(name));
-        if let Some(config) = options.config {
-            check_config(&config)?;
-            paths.buildkit.insert(0, config);
-        }
-        let config =
-            RegistryConfig::load(&paths).context(|| "cannot use the registry configuration".to_owned())?;
-        let worker = WorkerConfig::load(&paths.buildkit)?;
-        let mut devices = worker.devices;
-        if let Some(directories) = options.device_directories {
-            devices.directories = directories;
-        }
+        let mut config = options.config;
         let credentials = Arc::new(DockerCredentials::usual(|name| std::env::var_os(name)));
-        let client = Client::new(ClientOptions { config, credentials, ..ClientOptions::default() });
-        let configured = worker.max_parallelism.map(|steps| if steps == 0 { UNLIMITED } else { steps });
-        let parallelism = options
-            .parallelism
-            .or(configured)
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(16, |n| (n.get() * 4).max(16)));
+        let mut client = ClientOptions {
+            config: std::mem::take(&mut config.registries),
+            credentials,
+            ..ClientOptions::default()
+        };
+        client.max_concurrency = config.registry_concurrency.unwrap_or(client.max_concurrency);
+        let parallelism = match config.max_parallelism {
+            Some(0) => UNLIMITED,
+            Some(steps) => steps,
+            None => std::thread::available_parallelism().map_or(16, |n| (n.get() * 4).max(16)),
+        };
         let mut emulation = EmulationOptions::from_env(|name| std::env::var_os(name));
         emulation.directories.splice(0..0, options.emulators);
         emulation
@@ -114,17 +108,14 @@ impl Engine {
         Ok(Self {
             inner: Arc::new(Inner {
                 store,
-                client,
-                devices,
+                client: Client::new(client),
                 permits: Semaphore::new(parallelism),
                 in_flight: InFlight::default(),
                 frontends: options.frontends,
                 producers: Producers::default(),
-                provenance_environment: worker.provenance_environment,
-                notes: worker.notes,
+                config,
                 emulation,
-                facts: OnceLock::new(),
-                resolv_conf: OnceLock::new(),
+                facts: Mutex::default(),
             }),
         })
     }
@@ -138,12 +129,22 @@ impl Engine {
 
     /// Lists what the configuration says and slipway does not do.
     pub fn notes(&self) -> &[String] {
-        &self.inner.notes
+        &self.inner.config.notes
+    }
+
+    /// Returns what the configuration says.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Returns the rules of the automatic collection.
+    pub fn gc_policy(&self) -> GcPolicy {
+        self.inner.gc_policy()
     }
 
     /// Returns the devices of this machine that steps may be given.
     pub fn devices(&self) -> &Devices {
-        &self.inner.devices
+        &self.inner.config.devices
     }
 
     /// Returns what speaks to registries, with the logins of who runs this process.
@@ -156,9 +157,13 @@ impl Engine {
         History::of(self.root())
     }
 
-    /// Lists the platforms whose programs run here, the host's own first.
+    /// Lists the platforms that are configured, or whose programs run here, the host's own first.
     pub fn platforms(&self) -> Vec<slipway_model::Platform> {
-        let facts = self.inner.facts();
+        let configured = &self.inner.config.platforms;
+        if !configured.is_empty() {
+            return configured.clone();
+        }
+        let facts = &*self.inner.facts();
         let mut platforms = facts.native_platforms();
         for name in PLATFORMS {
             let Ok(platform) = name.parse() else { continue };
@@ -179,28 +184,21 @@ impl Engine {
     }
 }
 
-/// A configuration that somebody named has to be there.
-fn check_config(path: &Path) -> Result<(), Diagnostic> {
-    let found = std::fs::metadata(path).and_then(|found| match found.is_file() {
-        true => Ok(()),
-        false => Err(std::io::Error::other("it is no file")),
-    });
-    found.map_err(|error| {
-        let message = format!("cannot read the configuration `{}`", path.display());
-        Diagnostic::new(ErrorKind::User, message)
-            .cause(error.to_string())
-            .hint("name a file in the form of `buildkitd.toml` with `--config`, or leave it out")
-    })
-}
-
 impl Inner {
-    /// Looks at the machine, once.
-    pub(crate) fn facts(&self) -> &HostFacts {
-        self.facts.get_or_init(|| {
-            let mut facts = HostFacts::probe(&self.emulation);
-            facts.emulators = facts.emulators.into_iter().map(|qemu| self.with_version(qemu)).collect();
-            facts
-        })
+    /// Looks at the machine, unless that was done lately.
+    pub(crate) fn facts(&self) -> Arc<HostFacts> {
+        let mut known = self.facts.lock();
+        let max_age = self.config.platforms_max_age.unwrap_or(FACTS_AGE);
+        if let Some((when, facts)) = &*known
+            && when.elapsed() < max_age
+        {
+            return facts.clone();
+        }
+        let mut facts = HostFacts::probe(&self.emulation);
+        facts.emulators = facts.emulators.into_iter().map(|qemu| self.with_version(qemu)).collect();
+        let facts = Arc::new(facts);
+        *known = Some((Instant::now(), facts.clone()));
+        facts
     }
 
     /// Fills in an emulator's version from what an earlier run found: asking costs a process each.
@@ -236,15 +234,36 @@ impl Inner {
             return;
         }
         crate::session::collect_mirrors(self.store.root());
-        History::of(self.store.root()).trim();
-        if let Err(error) = self.store.collect_garbage(None) {
+        History::of(self.store.root()).trim(&self.config.history);
+        if let Err(error) = self.store.collect_garbage(&self.gc_policy()) {
             tracing::warn!(%error, "could not collect garbage");
         }
     }
 
-    /// Returns what steps see as `/etc/resolv.conf`: the host's, since they are in the host's network.
-    pub(crate) fn resolv_conf(&self) -> &str {
-        self.resolv_conf.get_or_init(|| std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    fn gc_policy(&self) -> GcPolicy {
+        self.config.gc.policy_at(self.store.root())
+    }
+
+    /// Returns what steps see as `/etc/resolv.conf`: the host's, unless the configuration says otherwise.
+    pub(crate) fn resolv_conf(&self) -> String {
+        let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        self.config.dns.apply(&host)
+    }
+
+    /// Returns the network that a step asks for, or has if it asks for none.
+    pub(crate) fn network(&self, asked: i32) -> Network {
+        match (pb::NetMode::try_from(asked), self.config.network) {
+            (Ok(pb::NetMode::None), _) | (Ok(pb::NetMode::Unset), StepNetwork::None) => Network::None,
+            _ => Network::Host,
+        }
+    }
+
+    /// Returns the control group below which a step is that asks for `asked`.
+    pub(crate) fn cgroup_parent<'p>(&'p self, asked: &'p str) -> &'p str {
+        match asked {
+            "" => self.config.cgroup_parent.as_deref().unwrap_or_default(),
+            asked => asked,
+        }
     }
 }
 
@@ -259,4 +278,46 @@ pub fn default_root() -> PathBuf {
     let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into()));
     data.unwrap_or_else(|| home().join(".local/share")).join("slipway")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with<T>(config: Config, look: impl FnOnce(&Inner) -> T) -> T {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Some(directory.path().to_owned());
+        let engine = Engine::open(EngineOptions { root, config, ..EngineOptions::default() }).unwrap();
+        look(&engine.inner)
+    }
+
+    #[test]
+    fn a_default_parent_is_for_steps_that_name_none() {
+        let config = Config { cgroup_parent: Some("builds".to_owned()), ..Config::default() };
+        with(config, |inner| {
+            assert_eq!([inner.cgroup_parent(""), inner.cgroup_parent("own")], ["builds", "own"]);
+        });
+        with(Config::default(), |inner| assert_eq!(inner.cgroup_parent(""), ""));
+    }
+
+    #[test]
+    fn a_default_network_is_for_steps_that_ask_for_none_in_particular() {
+        let modes = [pb::NetMode::Unset, pb::NetMode::Host, pb::NetMode::None].map(|mode| mode as i32);
+        let networks = |network| {
+            let config = Config { network, ..Config::default() };
+            with(config, |inner| modes.map(|mode| matches!(inner.network(mode), Network::Host)))
+        };
+        assert_eq!(networks(StepNetwork::Host), [true, true, false]);
+        assert_eq!(networks(StepNetwork::None), [false, true, false]);
+    }
+
+    #[test]
+    fn what_was_found_out_about_the_machine_holds_for_a_while() {
+        let same = |max_age: u64| {
+            let platforms_max_age = Some(Duration::from_secs(max_age));
+            let config = Config { platforms_max_age, ..Config::default() };
+            with(config, |inner| Arc::ptr_eq(&inner.facts(), &inner.facts()))
+        };
+        assert_eq!([same(3600), same(0)], [true, false]);
+    }
 }

@@ -26,7 +26,7 @@ pub(crate) fn merge(definitions: &[&Definition], job: &Arc<Job>) -> Result<Merge
     for definition in definitions {
         for vertex in &definition.vertices {
             check_indices(vertex)?;
-            check_entitlements(vertex, &job.entitlements, &job.engine.devices)?;
+            check_entitlements(vertex, &job.entitlements, &job.engine.config.devices)?;
             let inputs = vertex
                 .inputs
                 .iter()

@@ -12,7 +12,7 @@ mod attest;
 mod blobs;
 mod build;
 mod cache;
-mod config;
+pub mod config;
 mod content;
 mod debug;
 mod devices;

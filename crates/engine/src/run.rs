@@ -113,7 +113,7 @@ impl Engine {
             let root: OwnedFd = active.mount().diagnose()?.into_fd();
             let mut settings = settings(&options, &config, &root)?;
             sandbox.adjust(&mut settings);
-            let mounts = mounts(&options, inner.resolv_conf())?;
+            let mounts = mounts(&options, &inner.resolv_conf())?;
             let code = Attached { sandbox: &sandbox, options: &options, cancel: &cancel }
                 .run(root, mounts, settings)?;
             drop(active);

@@ -33,9 +33,9 @@ struct Decision {
 
 impl Sandboxes {
     /// Decides for every platform that has steps and is not decided yet; refuses those that cannot run here.
-    pub(crate) fn decide<'f>(
+    pub(crate) fn decide(
         &self,
-        facts: impl Fn() -> &'f HostFacts,
+        facts: impl Fn() -> Arc<HostFacts>,
         platforms: impl IntoIterator<Item = Platform>,
     ) -> Result<(), Vec<Diagnostic>> {
         let mut refused = Vec::new();
@@ -43,7 +43,8 @@ impl Sandboxes {
             if self.decisions.lock().contains_key(&platform) {
                 continue;
             }
-            let emulator = slipway_emulation::decide(facts(), &platform);
+            let facts = facts();
+            let emulator = slipway_emulation::decide(&facts, &platform);
             if let Emulator::Unsupported(reason) = &emulator {
                 let mut diagnostic = Diagnostic::new(
                     ErrorKind::Environment,
@@ -55,7 +56,7 @@ impl Sandboxes {
                 refused.push(diagnostic);
                 continue;
             }
-            let linux32 = slipway_emulation::needs_linux32(facts(), &platform);
+            let linux32 = slipway_emulation::needs_linux32(&facts, &platform);
             self.decisions.lock().insert(platform, Decision { emulator, linux32 });
         }
         if refused.is_empty() { Ok(()) } else { Err(refused) }

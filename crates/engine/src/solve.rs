@@ -29,6 +29,9 @@ pub struct SolveResponse {
     pub warnings: Vec<LintWarning>,
     /// The answer to a call that does not build.
     pub call: Option<CallResult>,
+    /// The image of the frontend that the Dockerfile is for: nothing was done, and a client of BuildKit's interface
+    /// has to ask for the same.
+    pub other_frontend: Option<String>,
 }
 
 impl Engine {
@@ -74,6 +77,9 @@ impl Engine {
             Answer::Called(call) => {
                 return Ok(SolveResponse { call: Some(call), ..SolveResponse::default() });
             }
+            Answer::Elsewhere(image) => {
+                return Ok(SolveResponse { other_frontend: Some(image), ..SolveResponse::default() });
+            }
         };
         let options = ExportOptions {
             keep: true,
@@ -93,6 +99,7 @@ impl Engine {
             config_digest: exported.config_digest,
             warnings: result.warnings,
             call: None,
+            other_frontend: None,
         })
     }
 }
@@ -108,6 +115,7 @@ async fn answer(build: &Build, request: &SolveRequest) -> Result<Answer, Vec<Dia
     match &request.frontend {
         Frontend::Dockerfile(_) => {
             let build = build.of_frontend(crate::frontend::told(request));
+            crate::frontend::check_on(&build.engine(), "dockerfile.v0").map_err(|e| vec![e])?;
             let frontend = DockerfileFrontend::new(&build, request).map_err(|e| vec![e])?;
             build.until_cancelled(frontend.run()).await
         }

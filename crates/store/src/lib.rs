@@ -15,6 +15,8 @@ mod cache_mounts;
 mod content;
 mod db;
 mod error;
+mod filter;
+mod gc;
 mod images;
 mod kv;
 mod layer;
@@ -35,12 +37,14 @@ pub use cache::{CacheEntry, CacheRecord, CacheTable};
 pub use cache_mounts::{CacheMount, CacheMountName, CacheMounts, GIT_REPOSITORY, Sharing};
 pub use content::{ContentStore, Ingest, IngestOutcome};
 pub use error::{EntryFault, Result, StoreError};
+pub use filter::{ParseFilterError, UsageFilter};
+pub use gc::{DiskSpace, GcLimits, GcPolicy, GcRule, disk_size};
 pub use images::{Images, NamedImage};
 pub use kv::{KeyValues, Stamped};
 pub use layer::{BlobWatcher, DiffOptions, FileObserver, LayerFormat, layer_compression, layer_media_type};
 pub use lease::Lease;
 pub use mount::{MountedTree, OverlaySpec};
-pub use prune::{GcPolicy, GcRule, PruneOptions};
+pub use prune::PruneOptions;
 pub use snapshot::{
     ActiveSnapshot, CommitInfo, LayerBlob, ParseSnapshotIdError, SnapshotId, SnapshotInfo, SnapshotKind,
     SnapshotState, Snapshots, UnpackOptions, UnpackProgress, chain_id,

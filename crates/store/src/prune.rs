@@ -12,6 +12,7 @@ use slipway_model::Digest;
 
 use crate::cache;
 use crate::error::{Result, StoreError};
+use crate::gc::GcPolicy;
 use crate::layer::Variant;
 use crate::lease;
 use crate::lock::{FileLock, Share};
@@ -46,49 +47,6 @@ pub struct PruneOptions<'a> {
     pub dry_run: bool,
 }
 
-/// When the automatic collection removes what.
-#[derive(Clone, Debug)]
-pub struct GcPolicy {
-    pub rules: Vec<GcRule>,
-}
-
-/// One rule of a [`GcPolicy`], applied after those before it.
-#[derive(Clone, Debug, Default)]
-pub struct GcRule {
-    /// Only these kinds; all if empty.
-    pub kinds: Vec<UsageKind>,
-    pub all: bool,
-    pub keep_duration: Option<Duration>,
-    pub max_used: u64,
-    pub reserved: u64,
-    pub min_free: u64,
-}
-
-impl GcPolicy {
-    /// Returns BuildKit's default rules for a disk of `disk` bytes.
-    pub fn default_for(disk: u64) -> Self {
-        const GB: u64 = 1_000_000_000;
-        let reserved = (disk / 10).min(10 * GB);
-        let max_used = (disk / 10 * 8).min(100 * GB);
-        let min_free = disk / 5;
-        let capped = GcRule { reserved, max_used, min_free, ..GcRule::default() };
-        let days = |days: u64| Some(Duration::from_secs(days * 24 * 3600));
-        Self {
-            rules: vec![
-                GcRule {
-                    kinds: vec![UsageKind::LocalSource, UsageKind::CacheMount, UsageKind::GitCheckout],
-                    keep_duration: days(2),
-                    max_used: 512_000_000,
-                    ..GcRule::default()
-                },
-                GcRule { keep_duration: days(60), ..capped.clone() },
-                capped.clone(),
-                GcRule { all: true, ..capped },
-            ],
-        }
-    }
-}
-
 impl Store {
     /// Removes what `options` allow, oldest first, and tells what was removed. Nothing that a live
     /// process holds is removed, nor what something else needs.
@@ -109,23 +67,21 @@ impl Store {
         modified.map_or(true, |time| time.elapsed().map_or(true, |age| age > COLLECTION_INTERVAL))
     }
 
-    /// Cleans up after processes that died, and applies the rules of `policy`, or the default ones.
+    /// Cleans up after processes that died, and applies the rules of `policy`.
     /// Returns at once if another process is doing that. Off the path of a build: it walks directories.
-    pub fn collect_garbage(&self, policy: Option<&GcPolicy>) -> Result<Vec<UsageItem>> {
+    pub fn collect_garbage(&self, policy: &GcPolicy) -> Result<Vec<UsageItem>> {
         let Some(lock) = FileLock::try_take(&self.0.layout.lock("gc"), Share::Exclusive)? else {
             return Ok(Vec::new());
         };
         clean(&self.0)?;
-        let (total, _) = disk(&self.0)?;
-        let default = GcPolicy::default_for(total);
         let mut items = usage::list(&self.0)?;
         let mut removed = Vec::new();
-        for rule in &policy.unwrap_or(&default).rules {
-            let of_kind = |item: &UsageItem| rule.kinds.is_empty() || rule.kinds.contains(&item.kind);
+        for rule in &policy.rules {
+            let meant = |item: &UsageItem| rule.filter.matches(item);
             let options = PruneOptions {
                 all: rule.all,
                 keep_duration: rule.keep_duration,
-                filter: Some(&of_kind),
+                filter: Some(&meant),
                 max_used: rule.max_used,
                 reserved: rule.reserved,
                 min_free: rule.min_free,
@@ -142,11 +98,11 @@ impl Store {
     }
 }
 
-/// The size of the disk and what of it is free.
-fn disk(store: &Inner) -> Result<(u64, u64)> {
+/// What of the disk is free.
+fn free(store: &Inner) -> Result<u64> {
     let root = store.layout.root();
     let stat = rustix::fs::statvfs(root).map_err(StoreError::io("stat the file system of", root))?;
-    Ok((stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize))
+    Ok(stat.f_bavail * stat.f_frsize)
 }
 
 /// How many bytes may stay; `None` if there is no limit to stop at.
@@ -167,7 +123,7 @@ fn bytes_to_keep(options: &PruneOptions<'_>, total: u64, free: u64) -> Option<u6
 
 /// Removes what `options` allow, from `items` too.
 fn prune(store: &Inner, items: &mut Vec<UsageItem>, options: &PruneOptions<'_>) -> Result<Vec<UsageItem>> {
-    let (_, free) = disk(store)?;
+    let free = free(store)?;
     let mut removed = Vec::new();
     for index in choose(items, options, free, SystemTime::now()) {
         let item = &items[index];

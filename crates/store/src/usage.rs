@@ -95,6 +95,13 @@ pub struct UsageItem {
     pub parents: Vec<SnapshotId>,
 }
 
+impl UsageItem {
+    /// Tells whether it is written to after it was made: only cache mounts are.
+    pub fn is_mutable(&self) -> bool {
+        self.kind == UsageKind::CacheMount
+    }
+}
+
 impl Store {
     /// Lists what takes disk space. Sizes are counted now where they are not known yet.
     pub fn usage(&self) -> Result<Vec<UsageItem>> {

@@ -56,6 +56,24 @@ pub(crate) struct DaemonArgs {
     /// Read descriptions of devices (CDI) in DIR; repeat for more, the most important last
     #[arg(long, value_name = "DIR")]
     pub(crate) cdi_spec_dir: Vec<PathBuf>,
+    /// Leave RESERVED[,FREE[,MAXIMUM]] megabytes to the cache
+    #[arg(long, value_name = "SIZES")]
+    pub(crate) oci_worker_gc_keepstorage: Option<String>,
+    /// Say that these platforms can be built for (can be repeated)
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) oci_worker_platform: Vec<String>,
+    /// Give steps this network: `host` or `none`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) oci_worker_net: Option<String>,
+    /// Write log messages as `text` or `json`
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// Log what is of LEVEL or more important: `error`, `warn`, `info`, `debug` or `trace`
+    #[arg(long, value_name = "LEVEL", env = "BUILDKITD_LOG_LEVEL", hide_env = true)]
+    pub(crate) log_level: Option<String>,
+    /// Log everything
+    #[arg(long, hide = true)]
+    pub(crate) trace: bool,
     /// Show the version
     #[arg(long, short = 'v')]
     pub(crate) version: bool,
@@ -75,28 +93,46 @@ pub(crate) struct AcceptedArgs {
     /// Run as an ordinary user, which needs no flag
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) rootless: Option<Switch>,
+    /// Run as an ordinary user, which needs no flag
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) oci_worker_rootless: Option<Switch>,
     /// Snapshots are always overlays
     #[arg(long, hide = true)]
     pub(crate) oci_worker_snapshotter: Option<String>,
-    /// Platforms are found out
-    #[arg(long, hide = true, value_delimiter = ',')]
-    pub(crate) oci_worker_platform: Vec<String>,
-    /// Steps are in the host's network
+    /// Snapshots are always overlays
     #[arg(long, hide = true)]
-    pub(crate) oci_worker_net: Option<String>,
+    pub(crate) oci_worker_proxy_snapshotter_path: Option<String>,
     /// Steps are run without another program
     #[arg(long, hide = true)]
     pub(crate) oci_worker_binary: Option<String>,
     /// Processes are always in a sandbox
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) oci_worker_no_process_sandbox: Option<Switch>,
+    /// Profiles of AppArmor are not applied
     #[arg(long, hide = true)]
-    pub(crate) oci_worker_no_process_sandbox: bool,
-    /// Space is configured in the configuration file
+    pub(crate) oci_worker_apparmor_profile: Option<String>,
+    /// Labels of SELinux are not applied
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) oci_worker_selinux: Option<Switch>,
+    /// Networks of CNI are not made
     #[arg(long, hide = true)]
-    pub(crate) oci_worker_gc_keepstorage: Option<String>,
-    /// Log messages are always text
+    pub(crate) oci_cni_config_path: Option<String>,
+    /// Networks of CNI are not made
     #[arg(long, hide = true)]
-    pub(crate) log_format: Option<String>,
+    pub(crate) oci_cni_binary_dir: Option<String>,
+    /// Networks of CNI are not made
+    #[arg(long, hide = true)]
+    pub(crate) oci_cni_pool_size: Option<u32>,
+    /// There is nothing to look at with Go's tools
+    #[arg(long, hide = true)]
+    pub(crate) debugaddr: Option<String>,
     /// Traces are not collected
     #[arg(long, hide = true)]
     pub(crate) otel_socket_path: Option<String>,
+    /// Networks are not watched
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) proxy_network: Option<Switch>,
+    /// Keys are explained by other means
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) save_cache_debug: Option<Switch>,
 }

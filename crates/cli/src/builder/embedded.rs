@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use slipway_daemon::InProcess;
+use slipway_daemon::client::Built;
 use slipway_engine::history::Record;
 use slipway_engine::policy::{KnownSource, SourceJudge, Wanted};
-use slipway_engine::store::{self, UsageItem, UsageKind};
-use slipway_engine::{Attachment, BuildOptions, Documents as _, Engine, SolveResponse};
+use slipway_engine::store::{self, UsageItem};
+use slipway_engine::{Attachment, BuildOptions, Documents as _, Engine, ExportOptions, SolveResponse};
 use slipway_model::llb::pb;
 use slipway_model::progress::{EventSink, NoEvents};
+use slipway_model::solve::OutputSpec;
 use slipway_model::{Diagnostic, Digest, Platform, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +36,12 @@ impl Place for Embedded {
         cancel: CancellationToken,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
         let reference = super::reference(&self.name, &self.node, &request.id);
-        let solved = self.engine.solve(request, judge, events, cancel).await?;
+        let solved =
+            self.engine.solve(request.clone(), judge.clone(), events.clone(), cancel.clone()).await?;
+        if solved.other_frontend.is_some() {
+            let built = self.build_by_frontend(request, judge, events, cancel).await;
+            return Ok(BuildOutcome::of_daemon(built.map_err(|error| vec![error])?, reference));
+        }
         let mut outcome = BuildOutcome::from(solved);
         if let Some(own) = outcome.metadata.get_mut(super::BUILD_REF) {
             *own = reference.into();
@@ -87,6 +95,28 @@ impl Place for Embedded {
     }
 }
 
+impl Embedded {
+    /// Asks a frontend in an image, by a daemon in this process: it is what frontends can speak to.
+    async fn build_by_frontend(
+        &self,
+        mut request: SolveRequest,
+        judge: Option<Arc<dyn SourceJudge>>,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+    ) -> Result<Built, Diagnostic> {
+        let export =
+            ExportOptions { keep: true, platform_check: request.platform_check, ..ExportOptions::default() };
+        for output in &mut request.outputs {
+            if let OutputSpec::Image(image) = output {
+                // A daemon elsewhere leaves such a result in its cache: here it goes to slipway's own store.
+                image.by_default = false;
+            }
+        }
+        let daemon = InProcess::start(self.engine.clone(), request.entitlements.clone(), export).await?;
+        daemon.build(&self.engine, &request, judge, events, cancel).await
+    }
+}
+
 impl From<SolveResponse> for BuildOutcome {
     fn from(response: SolveResponse) -> Self {
         Self { metadata: response.metadata, answer: response.call.map(CallAnswer::from) }
@@ -101,8 +131,7 @@ impl From<&UsageItem> for UsageRecord {
             kind: item.kind.name().to_owned(),
             description: item.description.clone(),
             size: item.size,
-            // Only cache mounts are written to.
-            mutable: item.kind == UsageKind::CacheMount,
+            mutable: item.is_mutable(),
             in_use: item.in_use,
             shared: item.shared,
             usage_count: item.use_count,

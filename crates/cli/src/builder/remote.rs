@@ -162,14 +162,20 @@ impl Place for Remote {
 impl Remote {
     /// Makes of a daemon's answer what commands show.
     pub(super) fn outcome(&self, node: &Connected, request: &SolveRequest, built: Built) -> BuildOutcome {
+        BuildOutcome::of_daemon(built, super::reference(&self.group.name, &node.name, &request.id))
+    }
+}
+
+impl BuildOutcome {
+    /// Takes what a daemon gave for the build that is called `reference`.
+    pub(super) fn of_daemon(built: Built, reference: String) -> Self {
         let mut metadata: Map<String, Value> =
             built.response.into_iter().map(|(key, value)| (key, decoded(value))).collect();
         metadata.extend(built.provenance);
         if built.call.is_none() {
-            let reference = super::reference(&self.group.name, &node.name, &request.id);
             metadata.insert(super::BUILD_REF.to_owned(), reference.into());
         }
-        BuildOutcome { metadata, answer: built.call.map(CallAnswer::from) }
+        Self { metadata, answer: built.call.map(CallAnswer::from) }
     }
 }
 

@@ -20,7 +20,7 @@ use slipway_model::{Diagnostic, ErrorKind};
 pub(crate) use docker::Docker;
 pub(crate) use inputs::BuildInputs;
 pub(crate) use names::random_name;
-pub(crate) use status::{NodeStatus, platforms_in_groups, statuses};
+pub(crate) use status::{Machine, NodeStatus, platforms_in_groups, statuses};
 pub(crate) use store::{Content, Node, NodeGroup, Store, StoreError};
 pub(crate) use update::{Change, UpdateError, leave, update};
 

@@ -1,14 +1,17 @@
 //! What can be said of a node now: whether it answers, its version, its platforms.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use slipway_daemon::client::GarbageRule;
+use slipway_engine::config::Config;
 use slipway_engine::emulation::{EmulationOptions, HostFacts, runnable};
+use slipway_engine::store::GcRule;
 use slipway_model::{Diagnostic, Platform};
 
-use super::store::{Node, NodeGroup};
+use super::store::{Node, NodeGroup, Store};
 use super::{EMBEDDED, driver};
 
 /// The state of a node.
@@ -25,28 +28,59 @@ pub(crate) struct NodeStatus {
     pub(crate) error: Option<String>,
 }
 
-/// Looks at all nodes of a builder at once; who does not answer in time is not there.
-pub(crate) async fn statuses(
-    group: &NodeGroup,
-    emulation: &EmulationOptions,
-    timeout: Duration,
-) -> Vec<NodeStatus> {
-    join_all(group.nodes.iter().map(|node| status(group, node, emulation, timeout))).await
+/// What builders in this process are like.
+#[derive(Debug)]
+pub(crate) struct Machine<'a> {
+    pub(crate) emulation: EmulationOptions,
+    /// Where the state is.
+    pub(crate) root: PathBuf,
+    /// A configuration that was named, instead of the builder's own.
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) builders: &'a Store,
 }
 
-async fn status(
-    group: &NodeGroup,
-    node: &Node,
-    emulation: &EmulationOptions,
-    timeout: Duration,
-) -> NodeStatus {
-    if group.driver == EMBEDDED {
-        return NodeStatus {
+impl Machine<'_> {
+    fn status(&self, group: &NodeGroup) -> NodeStatus {
+        let own = || self.builders.config_file(group).ok().flatten();
+        let config = match Config::load(self.config.clone().or_else(own)) {
+            Ok(config) => config,
+            Err(error) => return NodeStatus { error: Some(error.to_string()), ..NodeStatus::default() },
+        };
+        let rules = config.gc.policy_at(&self.root).rules;
+        let platforms = match config.platforms.is_empty() {
+            true => runnable(&HostFacts::probe(&self.emulation)),
+            false => config.platforms,
+        };
+        NodeStatus {
             status: "running",
             version: Some(concat!("v", env!("CARGO_PKG_VERSION")).to_owned()),
-            platforms: runnable(&HostFacts::probe(emulation)),
-            ..NodeStatus::default()
-        };
+            platforms,
+            labels: config.labels,
+            garbage_rules: rules.into_iter().map(garbage_rule).collect(),
+            error: None,
+        }
+    }
+}
+
+fn garbage_rule(rule: GcRule) -> GarbageRule {
+    GarbageRule {
+        all: rule.all,
+        filters: rule.filter.texts().to_vec(),
+        keep: rule.keep_duration,
+        reserved_space: rule.reserved,
+        max_used_space: rule.max_used,
+        min_free_space: rule.min_free,
+    }
+}
+
+/// Looks at all nodes of a builder at once; who does not answer in time is not there.
+pub(crate) async fn statuses(group: &NodeGroup, machine: &Machine<'_>, timeout: Duration) -> Vec<NodeStatus> {
+    join_all(group.nodes.iter().map(|node| status(group, node, machine, timeout))).await
+}
+
+async fn status(group: &NodeGroup, node: &Node, machine: &Machine<'_>, timeout: Duration) -> NodeStatus {
+    if group.driver == EMBEDDED {
+        return machine.status(group);
     }
     if let Err(error) = driver::check(group, node) {
         return NodeStatus { error: Some(error.to_string()), ..NodeStatus::default() };

@@ -28,12 +28,15 @@ mod uploads;
 
 use std::collections::BTreeMap;
 
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use slipway_engine::CallResult;
 use slipway_model::llb::pb;
 use slipway_model::solve::CacheSpec;
 use slipway_model::{Diagnostic, SourceRules};
+use tokio::io::DuplexStream;
 use tonic::Status;
+use tonic::codegen::http::Uri;
 use tonic::transport::Channel;
 
 pub use endpoint::{ClientTls, Endpoint, InvalidEndpoint, Patience, Ssh};
@@ -122,6 +125,19 @@ impl Client {
             }
         }
         Ok(client)
+    }
+
+    /// Speaks to a daemon over a connection that is there, and cannot be made anew.
+    pub(crate) async fn over(stream: DuplexStream) -> Result<Self, tonic::transport::Error> {
+        let mut stream = Some(stream);
+        let connector = tower::service_fn(move |_: Uri| {
+            let stream = stream.take().map(TokioIo::new);
+            async move { stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)) }
+        });
+        let endpoint = tonic::transport::Endpoint::from_static("http://localhost")
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20);
+        Ok(Self { channel: endpoint.connect_with_connector(connector).await? })
     }
 
     fn control(&self) -> ControlClient<Channel> {

@@ -11,7 +11,9 @@ use tonic::{Code, Request, Status};
 use super::{Client, Refused};
 use crate::history::{IN_TOTO, PREDICATE_TYPE};
 use crate::session::open_blob;
-use crate::wire::control::{BuildHistoryRecord, BuildHistoryRequest, BuildResultInfo, Descriptor};
+use crate::wire::control::{
+    BuildHistoryRecord, BuildHistoryRequest, BuildResultInfo, Descriptor, UpdateBuildHistoryRequest,
+};
 use crate::wire::extra::content::ReadContentRequest;
 
 /// What the type of every provenance begins with.
@@ -35,6 +37,14 @@ impl Client {
                     .cause(status.message())
                     .hint("set `BUILDX_METADATA_PROVENANCE=disabled` to do without"))
             }
+        }
+    }
+
+    /// Has the daemon remove its record of a build, if it has one.
+    pub(crate) async fn forget(&self, id: &str) {
+        let request = UpdateBuildHistoryRequest { r#ref: id.to_owned(), delete: true, ..Default::default() };
+        if let Err(status) = self.control().update_build_history(request).await {
+            tracing::debug!(%status, "there is no record to remove");
         }
     }
 

@@ -5,13 +5,16 @@ pub(crate) mod check;
 pub(crate) mod solve;
 mod storage;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::{self, StreamExt as _};
-use slipway_engine::Engine;
+use slipway_engine::{Engine, ExportOptions};
+use slipway_model::Diagnostic;
+use slipway_model::solve::Entitlement;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +22,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::builds::Builds;
 use crate::history::History;
-use crate::server::DaemonConfig;
 use crate::session::{Sessions, Tunnel};
 use crate::wire::control::control_server::Control;
 use crate::wire::control::{
@@ -34,13 +36,37 @@ use crate::worker::{self, Worker};
 /// What all calls share.
 pub(crate) struct Daemon {
     pub(crate) engine: Engine,
-    pub(crate) config: DaemonConfig,
+    /// What builds may be given.
+    pub(crate) entitlements: BTreeSet<Entitlement>,
+    /// How results are exported where the request says nothing.
+    pub(crate) export: ExportOptions,
     pub(crate) worker: Worker,
     pub(crate) sessions: Sessions,
     pub(crate) builds: Builds,
     pub(crate) history: History,
     /// Is cancelled when the daemon stops.
     pub(crate) stopping: CancellationToken,
+}
+
+impl Daemon {
+    /// Opens what is kept of earlier daemons in the engine's state.
+    pub(crate) fn open(
+        engine: Engine,
+        entitlements: BTreeSet<Entitlement>,
+        export: ExportOptions,
+        stopping: CancellationToken,
+    ) -> Result<Self, Diagnostic> {
+        Ok(Self {
+            worker: Worker::open(&engine)?,
+            history: History::open(engine.root(), engine.config().history),
+            engine,
+            entitlements,
+            export,
+            sessions: Sessions::default(),
+            builds: Builds::default(),
+            stopping,
+        })
+    }
 }
 
 /// The service; cloning is cheap.
@@ -132,7 +158,7 @@ impl Control for ControlService {
     ) -> Result<Response<ListWorkersResponse>, Status> {
         let worker = &self.0.worker;
         let record = match worker.matches(&request.get_ref().filter) {
-            true => vec![worker.record()],
+            true => vec![worker.record(&self.0.engine)],
             false => Vec::new(),
         };
         Ok(Response::new(ListWorkersResponse { record }))

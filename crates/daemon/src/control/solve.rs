@@ -61,7 +61,7 @@ pub(crate) async fn solve(
 
 /// Tidies the state, off the path of the answer.
 fn collect_garbage(daemon: &Arc<Daemon>) {
-    if daemon.config.gc && daemon.builds.count() <= 1 {
+    if daemon.builds.count() <= 1 {
         let engine = daemon.engine.clone();
         drop(tokio::task::spawn_blocking(move || engine.collect_garbage()));
     }
@@ -101,7 +101,7 @@ async fn run(
     if let Some(short) = check::platforms_asked_for(&request.frontend_attrs, &result) {
         build.warn(warning(short));
     }
-    let options = ExportOptions { epoch: epoch(request), attestations, ..ExportOptions::default() };
+    let options = ExportOptions { epoch: epoch(request), attestations, ..daemon.export.clone() };
     let mut exporters = exporters(&request.exporters, &result);
     let client = match request.enable_session_exporter {
         true => Some(session.client().await.map_err(one)?),
@@ -222,7 +222,7 @@ fn entitlements(daemon: &Daemon, names: &[String]) -> Result<BTreeSet<Entitlemen
         let entitlement: Entitlement = name.parse().map_err(unknown)?;
         let allowed = match &entitlement {
             Entitlement::Device(_) => !daemon.engine.devices().is_disabled(),
-            other => daemon.config.entitlements.contains(other),
+            other => daemon.entitlements.contains(other),
         };
         if !allowed {
             return Err(Status::unknown(format!(

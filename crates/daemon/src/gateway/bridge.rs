@@ -154,7 +154,7 @@ impl Bridge {
         PongResponse {
             frontend_api_caps: worker::gateway_caps(),
             llb_caps: worker::llb_caps(),
-            workers: vec![self.worker.record()],
+            workers: vec![self.worker.record(&self.build.engine())],
         }
     }
 

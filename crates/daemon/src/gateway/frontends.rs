@@ -23,23 +23,15 @@ use crate::worker::{self, Worker};
 /// Serves the gateway to frontends in images.
 #[derive(Debug, Default)]
 pub struct Frontends {
-    labels: BTreeMap<String, String>,
     worker: OnceLock<Worker>,
 }
 
 impl Frontends {
-    /// Tells frontends of a worker with these labels.
-    pub fn new(labels: BTreeMap<String, String>) -> Self {
-        Self { labels, worker: OnceLock::new() }
-    }
-
     fn worker(&self, build: &Build) -> Result<&Worker, Diagnostic> {
         if let Some(worker) = self.worker.get() {
             return Ok(worker);
         }
-        let engine = build.engine();
-        let worker =
-            Worker::open(engine.root(), self.labels.clone(), engine.platforms(), engine.devices().clone())?;
+        let worker = Worker::open(&build.engine())?;
         Ok(self.worker.get_or_init(|| worker))
     }
 }
@@ -77,7 +69,7 @@ impl FrontendHost for Frontends {
     }
 
     fn environment(&self, build: &Build) -> Result<Vec<String>, Diagnostic> {
-        let workers = json!([self.worker(build)?.info()]);
+        let workers = json!([self.worker(build)?.info(&build.engine())]);
         Ok(vec![
             format!("BUILDKIT_WORKERS={workers}"),
             format!("BUILDKIT_EXPORTEDPRODUCT={}", worker::PRODUCT),

@@ -1,196 +1,220 @@
-//! `buildkitd.toml`: what of it has a meaning here, and what is not known.
+//! What `buildkitd.toml` says of the daemon itself: where it answers, to whom, and what it logs.
 //!
-//! Registries are the engine's to read from the same file.
+//! What it says of builds is the engine's to read from the same files.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use slipway_engine::config::{ConfigFiles, Entry};
+use slipway_model::Diagnostic;
 use slipway_model::solve::Entitlement;
-use slipway_model::{Diagnostic, ErrorKind};
-use toml::{Table, Value};
 
 use super::TlsFiles;
 
-/// What the file says.
-#[derive(Clone, Debug)]
+/// What the files say.
+#[derive(Clone, Debug, Default)]
 pub struct DaemonConfig {
     pub root: Option<PathBuf>,
-    pub debug: bool,
+    pub log: LogConfig,
     pub addresses: Vec<String>,
-    pub tls: Option<TlsFiles>,
+    /// Whom unix sockets belong to.
+    pub uid: Option<u32>,
     pub gid: Option<u32>,
+    pub tls: Option<TlsFiles>,
     pub entitlements: BTreeSet<Entitlement>,
-    pub labels: BTreeMap<String, String>,
-    pub max_parallelism: Option<usize>,
-    pub gc: bool,
-    /// Keys that nobody knows, as paths.
-    pub unknown: Vec<String>,
 }
 
-impl Default for DaemonConfig {
-    fn default() -> Self {
-        Self {
-            root: None,
-            debug: false,
-            addresses: Vec::new(),
-            tls: None,
-            gid: None,
-            entitlements: BTreeSet::new(),
-            labels: BTreeMap::new(),
-            max_parallelism: None,
-            gc: true,
-            unknown: Vec::new(),
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    pub level: LogLevel,
+}
+
+/// How a message is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// An object in a line.
+    Json,
+}
+
+/// How important what is written must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogFormat {
+    /// Parses the name of a format.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "" | "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
         }
     }
 }
 
-/// The keys of a worker.
-const WORKER: &str = "enabled labels platforms snapshotter rootless noProcessSandbox gc gckeepstorage \
-    reservedSpace maxUsedSpace minFreeSpace gcpolicy binary proxySnapshotterPath stargzSnapshotter \
-    userRemapUnsupported apparmor-profile selinux max-parallelism defaultCgroupParent networkMode \
-    cniConfigPath cniBinaryPath cniPoolSize bridgeName bridgeSubnet address namespace runtime";
+impl LogLevel {
+    /// Parses the name of a level, in any case.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "panic" | "fatal" | "error" => Some(Self::Error),
+            "warn" | "warning" => Some(Self::Warn),
+            "info" => Some(Self::Info),
+            "debug" => Some(Self::Debug),
+            "trace" => Some(Self::Trace),
+            _ => None,
+        }
+    }
 
-/// The keys of each table; `*` is any name.
-const KNOWN: &[(&str, &str)] = &[
-    (
-        "",
-        "root debug trace insecure-entitlements proxyNetwork provenanceEnvDir log grpc otel cdi history dns \
-         worker registry frontend system cache ghacache",
-    ),
-    ("log", "format level"),
-    ("grpc", "address debugAddress uid gid securityDescriptor tls"),
-    ("grpc.tls", "cert key ca"),
-    ("otel", "socketPath"),
-    ("cdi", "disabled specDirs autoAllowed"),
-    ("history", "maxAge maxEntries"),
-    ("dns", "nameservers options searchDomains"),
-    ("worker", "oci containerd"),
-    ("worker.oci", WORKER),
-    ("worker.containerd", WORKER),
-    ("registry", "*"),
-    ("registry.*", "mirrors http insecure ca keypair tlsconfigdir"),
-    ("frontend", "*"),
-    ("frontend.*", "enabled allowedRepositories"),
-    ("system", "platformsCacheMaxAge maxRegistryConcurrency"),
-];
+    /// Returns the level's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
 
 impl DaemonConfig {
-    /// Reads a file.
-    pub fn read(path: &Path) -> Result<Self, Diagnostic> {
-        let doing = || format!("cannot use the configuration `{}`", path.display());
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Diagnostic::new(ErrorKind::Environment, doing()).cause(error.to_string()))?;
-        Self::parse(&text).map_err(|reason| Diagnostic::new(ErrorKind::User, doing()).cause(reason))
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
-        let mut config = Self::default();
-        find_unknown("", &table, &mut config.unknown);
-        let at = |path: &[&str]| {
-            let mut value: Option<&Value> = None;
-            for (depth, key) in path.iter().enumerate() {
-                value = match depth {
-                    0 => table.get(*key),
-                    _ => value.and_then(|value| value.get(*key)),
-                };
-            }
-            value
+    /// Reads what is for the daemon.
+    ///
+    /// # Errors
+    /// A value is not one that its key can have.
+    pub fn read(files: &ConfigFiles) -> Result<Self, Diagnostic> {
+        let text = |path: &[&str]| -> Result<Option<String>, Diagnostic> {
+            let text = files.get(path).map(|entry| entry.text()).transpose()?;
+            Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
         };
-        let text = |path: &[&str]| at(path).and_then(Value::as_str).map(str::to_owned);
-        let flag = |path: &[&str]| at(path).and_then(Value::as_bool);
-        let list = |path: &[&str]| -> Vec<String> {
-            let values = at(path).and_then(Value::as_array).into_iter().flatten();
-            values.filter_map(Value::as_str).map(str::to_owned).collect()
+        let id = |key: &str| {
+            let number = |entry: Entry<'_>| {
+                u32::try_from(entry.number()?).map_err(|_| entry.wrong("the number of a user or a group"))
+            };
+            files.get(&["grpc", key]).map(number).transpose()
         };
-        config.root = text(&["root"]).map(PathBuf::from);
-        config.debug = flag(&["debug"]).unwrap_or_default();
-        config.addresses = list(&["grpc", "address"]);
-        config.gid = at(&["grpc", "gid"]).and_then(Value::as_integer).and_then(|gid| gid.try_into().ok());
-        if let (Some(certificate), Some(key)) =
-            (text(&["grpc", "tls", "cert"]), text(&["grpc", "tls", "key"]))
-        {
-            config.tls = Some(TlsFiles {
-                certificate: certificate.into(),
-                key: key.into(),
-                client_authority: text(&["grpc", "tls", "ca"]).map(PathBuf::from),
-            });
-        }
-        for name in list(&["insecure-entitlements"]) {
-            config.allow(&name)?;
-        }
-        if let Some(labels) = at(&["worker", "oci", "labels"]).and_then(Value::as_table) {
-            let labels =
-                labels.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
-            config.labels.extend(labels);
-        }
-        let parallelism = at(&["worker", "oci", "max-parallelism"]).and_then(Value::as_integer);
-        config.max_parallelism = parallelism.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
-        config.gc = flag(&["worker", "oci", "gc"]).unwrap_or(true);
-        Ok(config)
-    }
-
-    /// Lets builds have an entitlement.
-    pub fn allow(&mut self, name: &str) -> Result<(), String> {
-        self.entitlements.insert(name.parse()?);
-        Ok(())
+        let addresses = files.get(&["grpc", "address"]).map(|entry| entry.texts()).transpose()?;
+        Ok(Self {
+            root: text(&["root"])?.map(PathBuf::from),
+            log: log(files)?,
+            addresses: addresses.unwrap_or_default().into_iter().map(str::to_owned).collect(),
+            uid: id("uid")?,
+            gid: id("gid")?,
+            tls: tls(files, text)?,
+            entitlements: entitlements(files)?,
+        })
     }
 }
 
-fn find_unknown(path: &str, table: &Table, unknown: &mut Vec<String>) {
-    let Some(known) = known_keys(path) else { return };
-    for (key, value) in table {
-        let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        if known != "*" && !known.split_whitespace().any(|known| known == key) {
-            unknown.push(inner);
-        } else if let Value::Table(table) = value {
-            find_unknown(&inner, table, unknown);
+fn log(files: &ConfigFiles) -> Result<LogConfig, Diagnostic> {
+    let flag = |key: &str| files.get(&[key]).map_or(Ok(false), |entry| entry.flag());
+    let mut log = LogConfig::default();
+    if flag("debug")? {
+        log.level = LogLevel::Debug;
+    }
+    if flag("trace")? {
+        log.level = LogLevel::Trace;
+    }
+    if let Some(entry) = files.get(&["log", "level"]) {
+        let name = entry.text()?;
+        if !name.is_empty() {
+            let wrong = || entry.wrong("`error`, `warn`, `info`, `debug` or `trace`");
+            log.level = LogLevel::parse(name).ok_or_else(wrong)?;
         }
+    }
+    if let Some(entry) = files.get(&["log", "format"]) {
+        log.format = LogFormat::parse(entry.text()?).ok_or_else(|| entry.wrong("`text` or `json`"))?;
+    }
+    Ok(log)
+}
+
+fn tls(
+    files: &ConfigFiles,
+    text: impl Fn(&[&str]) -> Result<Option<String>, Diagnostic>,
+) -> Result<Option<TlsFiles>, Diagnostic> {
+    let of = |key: &str| text(&["grpc", "tls", key]);
+    match (of("cert")?, of("key")?) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
+            certificate: certificate.into(),
+            key: key.into(),
+            client_authority: of("ca")?.map(PathBuf::from),
+        })),
+        (None, None) => Ok(None),
+        _ => Err(["cert", "key"].iter().find_map(|key| files.get(&["grpc", "tls", key])).map_or_else(
+            || Diagnostic::new(slipway_model::ErrorKind::User, "incomplete TLS settings"),
+            |entry| entry.wrong("`cert` and `key` together"),
+        )),
     }
 }
 
-/// Returns the keys of a table; `None` if anything goes.
-fn known_keys(path: &str) -> Option<&'static str> {
-    let of = |path: &str| KNOWN.iter().find(|(known, _)| *known == path).map(|(_, keys)| *keys);
-    of(path).or_else(|| match path.split_once('.') {
-        Some((first @ ("registry" | "frontend"), _)) => of(&format!("{first}.*")),
-        _ => None,
-    })
+fn entitlements(files: &ConfigFiles) -> Result<BTreeSet<Entitlement>, Diagnostic> {
+    let Some(entry) = files.get(&["insecure-entitlements"]) else { return Ok(BTreeSet::new()) };
+    let wrong = |_| entry.wrong("names of entitlements: `network.host`, `security.insecure` and `device`");
+    entry.texts()?.into_iter().map(|name| name.parse().map_err(wrong)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> Result<DaemonConfig, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("buildkitd.toml");
+        std::fs::write(&path, text).unwrap();
+        let files = ConfigFiles::load(&[path]).map_err(|error| error.message)?;
+        DaemonConfig::read(&files).map_err(|error| error.message)
+    }
+
     #[test]
-    fn keys_are_those_of_the_reference_and_others_are_told() {
-        let config = DaemonConfig::parse(
+    fn keys_are_those_of_the_reference() {
+        let config = read(
             r#"
             root = "/r"
-            insecure-entitlements = ["network.host"]
-            colour = "red"
+            debug = true
+            insecure-entitlements = ["network.host", "device"]
+            [log]
+            format = "json"
             [grpc]
             address = ["unix:///a", "tcp://b:1"]
+            uid = 7
+            gid = 8
             [grpc.tls]
             cert = "c"
             key = "k"
-            [worker.oci]
-            gc = false
-            max-parallelism = 3
-            shape = 1
-            [worker.oci.labels]
-            any = "thing"
-            [registry."docker.io"]
-            mirrors = ["m"]
             "#,
         )
         .unwrap();
         assert_eq!(config.root, Some(PathBuf::from("/r")));
         assert_eq!(config.addresses, ["unix:///a", "tcp://b:1"]);
-        assert_eq!(config.unknown, ["colour", "worker.oci.shape"]);
-        assert_eq!((config.gc, config.max_parallelism), (false, Some(3)));
-        assert!(config.entitlements.contains(&Entitlement::NetworkHost) && config.tls.is_some());
-        assert!(DaemonConfig::parse("insecure-entitlements = [\"x\"]").is_err());
-        assert!(DaemonConfig::parse("= 1").is_err());
+        assert_eq!((config.uid, config.gid), (Some(7), Some(8)));
+        assert_eq!(config.log, LogConfig { format: LogFormat::Json, level: LogLevel::Debug });
+        assert!(config.entitlements.contains(&Entitlement::NetworkHost) && config.entitlements.len() == 2);
+        assert_eq!(config.tls.unwrap().key, PathBuf::from("k"));
+        assert_eq!(read("debug = true\n[log]\nlevel = \"warn\"").unwrap().log.level, LogLevel::Warn);
+    }
+
+    #[test]
+    fn what_cannot_be_is_an_error_that_names_the_key() {
+        for (text, key) in [
+            ("insecure-entitlements = [\"x\"]", "insecure-entitlements"),
+            ("[log]\nformat = \"xml\"", "log.format"),
+            ("[log]\nlevel = \"loud\"", "log.level"),
+            ("[grpc]\nuid = -1", "grpc.uid"),
+            ("[grpc]\naddress = \"unix:///a\"", "grpc.address"),
+            ("[grpc.tls]\ncert = \"c\"", "grpc.tls.cert"),
+        ] {
+            assert!(read(text).unwrap_err().contains(key), "{text}");
+        }
+        assert!(read("= 1").is_err());
     }
 }

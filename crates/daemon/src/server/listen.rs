@@ -50,6 +50,13 @@ impl FromStr for Address {
     }
 }
 
+/// Whom unix sockets belong to; who we are, if nothing is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+}
+
 pub(super) enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
@@ -78,9 +85,9 @@ impl Listener {
 }
 
 /// Opens a socket.
-pub(super) fn open(address: &Address, group: Option<u32>) -> Result<Listener, Diagnostic> {
+pub(super) fn open(address: &Address, owner: Owner) -> Result<Listener, Diagnostic> {
     let opened = match address {
-        Address::Unix(path) => unix(path, group).map(Listener::Unix),
+        Address::Unix(path) => unix(path, owner).map(Listener::Unix),
         Address::Tcp(address) => tcp(address).map(Listener::Tcp),
         Address::Inherited(which) => inherited(which),
     };
@@ -91,7 +98,7 @@ pub(super) fn open(address: &Address, group: Option<u32>) -> Result<Listener, Di
     })
 }
 
-fn unix(path: &PathBuf, group: Option<u32>) -> io::Result<UnixListener> {
+fn unix(path: &PathBuf, owner: Owner) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
@@ -101,8 +108,8 @@ fn unix(path: &PathBuf, group: Option<u32>) -> io::Result<UnixListener> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o660))?;
-    if group.is_some() {
-        std::os::unix::fs::chown(path, None, group)?;
+    if owner != Owner::default() {
+        std::os::unix::fs::chown(path, owner.uid, owner.gid)?;
     }
     Ok(listener)
 }

@@ -1,38 +1,37 @@
 //! The daemon: sockets, services, and a stop that lets go of everything.
 
 mod config;
+mod in_process;
 mod listen;
 mod whole;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_engine::Engine;
+use slipway_engine::{Engine, ExportOptions};
 use slipway_model::solve::Entitlement;
 use slipway_model::{Diagnostic, ErrorKind};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
-pub use config::DaemonConfig;
-pub use listen::Address;
+pub use config::{DaemonConfig, LogConfig, LogFormat, LogLevel};
+pub use in_process::InProcess;
+pub use listen::{Address, Owner};
 pub(crate) use whole::Whole;
 
-use crate::builds::Builds;
 use crate::content::{Content, Recorded};
 use crate::control::{ControlService, Daemon, InfoCall, SolveCall};
 use crate::gateway::Gateway;
-use crate::history::History;
-use crate::session::{MAX_MESSAGE, Sessions};
+use crate::session::MAX_MESSAGE;
 use crate::wire::control::InfoRequest;
 use crate::wire::control::control_server::ControlServer;
 use crate::wire::extra::ControlSolveRequest;
 use crate::wire::health::health_check_response::ServingStatus;
 use crate::wire::health::health_server::{Health, HealthServer};
 use crate::wire::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
-use crate::worker::Worker;
 
 /// How long builds have to end when the daemon stops.
 const GRACE: Duration = Duration::from_secs(10);
@@ -42,10 +41,10 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct DaemonOptions {
     pub addresses: Vec<Address>,
     pub tls: Option<TlsFiles>,
-    /// The group that may use unix sockets.
-    pub group: Option<u32>,
-    pub config: DaemonConfig,
-    pub labels: BTreeMap<String, String>,
+    /// Whom unix sockets belong to.
+    pub owner: Owner,
+    /// What builds may be given.
+    pub entitlements: BTreeSet<Entitlement>,
 }
 
 /// Files for TLS on tcp sockets.
@@ -57,13 +56,6 @@ pub struct TlsFiles {
     pub client_authority: Option<PathBuf>,
 }
 
-impl DaemonOptions {
-    /// Returns the entitlements that builds may be given.
-    pub fn entitlements(&self) -> &BTreeSet<Entitlement> {
-        &self.config.entitlements
-    }
-}
-
 /// Answers at all sockets until `stop` is called; `ready` is called when they are open.
 pub async fn run(
     engine: Engine,
@@ -71,22 +63,13 @@ pub async fn run(
     stop: CancellationToken,
     ready: impl FnOnce(&[Address]),
 ) -> Result<(), Diagnostic> {
-    let worker =
-        Worker::open(engine.root(), options.labels.clone(), engine.platforms(), engine.devices().clone())?;
-    let history = History::open(engine.root());
     let stopping = CancellationToken::new();
-    let daemon = Arc::new(Daemon {
-        engine,
-        config: options.config.clone(),
-        worker,
-        sessions: Sessions::default(),
-        builds: Builds::default(),
-        history,
-        stopping: stopping.clone(),
-    });
+    let export = ExportOptions::default();
+    let daemon = Daemon::open(engine, options.entitlements.clone(), export, stopping.clone())?;
+    let daemon = Arc::new(daemon);
     let mut listeners = Vec::new();
     for address in &options.addresses {
-        listeners.push(listen::open(address, options.group)?);
+        listeners.push(listen::open(address, options.owner)?);
     }
     let tls = options.tls.as_ref().map(tls).transpose()?;
     ready(&options.addresses);

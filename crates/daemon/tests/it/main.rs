@@ -8,19 +8,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use slipway_daemon::client::{Client, Endpoint, Offer, OutputPlace, Patience, SolveSpec};
-use slipway_daemon::{Address, DaemonConfig, DaemonOptions};
+use slipway_daemon::{Address, DaemonOptions, InProcess};
+use slipway_engine::config::Config;
 use slipway_engine::registry::{
     Client as Registries, ClientOptions, Credential, CredentialError, Credentials,
 };
-use slipway_engine::{Engine, EngineOptions};
+use slipway_engine::{Engine, EngineOptions, ExportOptions};
 use slipway_model::Secret;
 use slipway_model::llb::pb;
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta};
 use slipway_model::progress::{Event, EventSink, NoEvents};
 use slipway_model::solve::{
     ArchiveOutput, CacheOptions, CacheSpec, Call, ContextSource, Destination, DockerfileRequest,
-    DockerfileSource, FilesOutput, Frontend, ImageOptions, LayoutSelector, NamedContext, NamedContextSource,
-    OutputSpec, PlatformCheck, SolveRequest, StepOptions,
+    DockerfileSource, FilesOutput, Frontend, ImageOptions, ImageOutput, LayoutSelector, NamedContext,
+    NamedContextSource, OutputSpec, PlatformCheck, SolveRequest, StepOptions,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -38,12 +39,11 @@ impl Daemon {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let root = Some(directory.path().join("state"));
-        let engine = Engine::open(EngineOptions { root, ..EngineOptions::default() }).unwrap();
-        let options = DaemonOptions {
-            addresses: vec![Address::Unix(socket.clone())],
-            config: DaemonConfig { gc: false, ..DaemonConfig::default() },
-            ..DaemonOptions::default()
-        };
+        let mut config = Config::default();
+        config.gc.off = true;
+        let engine = Engine::open(EngineOptions { root, config, ..EngineOptions::default() }).unwrap();
+        let options =
+            DaemonOptions { addresses: vec![Address::Unix(socket.clone())], ..DaemonOptions::default() };
         let stop = CancellationToken::new();
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let serve = slipway_daemon::serve(engine, options, stop.clone(), move |_| ready.send(()).unwrap());
@@ -261,6 +261,32 @@ async fn a_whole_request_is_built_elsewhere_and_comes_back() {
     };
     daemon.build(&request(dockerfile, vec![daemon.local()])).await.unwrap();
     assert_eq!(read("out/two"), "in another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_of_the_same_process_needs_no_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("state");
+    let engine =
+        Engine::open(EngineOptions { root: Some(root.clone()), ..EngineOptions::default() }).unwrap();
+    let export = ExportOptions { keep: true, ..ExportOptions::default() };
+    let daemon = InProcess::start(engine.clone(), Default::default(), export).await.unwrap();
+    std::fs::create_dir(directory.path().join("context")).unwrap();
+    std::fs::write(directory.path().join("context/file"), "text").unwrap();
+    let dockerfile = DockerfileRequest {
+        context: ContextSource::Directory(directory.path().join("context")),
+        dockerfile: DockerfileSource::Inline(b"FROM scratch\nCOPY file /\n".to_vec()),
+        ..DockerfileRequest::default()
+    };
+    let image = ImageOutput { names: vec!["r.example/app:1".parse().unwrap()], ..ImageOutput::default() };
+    let request =
+        SolveRequest { id: "one".to_owned(), ..request(dockerfile, vec![OutputSpec::Image(image)]) };
+    daemon.build(&engine, &request, None, quiet(), CancellationToken::new()).await.unwrap();
+    let images = engine.images().unwrap();
+    assert_eq!(images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>(), ["r.example/app:1"]);
+    let records = std::fs::read_dir(root.join("daemon-history")).unwrap();
+    let records = records.filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_file());
+    assert_eq!(records.count(), 0, "who asks keeps records of its own");
 }
 
 #[tokio::test(flavor = "multi_thread")]

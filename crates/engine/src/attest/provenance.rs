@@ -83,7 +83,7 @@ impl Provenance {
     pub(crate) fn write(&self, layers: &[Descriptor]) -> Value {
         let invocation =
             Invocation { id: self.job.invocation(), started: self.job.started, finished: SystemTime::now() };
-        let environment = &self.job.engine.provenance_environment;
+        let environment = &self.job.engine.config.provenance_environment;
         let mut predicate = self.predicate.clone();
         if let Some((reference, numbers)) = &self.steps {
             predicate.add_layers(self.layers_of_steps(reference, numbers, layers));
@@ -93,7 +93,7 @@ impl Provenance {
 
     /// Writes what the predicate says however often and whenever the build is run.
     pub(crate) fn lasting(&self) -> Value {
-        self.predicate.write(self.options.version, None, &self.job.engine.provenance_environment)
+        self.predicate.write(self.options.version, None, &self.job.engine.config.provenance_environment)
     }
 
     fn layers_of_steps(

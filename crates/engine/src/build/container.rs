@@ -13,16 +13,14 @@ use slipway_files::{FileTree, Root};
 use slipway_model::llb::pb;
 use slipway_model::solve::Entitlement;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform};
-use slipway_runtime::{
-    FileContent, Mount, MountSource, Network, Process, ProcessSpec, Security, Stdio, Terminals,
-};
+use slipway_runtime::{FileContent, Mount, MountSource, Process, ProcessSpec, Security, Stdio, Terminals};
 use slipway_store::{ActiveSnapshot, CacheMount, MountedTree, Sharing, SnapshotId};
 
 use super::files::{self, FileInfo};
 use super::{Build, Canceled, Ref};
 use crate::error::{Context as _, Explain as _, blocking, internal};
 use crate::job::{Job, Running};
-use crate::ops::{absolute, cache_id, process_settings};
+use crate::ops::{absolute, cache_id, limits, process_settings};
 use crate::sandbox::Sandbox;
 use crate::ssh::AgentSocket;
 
@@ -286,10 +284,8 @@ impl Container {
         if meta.hostname.is_empty() && !self.request.hostname.is_empty() {
             settings.hostname.clone_from(&self.request.hostname);
         }
-        settings.network = match pb::NetMode::try_from(self.request.network) {
-            Ok(pb::NetMode::None) => Network::None,
-            _ => Network::Host,
-        };
+        settings.network = self.job.engine.network(self.request.network);
+        settings.limits = limits(None, self.job.engine.cgroup_parent(&meta.cgroup_parent));
         settings.security = if insecure { Security::Insecure } else { Security::Sandbox };
         settings.readonly_root = self.mounts.iter().any(|(mount, _)| mount.dest == "/" && mount.readonly);
         self.sandbox.adjust(&mut settings);
@@ -334,7 +330,7 @@ impl Container {
             ("", name) | (name, _) => name,
         };
         let hosts = self.request.extra_hosts.iter().chain(&meta.extra_hosts);
-        mounts.extend(crate::ops::system_files(hostname, hosts, self.job.engine.resolv_conf(), &mounts));
+        mounts.extend(crate::ops::system_files(hostname, hosts, &self.job.engine.resolv_conf(), &mounts));
         Ok(mounts)
     }
 }

@@ -75,6 +75,8 @@ const DOCKERFILE: &str = "dockerfile";
 pub(crate) enum Answer {
     Built(BuildResult),
     Called(CallResult),
+    /// The file is for a frontend in an image, by this name, which only a client of BuildKit's interface can ask.
+    Elsewhere(String),
 }
 
 /// One request to the frontend.
@@ -318,11 +320,7 @@ impl<'a> DockerfileFrontend<'a> {
                 BuiltIn => return None,
                 Image { reference, command_line, lines } => (reference, command_line, lines),
             };
-        let named_by = match lines {
-            Some(_) => "the `# syntax=` line",
-            None => "`--build-arg BUILDKIT_SYNTAX`",
-        };
-        let answered = self.run_image(&reference, &command_line, named_by).await;
+        let answered = self.run_image(&reference, &command_line).await;
         Some(answered.map_err(|failures| match lines {
             Some(lines) => {
                 let span = SourceSpan { source: source.info(), ranges: lines.ranges() };
@@ -342,20 +340,9 @@ impl<'a> DockerfileFrontend<'a> {
         }))
     }
 
-    async fn run_image(
-        &self,
-        reference: &str,
-        command_line: &str,
-        named_by: &str,
-    ) -> Result<Answer, Vec<Diagnostic>> {
+    async fn run_image(&self, reference: &str, command_line: &str) -> Result<Answer, Vec<Diagnostic>> {
         let Some(Asked { options, inputs }) = self.asked else {
-            return Err(vec![
-                Diagnostic::new(
-                    slipway_model::ErrorKind::User,
-                    format!("the frontend image `{reference}` can only be run by a daemon"),
-                )
-                .hint(format!("leave out {named_by} if the file is an ordinary Dockerfile")),
-            ]);
+            return Ok(Answer::Elsewhere(reference.to_owned()));
         };
         let (mut options, inputs) = (options.clone(), inputs.clone());
         options.insert(image::SOURCE.to_owned(), reference.to_owned());

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use prost::Message as _;
 use slipway_model::llb::pb;
+use slipway_model::progress::Stream;
 use slipway_model::solve::{ContextSource, DockerfileSource, Frontend};
-use slipway_model::{Diagnostic, ErrorDetail, ErrorKind, ForeignError, ImageConfig};
+use slipway_model::{Diagnostic, ErrorDetail, ErrorKind, ForeignError, ImageConfig, ParseReferenceError};
 use slipway_runtime::Stdio;
 use tokio::io::Join;
 use tokio::net::unix::pipe;
@@ -75,6 +76,7 @@ pub(super) async fn run(
     }
     let source = options.get(SOURCE).filter(|source| !source.is_empty());
     let source = source.ok_or_else(|| one(failed("no source specified for gateway")))?;
+    check_allowed(build, source).map_err(one)?;
     if slipway_dockerfile::is_built_in(source) {
         return super::run(build, "dockerfile.v0", options, inputs).await;
     }
@@ -93,6 +95,19 @@ pub(super) async fn run(
     environment.extend(host.environment(build).map_err(one)?);
     let program = Program { source, reference, config, environment };
     program.run(build, &*host, inputs).await.map_err(one)
+}
+
+/// Refuses an image that the configuration does not have among the repositories of frontends.
+fn check_allowed(build: &Build, source: &str) -> Result<(), Diagnostic> {
+    let image = source.parse().map_err(|error: ParseReferenceError| {
+        failed(format!("invalid name `{source}` of a frontend")).cause(error.to_string())
+    })?;
+    match build.engine().config().frontends.allows(&image) {
+        true => Ok(()),
+        false => Err(failed(format!("'{source}' is not an allowed gateway source")).hint(
+            "`allowedRepositories` of `[frontend.\"gateway.v0\"]` in the configuration lists those that are",
+        )),
+    }
 }
 
 /// Finds the files and the config of a frontend's image: what `FROM` gives, named contexts included.
@@ -213,8 +228,17 @@ impl Program<'_> {
         // What the frontend says of an error is worth more than how it ended.
         let result = result.try_recv().ok();
         let broken = |message: String| {
-            let mut diagnostic = failed(message).hint("the frontend image is what fails, not the Dockerfile");
-            diagnostic.log_tail = messages.unwrap_or_default();
+            let lines = messages.unwrap_or_default();
+            // A step of its own: so who asks from elsewhere sees it too.
+            let step = build.job.progress.step(format!("[frontend] {}", self.source));
+            for line in &lines {
+                step.progress().log(step.digest(), Stream::Stderr, format!("{line}\n").as_bytes());
+            }
+            let mut diagnostic = failed(message)
+                .of_vertex(step.digest())
+                .hint("the frontend image is what fails, not the Dockerfile");
+            diagnostic.log_tail = lines;
+            step.failed(&diagnostic);
             diagnostic
         };
         match (result, ended?) {

@@ -21,6 +21,7 @@ use slipway_model::{Diagnostic, ErrorKind};
 
 use crate::attest::FrontendRequest;
 use crate::build::{Build, BuildResult};
+use crate::engine::Engine;
 
 pub use arguments::frontend_options;
 pub(crate) use arguments::told;
@@ -43,6 +44,7 @@ pub(crate) fn run<'a>(
         FrontendRequest { frontend: name.to_owned(), options: options.clone(), inputs: inputs.clone() };
     let build = build.of_frontend(asked);
     async move {
+        check_on(&build.engine(), name).map_err(|e| vec![e])?;
         let result = match name {
             "dockerfile.v0" => dockerfile(&build, options, inputs).await?,
             "gateway.v0" => image::run(&build, options, inputs).await?,
@@ -59,6 +61,21 @@ pub(crate) fn run<'a>(
     .boxed()
 }
 
+/// Refuses a frontend that the configuration has turned off.
+pub(crate) fn check_on(engine: &Engine, name: &str) -> Result<(), Diagnostic> {
+    let frontends = &engine.config().frontends;
+    let off = match name {
+        "dockerfile.v0" => frontends.without_dockerfile,
+        "gateway.v0" => frontends.without_gateway,
+        _ => false,
+    };
+    match off {
+        true => Err(Diagnostic::new(ErrorKind::User, format!("the frontend `{name}` is off"))
+            .hint(format!("`enabled` of `[frontend.\"{name}\"]` in the configuration turns it on"))),
+        false => Ok(()),
+    }
+}
+
 async fn dockerfile(
     build: &Build,
     options: &BTreeMap<String, String>,
@@ -71,5 +88,6 @@ async fn dockerfile(
     match frontend.asked(Asked { options, inputs: &inputs }).run().await? {
         Answer::Built(result) => Ok(result),
         Answer::Called(call) => Ok(call.into_result()),
+        Answer::Elsewhere(image) => Err(vec![crate::error::internal(format!("`{image}` was not asked"))]),
     }
 }

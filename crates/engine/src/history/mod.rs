@@ -30,14 +30,11 @@ pub use record::{Outcome, Record, RequestRecord, Steps};
 pub use recording::Recording;
 pub use trace::Trace;
 
+use crate::config::HistoryLimits;
 use crate::error::Context as _;
 
 const RECORD: &str = "record.json";
 const EVENTS: &str = "events";
-/// How many records are kept.
-const MAX_RECORDS: usize = 100;
-/// How much their events take together.
-const MAX_BYTES: u64 = 256 << 20;
 
 /// The records of a state directory.
 #[derive(Clone, Debug)]
@@ -115,11 +112,15 @@ impl History {
     }
 
     /// Removes the oldest records beyond what is kept.
-    pub(crate) fn trim(&self) {
+    pub(crate) fn trim(&self, limits: &HistoryLimits) {
         let mut bytes = 0;
         for (position, directory) in self.directories().unwrap_or_default().iter().rev().enumerate() {
-            bytes += directory.join(EVENTS).metadata().map_or(0, |metadata| metadata.len());
-            let keep = position < MAX_RECORDS && bytes <= MAX_BYTES;
+            let written = directory.join(EVENTS).metadata().ok();
+            bytes += written.as_ref().map_or(0, |metadata| metadata.len());
+            let age = written.and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
+            let is_young = age.is_some_and(|age| age < limits.max_age);
+            let fits = limits.max_bytes.is_none_or(|max| bytes <= max);
+            let keep = is_young || position < limits.max_entries && fits;
             if !keep && !is_locked(directory) {
                 let _ = std::fs::remove_dir_all(directory);
             }
@@ -282,13 +283,19 @@ mod tests {
         let running = build(&history, "running", &[]);
         let path = history.directories().unwrap().remove(0);
         std::fs::rename(path, history.directory.join("0000000000000-running")).unwrap();
-        for number in 0..MAX_RECORDS + 5 {
+        let limits = HistoryLimits::default();
+        for number in 0..limits.max_entries + 5 {
             build(&history, &format!("b{number:03}"), &[]).finish(Outcome::Completed, serde_json::Map::new());
         }
-        history.trim();
+        history.trim(&limits);
         let left = history.list().unwrap();
-        assert_eq!(left.len(), MAX_RECORDS + 1, "the one that runs is left, though it is the oldest");
+        assert_eq!(left.len(), limits.max_entries + 1, "the one that runs is left, though it is the oldest");
         assert!(left.iter().any(|record| record.id == "running") && !left.iter().any(|r| r.id == "b004"));
+        let young = HistoryLimits { max_entries: 3, max_age: Duration::from_secs(3600), max_bytes: None };
+        history.trim(&young);
+        assert_eq!(history.list().unwrap().len(), left.len(), "nothing is that old");
+        history.trim(&HistoryLimits { max_age: Duration::ZERO, ..young });
+        assert_eq!(history.list().unwrap().len(), 3 + 1);
         drop(running);
     }
 }

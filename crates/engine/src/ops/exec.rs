@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Secret};
-use slipway_runtime::{
-    FileContent, Mount, MountSource, Network, ProcessSettings, ResourceLimits, Rlimit, Security,
-};
+use slipway_runtime::{FileContent, Mount, MountSource, ProcessSettings, ResourceLimits, Rlimit, Security};
 use slipway_store::{ActiveSnapshot, CacheMount, CacheMountName, Sharing, SnapshotId};
 
 use super::VertexOperation;
@@ -84,7 +82,7 @@ pub(super) async fn execute(
     blocking(move || {
         let mut step = Prepared::new(&job, name, &exec, &planned, &offered)?;
         let mut settings = step.settings(&exec, &offered, &vertex.metadata)?;
-        let devices = job.engine.devices.resolve(&exec.cdi_devices, &job.entitlements)?;
+        let devices = job.engine.config.devices.resolve(&exec.cdi_devices, &job.entitlements)?;
         let additions = devices::additions(&devices)?;
         settings.env.extend(additions.env);
         settings.user.additional_gids.extend(additions.groups);
@@ -240,16 +238,16 @@ impl<'a> Prepared<'a> {
             }
         }
         Ok(ProcessSettings {
-            network: match pb::NetMode::try_from(exec.network) {
-                Ok(pb::NetMode::None) => Network::None,
-                _ => Network::Host,
-            },
+            network: self.job.engine.network(exec.network),
             security: match pb::SecurityMode::try_from(exec.security) {
                 Ok(pb::SecurityMode::Insecure) => Security::Insecure,
                 _ => Security::Sandbox,
             },
             readonly_root: self.readonly_root,
-            limits: limits(metadata.linux_resources.as_ref(), &meta.cgroup_parent),
+            limits: limits(
+                metadata.linux_resources.as_ref(),
+                self.job.engine.cgroup_parent(&meta.cgroup_parent),
+            ),
             ..process_settings(&meta, self.root.as_fd(), env)?
         })
     }
@@ -449,7 +447,7 @@ impl<'a> PreparedMounts<'a> {
         let meta = exec.meta.clone().unwrap_or_default();
         let name = if meta.hostname.is_empty() { HOSTNAME } else { &meta.hostname };
         let resolv_conf = self.job.engine.resolv_conf();
-        let files = system_files(name, meta.extra_hosts.iter(), resolv_conf, &self.mounts);
+        let files = system_files(name, meta.extra_hosts.iter(), &resolv_conf, &self.mounts);
         self.mounts.extend(files);
     }
 }
@@ -544,7 +542,7 @@ fn rlimit(limit: &pb::Ulimit) -> Rlimit {
     Rlimit { name: limit.name.clone(), soft: value(limit.soft), hard: value(limit.hard) }
 }
 
-fn limits(resources: Option<&pb::LinuxResources>, parent: &str) -> Option<ResourceLimits> {
+pub(crate) fn limits(resources: Option<&pb::LinuxResources>, parent: &str) -> Option<ResourceLimits> {
     let text = |value: &str| Some(value.to_owned()).filter(|v| !v.is_empty());
     let mut limits = ResourceLimits { parent: text(parent), ..ResourceLimits::default() };
     if let Some(wanted) = resources {

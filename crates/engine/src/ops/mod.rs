@@ -11,7 +11,7 @@ pub(crate) mod keys;
 mod nested;
 mod process;
 
-pub(crate) use exec::{HOSTNAME, absolute, cache_id, process_settings, system_files};
+pub(crate) use exec::{HOSTNAME, absolute, cache_id, limits, process_settings, system_files};
 pub(crate) use key_parts::key_parts;
 
 use std::sync::Arc;

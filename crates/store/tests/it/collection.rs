@@ -6,7 +6,7 @@ use std::time::Duration;
 use slipway_model::Digest;
 use slipway_store::{
     CommitInfo, DiffOptions, GcPolicy, GcRule, LayerFormat, PruneOptions, Sharing, SnapshotKind, StoreError,
-    UsageId, UsageKind,
+    UsageFilter, UsageId, UsageKind,
 };
 
 use crate::support::{Scratch, archive, can_mount, file};
@@ -62,7 +62,7 @@ fn what_dead_processes_left_is_cleaned() {
     let mut ingest = scratch.store.content().ingest(partial, &scratch.lease).unwrap();
     ingest.append(b"resumable").unwrap();
     drop(ingest);
-    scratch.store.collect_garbage(None).unwrap();
+    scratch.store.collect_garbage(&GcPolicy::default()).unwrap();
     for (directory, expected) in
         [("snapshots", 1), ("ingest", 1), ("leases", 1), ("trash", 0), ("blobs/sha256", 0)]
     {
@@ -133,13 +133,12 @@ fn limits_stop_the_pruning() {
     assert_eq!(removed(&ALL).len(), 4);
     let sources = GcPolicy {
         rules: vec![GcRule {
-            kinds: vec![UsageKind::LocalSource, UsageKind::CacheMount],
+            filter: UsageFilter::parse(&["type==source.local", "type==exec.cachemount"]).unwrap(),
             max_used: 3_500_000,
             ..GcRule::default()
         }],
     };
-    let collected: Vec<_> =
-        store.collect_garbage(Some(&sources)).unwrap().into_iter().map(|i| i.id).collect();
+    let collected: Vec<_> = store.collect_garbage(&sources).unwrap().into_iter().map(|i| i.id).collect();
     assert_eq!(collected, [UsageId::Snapshot(ids[1])]);
     assert!(
         store.usage().unwrap().iter().any(|item| item.kind == UsageKind::CacheMount && item.size > 1 << 20)

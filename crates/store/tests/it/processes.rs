@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 use slipway_model::Digest;
 use slipway_store::{
-    CommitInfo, DiffOptions, IngestOutcome, LayerFormat, PruneOptions, Sharing, Store, UnpackOptions,
+    CommitInfo, DiffOptions, GcPolicy, IngestOutcome, LayerFormat, PruneOptions, Sharing, Store,
+    UnpackOptions,
 };
 
 use crate::support::{Scratch, archive, can_mount, change_in, file};
@@ -158,7 +159,9 @@ fn killed_at_any_moment() {
             child.wait().unwrap();
         }
         if round % 3 == 0 {
-            Store::open(&root).unwrap().collect_garbage(None).unwrap();
+            let store = Store::open(&root).unwrap();
+            let policy = GcPolicy::default_for(slipway_store::disk_size(&root));
+            store.collect_garbage(&policy).unwrap();
         }
     }
     check(&root);

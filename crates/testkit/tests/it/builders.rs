@@ -121,12 +121,17 @@ fn builders_that_nobody_answers_for_are_told() {
 #[test]
 fn a_builder_keeps_its_configuration() {
     let environment = Environment::new();
-    environment.write("buildkitd.toml", "[registry.\"reg.invalid\"]\nmirrors = [\"127.0.0.1:1\"]\n[dns]\n");
+    environment.write(
+        "buildkitd.toml",
+        "proxyNetwork = true\n[registry.\"reg.invalid\"]\nmirrors = [\"127.0.0.1:1\"]\n",
+    );
     run(&environment, "create --name own --driver-opt network=host --config buildkitd.toml --use")
         .succeeded();
     std::fs::remove_file(environment.path("buildkitd.toml")).unwrap();
-    assert!(run(&environment, "inspect").succeeded().stdout.contains("File#buildkitd.toml:\n > [registry"));
+    assert!(
+        run(&environment, "inspect").succeeded().stdout.contains("File#buildkitd.toml:\n > proxyNetwork")
+    );
     let context = environment.context("context", "FROM scratch\nCOPY Dockerfile /\n");
     let built = environment.run(["build", "--progress=plain", &context]).succeeded();
-    assert!(built.stderr.contains("warning: `[dns]` in "), "{}", built.stderr);
+    assert!(built.stderr.contains("warning: `proxyNetwork` in "), "{}", built.stderr);
 }

@@ -16,11 +16,11 @@ pub(crate) fn run(args: &InspectArgs, context: &Context) -> Result<(), Failure> 
     let store = Store::read(docker.builders());
     let name = args.name.as_deref().or(context.global.builder.as_deref());
     let group = find(&store, name, &docker)?.unwrap_or_else(super::ls::default_group);
-    let emulation = super::ls::emulation(context);
+    let machine = super::ls::machine(context, &store);
     if args.bootstrap {
         super::boot(&group, context)?;
     }
-    let nodes = interrupt::runtime()?.block_on(statuses(&group, &emulation, timeout));
+    let nodes = interrupt::runtime()?.block_on(statuses(&group, &machine, timeout));
     output::text(&listing(&group, &nodes, store.last_activity(&group.name).as_deref()))
 }
 

@@ -3,12 +3,14 @@
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use slipway_daemon::client::GarbageRule;
+use slipway_engine::default_root;
 use slipway_engine::emulation::EmulationOptions;
 
 use crate::app::Context;
 use crate::args::builders::LsArgs;
 use crate::builders::{
-    DEFAULT, EMBEDDED, LOCAL, Node, NodeGroup, NodeStatus, Store, in_store, platforms_in_groups, statuses,
+    DEFAULT, EMBEDDED, LOCAL, Machine, Node, NodeGroup, NodeStatus, Store, in_store, platforms_in_groups,
+    statuses,
 };
 use crate::error::Failure;
 use crate::settings::SettingsError;
@@ -52,8 +54,8 @@ pub(crate) fn run(args: &LsArgs, context: &Context) -> Result<(), Failure> {
     if !groups.iter().any(|group| group.name == DEFAULT) {
         groups.push(default_group());
     }
-    let emulation = emulation(context);
-    let looks = groups.iter().map(|group| statuses(group, &emulation, timeout));
+    let machine = machine(context, &store);
+    let looks = groups.iter().map(|group| statuses(group, &machine, timeout));
     let states = interrupt::runtime()?.block_on(join_all(looks));
     let entries: Vec<Entry> = groups
         .into_iter()
@@ -74,11 +76,12 @@ pub(super) fn default_group() -> NodeGroup {
     NodeGroup { name: DEFAULT.to_owned(), driver: EMBEDDED.to_owned(), nodes: vec![node], dynamic: false }
 }
 
-/// Returns where emulators are looked for.
-pub(super) fn emulation(context: &Context) -> EmulationOptions {
-    let mut options = EmulationOptions::from_env(|name| context.around.variable(name).map(Into::into));
-    options.directories.splice(0..0, context.global.emulator.iter().cloned());
-    options
+/// Returns what builders in this process are like.
+pub(super) fn machine<'a>(context: &Context, builders: &'a Store) -> Machine<'a> {
+    let mut emulation = EmulationOptions::from_env(|name| context.around.variable(name).map(Into::into));
+    emulation.directories.splice(0..0, context.global.emulator.iter().cloned());
+    let root = context.global.root.clone().unwrap_or_else(default_root);
+    Machine { emulation, root, config: context.global.config.clone(), builders }
 }
 
 fn listing(entries: &[Entry], format: &str, shorten: bool) -> Result<String, SettingsError> {

@@ -82,10 +82,10 @@ fn remove_inactive(
     timeout: Duration,
     context: &Context,
 ) -> Result<(), Failure> {
-    let emulation = super::ls::emulation(context);
+    let machine = super::ls::machine(context, store);
     let runtime = interrupt::runtime()?;
     for group in store.list().map_err(in_store)? {
-        let states = runtime.block_on(statuses(&group, &emulation, timeout));
+        let states = runtime.block_on(statuses(&group, &machine, timeout));
         let inactive = states.iter().all(|state| matches!(state.status, "inactive" | "stopped"));
         if inactive && !group.dynamic {
             // What cannot be reached cannot be removed either.

@@ -11,9 +11,20 @@ const UNITS: &[(&str, i64)] = &[
     ("h", 3_600_000_000_000),
 ];
 
+/// Says why a text is no duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseDurationError {
+    #[error("invalid duration")]
+    Invalid,
+    #[error("missing unit in duration")]
+    MissingUnit,
+    #[error("unknown unit `{0}` in duration")]
+    UnknownUnit(String),
+}
+
 /// Parses a duration into nanoseconds.
-pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
-    let invalid = || format!("invalid duration {}", super::quote(text));
+pub fn parse_duration(text: &str) -> Result<i64, ParseDurationError> {
+    let invalid = || ParseDurationError::Invalid;
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -35,10 +46,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
         let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, next) = after.split_at(end);
         if unit.is_empty() {
-            return Err(format!("missing unit in duration {}", super::quote(text)));
+            return Err(ParseDurationError::MissingUnit);
         }
         let Some(&(_, scale)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err(format!("unknown unit {} in duration {}", super::quote(unit), super::quote(text)));
+            return Err(ParseDurationError::UnknownUnit(unit.to_owned()));
         };
         total += scaled(whole, fraction, scale).ok_or_else(invalid)?;
         rest = next;
@@ -64,7 +75,7 @@ fn scaled(whole: &str, fraction: &str, scale: i64) -> Option<i128> {
 }
 
 /// Writes a duration as Go's `Duration.String` does.
-pub(crate) fn format_duration(nanoseconds: i64) -> String {
+pub fn format_duration(nanoseconds: i64) -> String {
     if nanoseconds == 0 {
         return "0s".to_owned();
     }
@@ -113,8 +124,8 @@ mod tests {
         ] {
             assert_eq!(format_duration(parse_duration(text).unwrap()), written, "{text}");
         }
-        assert_eq!(parse_duration("5").unwrap_err(), "missing unit in duration \"5\"");
-        assert_eq!(parse_duration("5d").unwrap_err(), "unknown unit \"d\" in duration \"5d\"");
+        assert_eq!(parse_duration("5"), Err(ParseDurationError::MissingUnit));
+        assert_eq!(parse_duration("5d"), Err(ParseDurationError::UnknownUnit("d".to_owned())));
         for text in ["", "-", "s", "1..5s", "9999999999999h", "x5s"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
