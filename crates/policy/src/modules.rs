@@ -83,7 +83,7 @@ impl Modules {
     }
 
     /// Turns an error of the evaluator into one that shows the place.
-    pub(crate) fn explain(&self, error: &regorus_error::Error) -> Diagnostic {
+    pub(crate) fn explain(&self, error: &dyn std::fmt::Display) -> Diagnostic {
         let text = error.to_string();
         let message = text.rsplit_once("\nerror: ").map_or(text.trim(), |(_, message)| message.trim());
         let place = text.split_once("--> ").and_then(|(_, rest)| rest.lines().next()).and_then(place);
@@ -96,11 +96,6 @@ impl Modules {
             Some(file) => diagnostic.at(Some(span(file, line, column))),
         }
     }
-}
-
-mod regorus_error {
-    //! The evaluator's error, which has no name of its own.
-    pub(crate) type Error = dyn std::fmt::Display;
 }
 
 /// Reads `name:line:column`.

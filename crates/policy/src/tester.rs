@@ -136,11 +136,8 @@ impl Runner {
         let value = decided.ok().and_then(|evaluated| evaluated.value);
         let decision = value.and_then(|value| Decision::parse(&value).ok());
         let missing = self.missing(&test.package, input.as_ref());
-        let wanted = unknown::wanted(missing.iter().map(String::as_str).filter(|field| is_unknown(field)));
-        let needs = |kind: &str| {
-            wanted.is_some() && missing.iter().any(|field| is_unknown(field) && field.starts_with(kind))
-        };
-        let metadata = ["image", "git"].into_iter().filter(|kind| needs(kind)).collect();
+        let needs = |kind: &&str| missing.iter().any(|field| is_unknown(field) && field.starts_with(*kind));
+        let metadata = ["image", "git"].into_iter().filter(needs).collect();
         Ok(TestResult { name: test.name, passed, decision, input, missing, metadata })
     }
 

@@ -158,6 +158,11 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         let note = "policies beside the Dockerfile are not looked for below a directory of a bake definition elsewhere";
         notes.push(format!("{note} (`--policy disabled=true` silences this)"));
     }
+    if around.variable("BUILDX_DEFAULT_POLICY").and_then(boolean) == Some(true) {
+        notes.push(
+            "`BUILDX_DEFAULT_POLICY` has no effect: signatures of sigstore cannot be verified".to_owned(),
+        );
+    }
     let request = SolveRequest {
         id: new_id(),
         frontend: Frontend::Dockerfile(Box::new(frontend)),

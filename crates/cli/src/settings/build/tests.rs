@@ -297,6 +297,13 @@ fn layouts_select_by_digest() {
 }
 
 #[test]
+fn a_default_policy_that_is_not_enforced_does_not_seem_to_be() {
+    let notes = |value: &str| settings(&[], &[("BUILDX_DEFAULT_POLICY", value)]).unwrap().notes;
+    assert!(notes("1")[0].contains("has no effect"));
+    assert_eq!(notes("0"), [""; 0]);
+}
+
+#[test]
 fn policies_are_found_by_the_name_of_the_dockerfile() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["Dockerfile", "Dockerfile.rego", "other", "other.rego", "plain"] {
