@@ -181,6 +181,12 @@ impl Builder {
         Self::with(global, builders::select(global.builder.as_deref(), &Docker::of_process())?)
     }
 
+    /// Tells whether the builder builds in this process.
+    pub(crate) fn is_here(global: &GlobalArgs) -> Result<bool, Failure> {
+        let selected = builders::select(global.builder.as_deref(), &Docker::of_process())?;
+        Ok(selected.elsewhere.is_none())
+    }
+
     fn with(global: &GlobalArgs, selected: Selected) -> Result<Self, Failure> {
         let options = EngineOptions {
             root: global.root.clone(),

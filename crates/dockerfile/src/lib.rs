@@ -36,7 +36,7 @@ pub use call::{
 };
 pub use convert::{
     BaseImage, BaseInfo, ContextPaths, ContextUse, Converted, Failure, ScanStage, bases, context_definition,
-    convert,
+    convert, local,
 };
 pub use document::{Dockerfile, Stage, parse};
 pub use expand::{EnvList, Environment, ExpandError, Expander, Expansion};
@@ -49,6 +49,6 @@ pub use lint::{IDENTICAL_LAYERS_ACROSS_PLATFORMS, LintConfig, LintWarning, RULES
 pub use location::{Lines, SourceFile};
 pub use options::{
     ConvertOptions, FrontendChoice, Ignored, ImageOrigin, ImageResolver, MainContext, ResolveMode,
-    ResolveRequest, ResolvedImage, frontend_for,
+    ResolveRequest, ResolvedImage, frontend_for, is_for_built_in,
 };
 pub use parser::{Directive, Heredoc, Syntax, detect_syntax, is_built_in};

@@ -223,6 +223,12 @@ pub enum FrontendChoice {
     },
 }
 
+/// Tells whether a file with this text is for the built-in frontend.
+pub fn is_for_built_in(text: &[u8], build_args: &BTreeMap<String, String>) -> bool {
+    let source = SourceFile::new("Dockerfile", text.to_vec());
+    matches!(frontend_for(&source, build_args), FrontendChoice::BuiltIn)
+}
+
 /// Decides who converts a Dockerfile: `BUILDKIT_SYNTAX`, then the file's own `syntax` directive.
 pub fn frontend_for(source: &SourceFile, build_args: &BTreeMap<String, String>) -> FrontendChoice {
     let argument = build_args.get("BUILDKIT_SYNTAX").map(|text| text.trim()).filter(|text| !text.is_empty());

@@ -77,7 +77,7 @@ pub use remote_cache::{IN_SESSION, JointCache, list_cache};
 pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;
 pub use session::Session;
-pub use slipway_dockerfile::SYNTAX_VERSION as DOCKERFILE_VERSION;
+pub use slipway_dockerfile::{SYNTAX_VERSION as DOCKERFILE_VERSION, is_for_built_in};
 pub use solve::SolveResponse;
 pub use sources::{DetachedSignature, GitObject, SignedBy};
 pub use terminal::restore_terminal;

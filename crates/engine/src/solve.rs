@@ -116,7 +116,8 @@ async fn answer(build: &Build, request: &SolveRequest) -> Result<Answer, Vec<Dia
         Frontend::Dockerfile(_) => {
             let build = build.of_frontend(crate::frontend::told(request));
             crate::frontend::check_on(&build.engine(), "dockerfile.v0").map_err(|e| vec![e])?;
-            let frontend = DockerfileFrontend::new(&build, request).map_err(|e| vec![e])?;
+            let request = build.until_cancelled(crate::frontend::settle_targets(&build, request)).await?;
+            let frontend = DockerfileFrontend::new(&build, &request).map_err(|e| vec![e])?;
             build.until_cancelled(frontend.run()).await
         }
         Frontend::Definition(definition) => {

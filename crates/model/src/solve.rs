@@ -12,7 +12,7 @@ use crate::oci::Annotations;
 use crate::{Platform, Reference, SourceRules};
 
 /// Everything a build needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SolveRequest {
     /// Names this build in history and on the wire; unique for each request.
     pub id: String,
@@ -60,7 +60,7 @@ impl SourceDateEpoch {
 }
 
 /// Who turns the request into LLB.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Frontend {
     Dockerfile(Box<DockerfileRequest>),
     /// A ready definition, from a client of the LLB API.
@@ -68,7 +68,7 @@ pub enum Frontend {
 }
 
 /// A request to the built-in Dockerfile frontend.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DockerfileRequest {
     pub context: ContextSource,
     pub dockerfile: DockerfileSource,
@@ -172,6 +172,12 @@ pub enum NamedContextSource {
         definition: Box<pb::Definition>,
         config: Option<Box<crate::ImageConfig>>,
     },
+    /// What another request makes of its Dockerfile, for each of its platforms.
+    Target {
+        /// Tells its directories from those of other requests.
+        name: String,
+        request: Box<SolveRequest>,
+    },
 }
 
 /// Picks an image in an OCI layout.
@@ -205,7 +211,7 @@ pub enum Call {
 }
 
 /// Options that act on RUN steps and are not in the Dockerfile.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepOptions {
     pub network: NetworkMode,
     pub extra_hosts: Vec<ExtraHost>,
@@ -341,7 +347,7 @@ pub enum PlatformCheck {
 }
 
 /// Cache from and to other places than the local state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CacheOptions {
     pub imports: Vec<CacheSpec>,
     pub exports: Vec<CacheSpec>,

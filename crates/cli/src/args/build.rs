@@ -153,8 +153,6 @@ pub(crate) struct OfBake {
     pub(crate) context: Option<ContextSource>,
     /// Directories at an address.
     pub(crate) contexts: Vec<NamedContext>,
-    /// Named contexts that are OCI layouts, which need not be there yet.
-    pub(crate) layouts: Vec<(String, PathBuf)>,
 }
 
 /// Flags that other builders had, so that old command lines go on to work.

@@ -146,7 +146,11 @@ fn build(
     let layouts = tempfile::tempdir().map_err(|error| {
         Failure::io("failed to make a directory for what targets need of each other", &error)
     })?;
-    let places = Places { layouts: layouts.path(), directory: loaded.directory.as_ref() };
+    let places = Places {
+        layouts: layouts.path(),
+        shares_builds: Builder::is_here(&context.global)?,
+        directory: loaded.directory.as_ref(),
+    };
     let targets = bake::plan(args, bake, &grants, &places, &mut context.around)?;
     let Some(first) = targets.first() else { return Ok(()) };
     let display = first.settings.display;
@@ -164,7 +168,7 @@ fn build(
         for needed in &target.needs {
             let path = layouts.path().join(needed);
             if !path.exists() && targets.iter().any(|t| t.name == *needed && t.settings.call.is_some()) {
-                bake::write_stand_in(&path, &target.settings.request.platforms)
+                bake::links::write_stand_in(&path, &target.settings.request.platforms)
                     .map_err(|error| Failure::io("failed to write a stand-in image", &error))?;
             }
         }
@@ -304,6 +308,8 @@ fn spawn_all(
             Some(_) => Vec::new(),
             None => target.needs.iter().filter_map(|name| receivers.get(name.as_str()).cloned()).collect(),
         };
+        let parts: Vec<watch::Receiver<bool>> =
+            target.parts.iter().filter_map(|name| receivers.get(name.as_str()).cloned()).collect();
         let prefix = (targets.len() > 1).then(|| target.name.clone());
         let events: Arc<dyn EventSink> = match prefix {
             Some(prefix) => Arc::new(Prefixed::new(prefix, progress.sink())),
@@ -319,8 +325,17 @@ fn spawn_all(
                 }
             }
             let result = under_policy(&builder, &settings, events, stop, level).await;
-            if result.is_ok() {
-                let _ = done.send(true);
+            match &result {
+                Ok(_) => drop(done.send(true)),
+                Err(diagnostics) if diagnostics.iter().all(|diagnostic| diagnostic.vertex.is_some()) => {
+                    // A step that failed may be a part's, whose own build says so.
+                    for mut part in parts {
+                        if part.wait_for(|built| *built).await.is_err() {
+                            return (name, Err(Vec::new()));
+                        }
+                    }
+                }
+                Err(_) => {}
             }
             (name, result)
         });

@@ -3,6 +3,7 @@
 //! A target is written as the flags of `build`, and those are resolved where `build`'s are: there is one
 //! way from options to a request.
 
+pub(crate) mod links;
 pub(crate) mod privileges;
 pub(crate) mod remote;
 
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use slipway_bake::{
     Bake, DEFAULT_FILES, Definition, Environment, Grants, PathBase, Request, SourceFile, Target,
 };
-use slipway_model::solve::{ArchiveOutput, Destination, ImageOptions, OutputSpec};
 use slipway_model::{Diagnostic, Platform};
 
 use remote::{Addresses, Fetch};
@@ -45,6 +45,8 @@ pub(crate) struct PlannedTarget {
     pub(crate) settings: Arc<BuildSettings>,
     /// The targets that must be built first.
     pub(crate) needs: BTreeSet<String>,
+    /// The targets that are built again as a part of this one, from what is built already.
+    pub(crate) parts: BTreeSet<String>,
 }
 
 /// Reads the files that the flags, the environment or the defaults name, here or at an address.
@@ -252,12 +254,10 @@ pub(crate) fn plan(
     places: &Places<'_>,
     around: &mut Surroundings,
 ) -> Result<Vec<PlannedTarget>, Failure> {
-    let layouts = places.layouts;
     let platforms = shared_platforms(bake);
-    let needed: BTreeSet<&str> = bake.targets.values().flat_map(needs_of).collect();
     let (mut planned, mut failed) = (Vec::new(), Vec::new());
     for (name, target) in &bake.targets {
-        let flags = flags(args, target, grants, layouts, platforms.get(name.as_str()), around);
+        let flags = flags(args, target, grants, platforms.get(name.as_str()), around);
         let flags = match (flags, places.directory) {
             (Ok(flags), Some(directory)) => remote::place(flags, target, directory, around),
             (flags, _) => flags,
@@ -270,28 +270,29 @@ pub(crate) fn plan(
             }
         };
         match build::resolve(&flags, around) {
-            Ok(mut settings) => {
-                if needed.contains(name.as_str()) && settings.call.is_none() {
-                    settings.request.outputs.retain(|output| *output != OutputSpec::CacheOnly);
-                    settings.request.outputs.push(layout_output(&layouts.join(name)));
-                }
-                planned.push(PlannedTarget {
-                    name: name.clone(),
-                    description: target.description.clone(),
-                    settings: Arc::new(settings),
-                    needs: needs_of(target).map(str::to_owned).collect(),
-                });
-            }
+            Ok(settings) => planned.push(PlannedTarget {
+                name: name.clone(),
+                description: target.description.clone(),
+                settings: Arc::new(settings),
+                needs: BTreeSet::new(),
+                parts: BTreeSet::new(),
+            }),
             Err(error) => failed.push(in_target(name, error.into_diagnostic())),
         }
     }
-    if failed.is_empty() { Ok(planned) } else { Err(failed.into()) }
+    if !failed.is_empty() {
+        return Err(failed.into());
+    }
+    links::link(bake, places, &mut planned)?;
+    Ok(planned)
 }
 
 /// Where targets find what is not said in full.
 pub(crate) struct Places<'a> {
-    /// What targets need of each other goes through OCI layouts below it.
+    /// What targets need of each other goes through OCI layouts below it, where they cannot share a build.
     pub(crate) layouts: &'a Path,
+    /// The builder can build what a target needs as a part of it.
+    pub(crate) shares_builds: bool,
     /// Where the definition is, if that is not here.
     pub(crate) directory: Option<&'a RemoteDirectory>,
 }
@@ -305,16 +306,6 @@ pub(crate) fn in_target(name: &str, mut diagnostic: Diagnostic) -> Diagnostic {
 /// Lists the targets that a target's contexts name.
 fn needs_of(target: &Target) -> impl Iterator<Item = &str> {
     target.contexts.iter().flatten().filter_map(|(_, value)| value.strip_prefix("target:"))
-}
-
-/// An OCI layout as a directory.
-fn layout_output(path: &Path) -> OutputSpec {
-    OutputSpec::Oci(ArchiveOutput {
-        names: Vec::new(),
-        destination: Destination::Path(path.to_owned()),
-        tar: false,
-        image: ImageOptions::default(),
-    })
 }
 
 /// Finds the platforms of targets that are built for others only and name none themselves: all that those
@@ -350,7 +341,6 @@ fn flags(
     args: &BakeArgs,
     target: &Target,
     grants: &Grants,
-    layouts: &Path,
     platforms: Option<&Vec<String>>,
     around: &Surroundings,
 ) -> Result<BuildArgs, SettingsError> {
@@ -363,13 +353,11 @@ fn flags(
         let set = map.iter().flatten().filter_map(|(key, value)| Some((key, value.as_ref()?)));
         set.map(|(key, value)| format!("{key}={value}")).collect()
     };
-    let (mut build_context, mut layouts_of_targets) = (Vec::new(), Vec::new());
-    for (name, value) in target.contexts.iter().flatten() {
-        match value.strip_prefix("target:") {
-            Some(needed) => layouts_of_targets.push((name.clone(), layouts.join(needed))),
-            None => build_context.push(format!("{name}={}", value.strip_prefix("cwd://").unwrap_or(value))),
-        }
-    }
+    // Those of other targets are added when all targets are known.
+    let contexts = target.contexts.iter().flatten().filter(|(_, value)| !value.starts_with("target:"));
+    let build_context = contexts
+        .map(|(name, value)| format!("{name}={}", value.strip_prefix("cwd://").unwrap_or(value)))
+        .collect();
     let own = target.platforms.as_ref().filter(|platforms| !platforms.is_empty());
     Ok(BuildArgs {
         context,
@@ -406,11 +394,7 @@ fn flags(
         tag: target.tags.clone().unwrap_or_default(),
         target: target.target.clone(),
         ulimit: target.ulimits.clone().unwrap_or_default(),
-        of_bake: OfBake {
-            dockerfile: target.dockerfile_inline.clone(),
-            layouts: layouts_of_targets,
-            ..OfBake::default()
-        },
+        of_bake: OfBake { dockerfile: target.dockerfile_inline.clone(), ..OfBake::default() },
         ..BuildArgs::default()
     })
 }
@@ -449,49 +433,6 @@ fn inputs(target: &Target, around: &Surroundings) -> Result<(String, Option<Stri
     let file =
         (dockerfile != "Dockerfile").then(|| Path::new(context).join(dockerfile).display().to_string());
     Ok((context.to_owned(), file))
-}
-
-/// Writes an empty image of each platform, in whose place a call looks at no real one.
-pub(crate) fn write_stand_in(path: &Path, platforms: &[Platform]) -> io::Result<()> {
-    use serde_json::json;
-    let blobs = path.join("blobs/sha256");
-    std::fs::create_dir_all(&blobs)?;
-    let put = |media_type: &str, document: &serde_json::Value| -> io::Result<serde_json::Value> {
-        let bytes = document.to_string().into_bytes();
-        let digest = slipway_model::Digest::of(&bytes);
-        std::fs::write(blobs.join(digest.hex()), &bytes)?;
-        Ok(json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() }))
-    };
-    let host = [Platform::host()];
-    let platforms = if platforms.is_empty() { &host } else { platforms };
-    let mut manifests = Vec::new();
-    for platform in platforms {
-        let mut of_platform = json!({ "os": platform.os, "architecture": platform.architecture });
-        if let Some(variant) = &platform.variant {
-            of_platform["variant"] = json!(variant);
-        }
-        let mut config = of_platform.clone();
-        config["config"] = json!({});
-        config["rootfs"] = json!({ "type": "layers", "diff_ids": [] });
-        let config = put("application/vnd.oci.image.config.v1+json", &config)?;
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": config,
-            "layers": [],
-        });
-        let mut descriptor = put("application/vnd.oci.image.manifest.v1+json", &manifest)?;
-        descriptor["platform"] = of_platform;
-        manifests.push(descriptor);
-    }
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": manifests,
-    });
-    let index = put("application/vnd.oci.image.index.v1+json", &index)?;
-    std::fs::write(path.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}")?;
-    std::fs::write(path.join("index.json"), json!({ "schemaVersion": 2, "manifests": [index] }).to_string())
 }
 
 #[cfg(test)]

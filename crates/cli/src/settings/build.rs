@@ -130,9 +130,6 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         inputs.context = context.clone();
     }
     named_contexts.extend(args.of_bake.contexts.iter().cloned());
-    for (name, path) in &args.of_bake.layouts {
-        named_contexts.push(context::layout(name, path)?);
-    }
     let frontend = DockerfileRequest {
         context: inputs.context,
         dockerfile: inputs.dockerfile,

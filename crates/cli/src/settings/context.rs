@@ -313,10 +313,9 @@ fn named_context(value: &str, around: &Surroundings) -> Result<NamedContext, Set
     with_source(name, source)
 }
 
-/// Makes a named context of an OCI layout that is written before the build reads it.
-pub(super) fn layout(name: &str, path: &Path) -> Result<NamedContext, SettingsError> {
-    let source = NamedContextSource::OciLayout { path: path.to_owned(), selector: LayoutSelector::Default };
-    with_source(name, |_| Ok(source))
+/// Takes an OCI layout that is written before the build reads it.
+pub(super) fn layout_source(path: PathBuf) -> NamedContextSource {
+    NamedContextSource::OciLayout { path, selector: LayoutSelector::Default }
 }
 
 /// Makes a named context of something that is made already.

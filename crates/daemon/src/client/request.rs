@@ -260,7 +260,9 @@ impl Making {
                 self.spec.inputs.insert(name.clone(), (**definition).clone());
                 format!("input:{name}")
             }
-            NamedContextSource::Client(_) | NamedContextSource::ClientLayout { .. } => {
+            NamedContextSource::Client(_)
+            | NamedContextSource::ClientLayout { .. }
+            | NamedContextSource::Target { .. } => {
                 return Err(invalid(format!("the context `{key}` of another client cannot be sent on")));
             }
         };

@@ -108,6 +108,9 @@ impl Converter<'_> {
                 ContextSource::Image(reference, ImageOrigin::OciLayout { context: key })
             }
             NamedContextSource::Url(url) => ContextSource::Operation(remote(url)?),
+            NamedContextSource::Target { name, .. } => {
+                return Err(Problem::new(format!("the context `{key}` waits for the target `{name}`")));
+            }
         })
     }
 
@@ -284,7 +287,8 @@ fn attribute(name: &str, value: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(name.to_owned(), value.to_owned())])
 }
 
-fn local(name: &str) -> pb::SourceOp {
+/// Makes the operation that gives a directory of the client.
+pub fn local(name: &str) -> pb::SourceOp {
     pb::SourceOp { identifier: format!("local://{name}"), attrs: attribute("local.sharedkeyhint", name) }
 }
 

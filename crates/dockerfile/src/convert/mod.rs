@@ -35,7 +35,7 @@ use slipway_model::llb::{GraphBuilder, pb};
 use slipway_model::{Diagnostic, Digest, ImageConfig, Platform, Reference};
 
 pub use bases::{BaseImage, bases};
-pub use context::context_definition;
+pub use context::{context_definition, local};
 pub(crate) use outline::OutlineCapture;
 pub(crate) use stage::StageState;
 

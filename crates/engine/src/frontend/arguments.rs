@@ -122,6 +122,7 @@ impl Options {
             NamedContextSource::ClientLayout { store, digest } => format!("oci-layout://{store}@{digest}"),
             NamedContextSource::Url(url) => url.clone(),
             NamedContextSource::Definition { .. } => format!("input:{}", context.name),
+            NamedContextSource::Target { name, .. } => format!("input:target:{name}"),
         };
         self.set(format!("context:{key}"), value);
     }

@@ -86,6 +86,8 @@ pub(crate) struct DockerfileFrontend<'a> {
     request: &'a SolveRequest,
     dockerfile: &'a DockerfileRequest,
     platforms: Vec<Platform>,
+    /// What the names of local directories begin with; empty for a request of its own.
+    place: String,
     /// What the client wrote, for a frontend in an image that the file names.
     asked: Option<Asked<'a>>,
 }
@@ -107,7 +109,12 @@ impl<'a> DockerfileFrontend<'a> {
             true => vec![Platform::host()],
             false => request.platforms.clone(),
         };
-        Ok(Self { build, job: &build.job, request, dockerfile, platforms, asked: None })
+        Ok(Self { build, job: &build.job, request, dockerfile, platforms, place: String::new(), asked: None })
+    }
+
+    /// Says that the result is a part of another request's, where names of directories begin with `place`.
+    pub(super) fn part_at(self, place: String) -> Self {
+        Self { place, ..self }
     }
 
     /// Says how the client wrote the request.
@@ -162,7 +169,7 @@ impl<'a> DockerfileFrontend<'a> {
         let source = self.load_dockerfile(&context).await;
         for named in &self.dockerfile.named_contexts {
             if let NamedContextSource::Directory(path) = &named.source {
-                let name = format!("{MAIN}:{}", named.key());
+                let name = format!("{}{MAIN}:{}", self.place, named.key());
                 self.job.contexts.ignore(&name, IgnoreFile::read(path, None)?);
                 self.job.contexts.get(&local(&name), Digest::of(&name)).await?;
             }
@@ -215,16 +222,17 @@ impl<'a> DockerfileFrontend<'a> {
     /// Opens a context that is on this machine.
     async fn local_context(&self) -> Result<BuildContext, Diagnostic> {
         let contexts = &self.job.contexts;
-        let request = local(MAIN);
+        let name = format!("{}{MAIN}", self.place);
+        let request = local(&name);
         contexts.comes_from(
-            MAIN,
+            &name,
             match self.dockerfile.context {
                 ContextSource::Empty => Origin::Nowhere,
                 ContextSource::Archive(_) => Origin::Archive,
                 _ => Origin::Named,
             },
         );
-        let fetched = contexts.directory(&request, Digest::of(MAIN)).await?;
+        let fetched = contexts.directory(&request, Digest::of(&name)).await?;
         match &self.dockerfile.context {
             ContextSource::Empty => {}
             _ => self.build.scope.read(MAIN),
@@ -233,8 +241,8 @@ impl<'a> DockerfileFrontend<'a> {
         let has_context = self.dockerfile.context != ContextSource::Empty;
         let directory = has_context.then_some(fetched.directory.path.as_path());
         let special = directory.and_then(|d| ignore_file_of(d, &self.dockerfile.dockerfile));
-        contexts.ignore(MAIN, IgnoreFile::read(&fetched.directory.path, special)?);
-        let context = contexts.get(&request, Digest::of(MAIN)).await?;
+        contexts.ignore(&name, IgnoreFile::read(&fetched.directory.path, special)?);
+        let context = contexts.get(&request, Digest::of(&name)).await?;
         Ok(match has_context {
             true => BuildContext::Local(context),
             false => BuildContext::Empty(context),
@@ -391,7 +399,20 @@ impl<'a> DockerfileFrontend<'a> {
         options.multi_platform = self.platforms.len() > 1;
         options.entitlements = request.entitlements.clone();
         options.ignored = context.ignored();
+        options.locals = self.locals();
         options
+    }
+
+    /// Returns the operations that give directories whose names are not the plain ones.
+    fn locals(&self) -> BTreeMap<String, pb::SourceOp> {
+        if self.place.is_empty() {
+            return BTreeMap::new();
+        }
+        let source = |name: &str| slipway_dockerfile::local(&format!("{}{name}", self.place));
+        let named = self.dockerfile.named_contexts.iter();
+        let named = named.map(|context| context.key());
+        let named = named.map(|key| (key.clone(), source(&format!("{MAIN}:{key}"))));
+        named.chain([(MAIN.to_owned(), source(MAIN))]).collect()
     }
 
     /// Resolves every base image for every platform at once, and reports all that is missing.
@@ -524,6 +545,10 @@ impl<'a> DockerfileFrontend<'a> {
 
     /// Passes on what the checks found, each finding once.
     fn warn(&self, warnings: &[LintWarning], source: &Arc<pb::SourceInfo>) {
+        if !self.place.is_empty() {
+            // The target's own build tells.
+            return;
+        }
         let mut told = BTreeSet::new();
         for warning in warnings {
             if !told.insert(format!("{:?} {}", warning.lines, warning.short())) {

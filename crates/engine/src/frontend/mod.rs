@@ -11,6 +11,7 @@ mod image;
 mod options;
 mod remote_files;
 mod resolver;
+mod targets;
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,7 @@ pub(crate) use dockerfile::{Answer, DockerfileFrontend};
 pub use image::{FrontendHost, FrontendReturn, FrontendStream};
 pub use options::attestations;
 pub use remote_files::{RemoteDirectory, RemoteFiles, RemoteFilesRequest, RemoteNames};
+pub(crate) use targets::settle as settle_targets;
 
 /// Runs the frontend of that name; frontends run each other.
 pub(crate) fn run<'a>(

@@ -122,6 +122,7 @@ impl RequestRecord {
                     format!("oci-layout://{store}@{digest}")
                 }
                 NamedContextSource::Definition { .. } => format!("input:{}", named.name),
+                NamedContextSource::Target { name, .. } => format!("target:{name}"),
             };
             (named.name.clone(), source)
         });

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use slipway_files::Root;
 use slipway_model::solve::{
-    ContextSource, Frontend, NamedContextSource, SecretSource, SecretSpec, SolveRequest, SshSpec, StepOptions,
+    ContextSource, DockerfileRequest, Frontend, NamedContextSource, SecretSource, SecretSpec, SolveRequest,
+    SshSpec, StepOptions,
 };
 use slipway_model::{Diagnostic, ErrorKind, Secret};
 use slipway_store::{Lease, Store};
@@ -16,7 +17,7 @@ use tokio::sync::OnceCell;
 use super::{AgentOffer, AgentStream, LocalDirectory, LocalRequest, MirrorDirectory, Session};
 use crate::engine::Engine;
 use crate::error::{Context as _, blocking, internal};
-use crate::sources::local::MAIN;
+use crate::sources::local::{MAIN, place_of_target};
 use crate::ssh::Agent;
 
 /// The client is the person at this machine.
@@ -38,31 +39,65 @@ struct ForwardedAgent {
     open: OnceCell<(Agent, Option<Lease>)>,
 }
 
+impl ForwardedAgent {
+    fn new(spec: &SshSpec) -> Self {
+        Self { spec: spec.clone(), open: OnceCell::new() }
+    }
+}
+
 impl EmbeddedSession {
     /// Offers what a request names: its contexts, secrets and agents.
     pub fn new(engine: &Engine, request: &SolveRequest) -> Self {
         let mut session = Self::offering(engine, &request.steps);
-        let Frontend::Dockerfile(dockerfile) = &request.frontend else { return session };
-        match &dockerfile.context {
-            ContextSource::Directory(path) => session.add_directory(MAIN, path),
-            ContextSource::Archive(path) => session.archive = Some(path.clone()),
-            _ => {}
-        }
-        for named in &dockerfile.named_contexts {
-            if let NamedContextSource::Directory(path) = &named.source {
-                let key = named.key();
-                session.add_directory(&format!("{MAIN}:{key}"), path);
+        if let Frontend::Dockerfile(dockerfile) = &request.frontend {
+            if let ContextSource::Archive(path) = &dockerfile.context {
+                session.archive = Some(path.clone());
             }
+            session.add_contexts(dockerfile, "");
         }
         session
     }
 
+    /// Offers the contexts of a request, and what the requests may use that make some of them.
+    fn add_contexts(&mut self, request: &DockerfileRequest, place: &str) {
+        if let ContextSource::Directory(path) = &request.context {
+            self.add_directory(&format!("{place}{MAIN}"), path);
+        }
+        for named in &request.named_contexts {
+            match &named.source {
+                NamedContextSource::Directory(path) => {
+                    self.add_directory(&format!("{place}{MAIN}:{}", named.key()), path);
+                }
+                NamedContextSource::Target { name, request } => {
+                    self.add_offers(&request.steps);
+                    if let Frontend::Dockerfile(dockerfile) = &request.frontend {
+                        self.add_contexts(dockerfile, &place_of_target(name));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Offers further secrets and agents; a name that is known stays what it is.
+    fn add_offers(&mut self, steps: &StepOptions) {
+        for secret in &steps.secrets {
+            if !self.secrets.iter().any(|known| known.id == secret.id) {
+                self.secrets.push(secret.clone());
+            }
+        }
+        for spec in &steps.ssh {
+            if self.agent(&spec.id).is_none() {
+                self.ssh.push(ForwardedAgent::new(spec));
+            }
+        }
+    }
+
     /// Offers secrets and agents, and no directory.
     pub(crate) fn offering(engine: &Engine, steps: &StepOptions) -> Self {
-        let agent = |spec: &SshSpec| ForwardedAgent { spec: spec.clone(), open: OnceCell::new() };
         Self {
             secrets: steps.secrets.clone(),
-            ssh: steps.ssh.iter().map(agent).collect(),
+            ssh: steps.ssh.iter().map(ForwardedAgent::new).collect(),
             store: Some(engine.inner.store.clone()),
             ..Self::default()
         }

@@ -51,6 +51,11 @@ impl std::fmt::Debug for LocalContext {
     }
 }
 
+/// Returns what the names of a target's directories begin with, where a context is made of it.
+pub(crate) fn place_of_target(target: &str) -> String {
+    format!("target:{target}/")
+}
+
 /// A local directory's content is only known by looking at what is used of it, so its own key is new each time.
 pub(super) fn cache_map(operation: &VertexOperation, source: &pb::SourceOp) -> CacheMap {
     operation.pin(Pin::Local);

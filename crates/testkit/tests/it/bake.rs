@@ -88,11 +88,75 @@ fn the_second_bake_runs_nothing() {
     environment.run(&arguments).succeeded();
     let again = environment.run(&arguments).succeeded();
     let steps: Vec<&str> = again.stderr.lines().filter(|line| line.contains("] RUN echo")).collect();
-    assert_eq!(steps.len(), 3, "{}", again.stderr);
+    // Two targets, what they are made of, and that once more as a part of each.
+    assert_eq!(steps.len(), 5, "{}", again.stderr);
     for step in steps {
         let number = step.split(' ').next().unwrap();
         assert!(again.stderr.contains(&format!("{number} CACHED")), "{step}: {}", again.stderr);
     }
+}
+
+#[test]
+fn targets_that_are_made_of_each_other_overlap() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    environment.write(
+        "docker-bake.hcl",
+        r#"
+variable "BASE" {}
+target "default" {
+  context  = "app"
+  contexts = { lib = "target:lib" }
+  args     = { BASE = BASE }
+  output   = ["out"]
+}
+target "lib" {
+  context = "lib"
+  args    = { BASE = BASE }
+}
+"#,
+    );
+    // Each waits for what the other has done.
+    let wait = |name: &str| {
+        format!(
+            "RUN --mount=type=cache,id=overlap,target=/both touch /both/{name}; \
+             for i in $(seq 300); do [ -e /both/lib ] && [ -e /both/app ] && exit 0; sleep 0.1; done; exit 1\n"
+        )
+    };
+    environment.write("lib/Dockerfile", format!("ARG BASE\nFROM $BASE\nCOPY word /of-lib\n{}", wait("lib")));
+    environment.write("lib/word", "lib\n");
+    environment.write(
+        "app/Dockerfile",
+        format!(
+            "ARG BASE\nFROM $BASE AS own\n{}COPY word /of-app\nFROM scratch\nCOPY --from=lib /of-lib /\nCOPY --from=own /of-app /\n",
+            wait("app")
+        ),
+    );
+    environment.write("app/word", "app\n");
+    let built = environment.run(bake(registry, &[])).succeeded();
+    let read = |name: &str| std::fs::read_to_string(environment.path("out").join(name)).unwrap();
+    assert_eq!((read("of-lib").as_str(), read("of-app").as_str()), ("lib\n", "app\n"));
+    assert!(!built.stderr.contains("exporting to oci image format"), "{}", built.stderr);
+}
+
+#[test]
+fn what_a_target_is_made_of_keeps_its_config() {
+    let environment = Environment::new();
+    environment.write(
+        "docker-bake.hcl",
+        r#"
+target "default" {
+  contexts          = { bare = "target:bare" }
+  dockerfile-inline = "FROM bare\nCOPY docker-bake.hcl /$WORD\n"
+  output            = ["out"]
+}
+target "bare" {
+  dockerfile-inline = "FROM scratch\nENV WORD=bare\n"
+}
+"#,
+    );
+    environment.run(["bake"]).succeeded();
+    assert!(environment.path("out/bare").is_file());
 }
 
 #[test]

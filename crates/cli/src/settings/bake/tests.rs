@@ -3,9 +3,10 @@ use std::path::Path;
 use clap::Parser as _;
 use slipway_model::solve::{
     DockerfileRequest, DockerfileSource, Entitlement, Frontend, LayoutSelector, NamedContextSource, NoCache,
-    SecretSource,
+    OutputSpec, SecretSource,
 };
 
+use super::links::{layout_output, write_stand_in};
 use super::*;
 
 fn args(line: &[&str]) -> BakeArgs {
@@ -31,16 +32,18 @@ fn why(failure: &Failure) -> String {
 
 /// Makes the requests of a definition in a directory with a few files.
 fn planned(text: &str, line: &[&str], variables: &[(&str, &str)]) -> Result<Vec<PlannedTarget>, String> {
-    let directory = tempfile::tempdir().unwrap();
-    planned_in(directory.path(), text, line, variables)
+    planned_at(false, text, line, variables)
 }
 
-fn planned_in(
-    directory: &Path,
+/// Makes the requests for a builder that can build parts, or one that cannot.
+fn planned_at(
+    shares_builds: bool,
     text: &str,
     line: &[&str],
     variables: &[(&str, &str)],
 ) -> Result<Vec<PlannedTarget>, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
     std::fs::create_dir_all(directory.join("sub")).unwrap();
     for name in ["Dockerfile", "sub/Dockerfile", "sub/other", "token"] {
         std::fs::write(directory.join(name), "FROM scratch\n").unwrap();
@@ -56,7 +59,8 @@ fn planned_in(
         if !missing.is_empty() {
             return Err(privileges::refused(&args, &Addresses::default(), &missing).into());
         }
-        plan(&args, &bake, &grants, &Places { layouts: Path::new("/layouts"), directory: None }, &mut around)
+        let places = Places { layouts: Path::new("/layouts"), shares_builds, directory: None };
+        plan(&args, &bake, &grants, &places, &mut around)
     };
     make().map_err(|failure| why(&failure))
 }
@@ -166,6 +170,39 @@ fn linked_targets_go_through_layouts_and_get_the_platforms_they_are_needed_for()
     let both = planned(text, &["app", "lib"], &[]).unwrap();
     assert_eq!(both[2].settings.request.platforms.len(), 0);
     assert_eq!(both[2].settings.request.outputs.len(), 2);
+}
+
+#[test]
+fn linked_targets_are_parts_of_what_is_made_of_them() {
+    let linked = |lib: &str, app: &str| {
+        let text = format!(
+            "target \"app\" {{\n contexts = {{ lib = \"target:lib\" }}\n{app}\n}}\n\
+             target \"lib\" {{\n contexts = {{ deep = \"target:deep\" }}\n{lib}\n}}\ntarget \"deep\" {{}}"
+        );
+        planned_at(true, &text, &["app"], &[]).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let targets = linked("", "");
+    let NamedContextSource::Target { name, request } = &dockerfile(&targets[0]).named_contexts[0].source
+    else {
+        panic!("{:?}", dockerfile(&targets[0]).named_contexts);
+    };
+    assert_eq!(
+        (name.as_str(), &targets[0].parts, &targets[0].needs),
+        ("lib", &["lib".to_owned()].into(), &[].into())
+    );
+    let Frontend::Dockerfile(lib) = &request.frontend else { panic!("a definition") };
+    assert!(
+        matches!(&lib.named_contexts[0].source, NamedContextSource::Target { name, .. } if name == "deep")
+    );
+    assert!(targets.iter().all(|target| target.settings.request.outputs.len() == 1));
+
+    // What would not be the same as a part goes through a layout.
+    for (lib, app) in [("no-cache = true", ""), ("secret = [\"id=a,env=A\"]", "secret = [\"id=a,env=B\"]")] {
+        let targets = linked(lib, app);
+        assert_eq!((&targets[0].parts, &targets[0].needs), (&[].into(), &["lib".to_owned()].into()), "{lib}");
+        assert_eq!(targets[2].parts, ["deep".to_owned()].into(), "{lib}");
+    }
+    assert_eq!(linked("secret = [\"id=a,env=A\"]", "")[0].needs, [].into());
 }
 
 #[test]
