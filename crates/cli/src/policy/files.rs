@@ -21,6 +21,8 @@ pub(crate) struct Files {
     working_directory: PathBuf,
     /// For a context elsewhere.
     remote: Option<(Arc<Builder>, CancellationToken)>,
+    /// What opens it.
+    offers: StepOptions,
 }
 
 impl Files {
@@ -29,12 +31,18 @@ impl Files {
             root: settings.root.clone(),
             working_directory: settings.working_directory.clone(),
             remote: Some((builder, cancel)),
+            offers: settings.offers.clone(),
         }
     }
 
     /// Gives the files of one directory.
     pub(crate) fn of_directory(directory: PathBuf) -> Self {
-        Self { root: PolicyRoot::Directory(directory.clone()), working_directory: directory, remote: None }
+        Self {
+            root: PolicyRoot::Directory(directory.clone()),
+            working_directory: directory,
+            remote: None,
+            offers: StepOptions::default(),
+        }
     }
 }
 
@@ -52,7 +60,7 @@ impl PolicyFiles for Files {
                     id: crate::settings::build::new_id(),
                     url: url.clone(),
                     names: RemoteNames::Existing(vec![name]),
-                    offers: StepOptions::default(),
+                    offers: self.offers.clone(),
                 };
                 let found = builder.remote_files(request, Arc::new(NoEvents), cancel).await?;
                 // An address of one file has no others.

@@ -150,7 +150,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         ..DockerfileRequest::default()
     };
     let written = (args.context.as_str(), args.file.as_deref());
-    let policy = policy::of_build(&args.policy, &frontend, written, around)?;
+    let policy = policy::of_build(&args.policy, &frontend, &step_options, written, around)?;
     if matches!(frontend.context, ContextSource::Definition(_)) && args.policy.is_empty() {
         let note = "policies beside the Dockerfile are not looked for below a directory of a bake definition elsewhere";
         notes.push(format!("{note} (`--policy disabled=true` silences this)"));

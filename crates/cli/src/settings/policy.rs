@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use slipway_model::SourceRules;
-use slipway_model::solve::{ContextSource, DockerfileRequest, DockerfileSource};
+use slipway_model::solve::{ContextSource, DockerfileRequest, DockerfileSource, StepOptions};
 use slipway_policy::{Environment, LogLevel};
 
 use super::values::{boolean, csv_fields};
@@ -15,12 +15,14 @@ pub(crate) const WORKING_DIRECTORY: &str = "cwd://";
 const ALONE: &str = "disabled policy cannot be combined with other policy flags";
 
 /// The policies of a build; each has to allow a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PolicySettings {
     pub(crate) sets: Vec<PolicySet>,
     pub(crate) environment: Environment,
     pub(crate) root: PolicyRoot,
     pub(crate) working_directory: PathBuf,
+    /// What the build may use, for files of a context elsewhere.
+    pub(crate) offers: StepOptions,
 }
 
 /// Files that are one policy.
@@ -127,6 +129,7 @@ fn sets(beside: Option<PolicySource>, flags: &[Flag]) -> Result<Option<Vec<Polic
 pub(super) fn of_build(
     flags: &[String],
     request: &DockerfileRequest,
+    offers: &StepOptions,
     written: (&str, Option<&str>),
     around: &Surroundings,
 ) -> Result<Option<PolicySettings>, SettingsError> {
@@ -158,7 +161,8 @@ pub(super) fn of_build(
         target: request.target.clone().unwrap_or_default(),
     };
     let working_directory = around.absolute("");
-    Ok(Some(PolicySettings { sets, environment, root, working_directory }))
+    let offers = offers.clone();
+    Ok(Some(PolicySettings { sets, environment, root, working_directory, offers }))
 }
 
 /// Finds the policy that goes with the Dockerfile by its name.
