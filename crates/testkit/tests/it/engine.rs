@@ -112,6 +112,11 @@ impl Drop for Engine {
         let id = rustix::process::Pid::from_raw(id).unwrap();
         let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
         let _ = self.process.wait();
+        // Docker leaves the host's network mounted here, where containers have used it.
+        let networks = self.socket.with_file_name("docker-exec/netns");
+        for network in std::fs::read_dir(networks).into_iter().flatten().flatten() {
+            let _ = Command::new("umount").arg(network.path()).status();
+        }
     }
 }
 
