@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use slipway_daemon::Frontends;
+use slipway_daemon::client::Stepper;
 use slipway_engine::config::Config;
 use slipway_engine::history::{ExplainedStep, History, Outcome, Record, Recording, RequestRecord};
 use slipway_engine::policy::{KnownSource, SourceJudge, Wanted as WantedOfSource};
@@ -49,13 +50,14 @@ pub(crate) struct Builder {
 /// Where builds run, and what is kept of them there.
 #[async_trait]
 trait Place: Send + Sync {
-    /// Builds; `judge` is asked about every source.
+    /// Builds, in the order of a stepper if there is one; `judge` is asked about every source.
     async fn build(
         &self,
         request: SolveRequest,
         judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
+        stepper: Option<&dyn Stepper>,
     ) -> Result<BuildOutcome, Vec<Diagnostic>>;
 
     /// Finds out what a source stands for.
@@ -229,13 +231,14 @@ impl Builder {
         self.place.notes(request)
     }
 
-    /// Builds; `judge` is asked about every source.
+    /// Builds, in the order of a stepper if there is one; `judge` is asked about every source.
     pub(crate) async fn build(
         &self,
         request: SolveRequest,
         judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
+        stepper: Option<&dyn Stepper>,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
         self.note_use(&request);
         let recording = self.begin(&request);
@@ -243,7 +246,7 @@ impl Builder {
             Some(recording) => recording.sink(events),
             None => events,
         };
-        let solved = self.place.build(request, judge, events, cancel.clone()).await;
+        let solved = self.place.build(request, judge, events, cancel.clone(), stepper).await;
         if let Some(recording) = recording {
             let (outcome, metadata) = match &solved {
                 Ok(built) => (Outcome::Completed, built.metadata.clone()),

@@ -78,9 +78,9 @@ pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;
 pub use session::Session;
 pub use slipway_dockerfile::{SYNTAX_VERSION as DOCKERFILE_VERSION, is_for_built_in};
-pub use solve::SolveResponse;
+pub use solve::{Debugger, SolveResponse};
 pub use sources::{DetachedSignature, GitObject, SignedBy};
-pub use terminal::restore_terminal;
+pub use terminal::{RawTerminal, restore_terminal};
 pub use {
     slipway_emulation as emulation, slipway_files as files, slipway_registry as registry,
     slipway_runtime as runtime, slipway_store as store,

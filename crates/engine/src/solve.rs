@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use futures_util::future::{BoxFuture, join};
 use slipway_dockerfile::LintWarning;
 use slipway_model::progress::EventSink;
@@ -34,6 +35,16 @@ pub struct SolveResponse {
     pub other_frontend: Option<String>,
 }
 
+/// Sees what a frontend has made of a request before any of it is built.
+#[async_trait]
+pub trait Debugger: Send + Sync {
+    /// Builds the parts of a result in its own order; what is left when it returns is built as always.
+    ///
+    /// # Errors
+    /// What failed, or why it shall not go on: the build ends with it.
+    async fn debug(&self, build: Build, result: &BuildResult) -> Result<(), Diagnostic>;
+}
+
 impl Engine {
     /// Builds; `judge` is asked about every source.
     ///
@@ -45,6 +56,21 @@ impl Engine {
         judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
+    ) -> Result<SolveResponse, Vec<Diagnostic>> {
+        self.solve_with(request, judge, events, cancel, None).await
+    }
+
+    /// Builds, in the order of a debugger if there is one; `judge` is asked about every source.
+    ///
+    /// # Errors
+    /// Every independent failure that was found; at least one.
+    pub async fn solve_with(
+        &self,
+        request: SolveRequest,
+        judge: Option<Arc<dyn SourceJudge>>,
+        events: Arc<dyn EventSink>,
+        cancel: CancellationToken,
+        debugger: Option<&dyn Debugger>,
     ) -> Result<SolveResponse, Vec<Diagnostic>> {
         let start = || {
             let options = BuildOptions {
@@ -65,11 +91,15 @@ impl Engine {
             Ok(build)
         };
         let build = start().map_err(|e| vec![e])?;
-        let solved = Self::solve_in(&build, &request).await;
+        let solved = Self::solve_in(&build, &request, debugger).await;
         solved.inspect_err(|failures| self.keep_failed(&build, &request.id, failures))
     }
 
-    async fn solve_in(build: &Build, request: &SolveRequest) -> Result<SolveResponse, Vec<Diagnostic>> {
+    async fn solve_in(
+        build: &Build,
+        request: &SolveRequest,
+        debugger: Option<&dyn Debugger>,
+    ) -> Result<SolveResponse, Vec<Diagnostic>> {
         // Imports are on their way while base images are being asked for.
         let (answer, ()) = join(answer(build, request), build.import_caches()).await;
         let result = match answer? {
@@ -81,6 +111,9 @@ impl Engine {
                 return Ok(SolveResponse { other_frontend: Some(image), ..SolveResponse::default() });
             }
         };
+        if let Some(debugger) = debugger {
+            build.until_cancelled(debugger.debug(build.share(), &result)).await.map_err(|e| vec![e])?;
+        }
         let options = ExportOptions {
             keep: true,
             epoch: request.source_date_epoch,

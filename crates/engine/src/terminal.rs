@@ -32,6 +32,26 @@ pub fn restore_terminal() {
     }
 }
 
+/// Our terminal, raw for as long as this lives: keys are passed on as they are. What is no terminal stays as it is.
+#[derive(Debug)]
+pub struct RawTerminal(());
+
+impl RawTerminal {
+    /// Makes our terminal raw.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub fn enter() -> std::io::Result<Self> {
+        make_raw().map(|()| Self(()))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        restore_terminal();
+    }
+}
+
 /// Our streams, for a program: passed on as they are, or behind a terminal of its own.
 pub(crate) struct OwnStreams {
     terminal: Option<Terminal>,

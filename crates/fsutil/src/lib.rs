@@ -25,7 +25,7 @@ use fstypes::Packet;
 
 pub use receive::{ReceiveOptions, Received, Transferred, Wanted, receive};
 pub use send::{SendFilter, SendTree, send};
-pub use stat::go_mode;
+pub use stat::{go_mode, raw_mode};
 
 /// Where packets of the other side come from.
 pub trait PacketSource {

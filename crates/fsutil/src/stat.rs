@@ -84,6 +84,21 @@ pub fn go_mode(raw: u32) -> u32 {
     }
 }
 
+/// Returns the mode that a file on disk has, of Go's.
+pub fn raw_mode(mode: u32) -> u32 {
+    let kind = match mode & MODE_TYPE {
+        0 => FileType::RegularFile,
+        MODE_DIR => FileType::Directory,
+        MODE_SYMLINK => FileType::Symlink,
+        MODE_FIFO => FileType::Fifo,
+        MODE_SOCKET => FileType::Socket,
+        MODE_DEVICE => FileType::BlockDevice,
+        bits if bits == MODE_DEVICE | MODE_CHAR => FileType::CharacterDevice,
+        _ => return permissions(mode),
+    };
+    kind.as_raw_mode() | permissions(mode)
+}
+
 /// Returns the time of last modification in nanoseconds since 1970.
 pub(super) fn modified(stat: &DiskStat) -> i64 {
     stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64)

@@ -373,6 +373,18 @@ pub enum OutputSpec {
     CacheOnly,
 }
 
+impl OutputSpec {
+    /// Says whether it is written to standard output.
+    pub fn is_stdout(&self) -> bool {
+        match self {
+            Self::Oci(output) => output.destination == Destination::Stdout,
+            Self::Docker(output) => output.destination == Some(Destination::Stdout),
+            Self::Tar(output) | Self::Local(output) => output.destination == Destination::Stdout,
+            Self::Image(_) | Self::CacheOnly => false,
+        }
+    }
+}
+
 /// `type=image` and `type=registry`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageOutput {

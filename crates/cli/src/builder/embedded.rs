@@ -5,11 +5,13 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use slipway_daemon::InProcess;
-use slipway_daemon::client::Built;
+use slipway_daemon::client::{Built, EngineStepper, Stepper};
 use slipway_engine::history::Record;
 use slipway_engine::policy::{KnownSource, SourceJudge, Wanted};
 use slipway_engine::store::{self, UsageItem};
-use slipway_engine::{Attachment, BuildOptions, Documents as _, Engine, ExportOptions, SolveResponse};
+use slipway_engine::{
+    Attachment, BuildOptions, Debugger, Documents as _, Engine, ExportOptions, SolveResponse,
+};
 use slipway_model::llb::pb;
 use slipway_model::progress::{EventSink, NoEvents};
 use slipway_model::solve::OutputSpec;
@@ -34,12 +36,17 @@ impl Place for Embedded {
         judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
+        stepper: Option<&dyn Stepper>,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
         let reference = super::reference(&self.name, &self.node, &request.id);
-        let solved =
-            self.engine.solve(request.clone(), judge.clone(), events.clone(), cancel.clone()).await?;
+        let solved = {
+            let stepper = stepper.map(EngineStepper);
+            let debugger = stepper.as_ref().map(|stepper| stepper as &dyn Debugger);
+            let (request, judge, events) = (request.clone(), judge.clone(), events.clone());
+            self.engine.solve_with(request, judge, events, cancel.clone(), debugger).await?
+        };
         if solved.other_frontend.is_some() {
-            let built = self.build_by_frontend(request, judge, events, cancel).await;
+            let built = self.build_by_frontend(request, judge, events, cancel, stepper).await;
             return Ok(BuildOutcome::of_daemon(built.map_err(|error| vec![error])?, reference));
         }
         let mut outcome = BuildOutcome::from(solved);
@@ -103,6 +110,7 @@ impl Embedded {
         judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
+        stepper: Option<&dyn Stepper>,
     ) -> Result<Built, Diagnostic> {
         let export =
             ExportOptions { keep: true, platform_check: request.platform_check, ..ExportOptions::default() };
@@ -113,7 +121,7 @@ impl Embedded {
             }
         }
         let daemon = InProcess::start(self.engine.clone(), request.entitlements.clone(), export).await?;
-        daemon.build(&self.engine, &request, judge, events, cancel).await
+        daemon.build(&self.engine, &request, judge, events, cancel, stepper).await
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Map, Value};
+use slipway_daemon::client::Stepper;
 use slipway_engine::policy::SourceJudge;
 use slipway_engine::{CombineOptions, Combined, ImageSource, Location, PROVENANCE_MEMBER};
 use slipway_model::progress::EventSink;
@@ -47,9 +48,7 @@ pub(super) async fn build(
     remote: &Remote,
     nodes: &Nodes,
     request: SolveRequest,
-    judge: Option<Arc<dyn SourceJudge>>,
-    events: Arc<dyn EventSink>,
-    cancel: CancellationToken,
+    whole: Whole<'_>,
 ) -> Result<BuildOutcome, Vec<Diagnostic>> {
     let workspace = tempfile::tempdir().map_err(|error| {
         vec![
@@ -58,8 +57,17 @@ pub(super) async fn build(
         ]
     })?;
     let caches = Caches::new(&request.cache.exports).map_err(|error| vec![error])?;
-    let build = FanOut { remote, nodes, request, caches, judge, events, cancel, workspace };
+    let Whole { judge, events, cancel, stepper } = whole;
+    let build = FanOut { remote, nodes, request, caches, judge, events, cancel, stepper, workspace };
     build.run().await
+}
+
+/// What all parts of a build have in common.
+pub(super) struct Whole<'a> {
+    pub(super) judge: Option<Arc<dyn SourceJudge>>,
+    pub(super) events: Arc<dyn EventSink>,
+    pub(super) cancel: CancellationToken,
+    pub(super) stepper: Option<&'a dyn Stepper>,
 }
 
 struct FanOut<'a> {
@@ -70,6 +78,7 @@ struct FanOut<'a> {
     judge: Option<Arc<dyn SourceJudge>>,
     events: Arc<dyn EventSink>,
     cancel: CancellationToken,
+    stepper: Option<&'a dyn Stepper>,
     workspace: TempDir,
 }
 
@@ -153,7 +162,7 @@ impl FanOut<'_> {
             false => Arc::new(Prefixed::new(node.name.clone(), self.events.clone())),
         };
         let (engine, judge, cancel) = (&self.remote.engine, self.judge.clone(), self.cancel.clone());
-        let built = node.client.build(engine, &request, judge, events, cancel).await;
+        let built = node.client.build(engine, &request, judge, events, cancel, self.stepper).await;
         let part = match built {
             Ok(built) => {
                 let outcome = self.remote.outcome(node, &request, built);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine as _;
 use serde_json::{Map, Value};
-use slipway_daemon::client::{Built, GarbageRule, Usage};
+use slipway_daemon::client::{Built, GarbageRule, Stepper, Usage};
 use slipway_engine::history::Record;
 use slipway_engine::policy::{KnownSource, SourceJudge, Wanted};
 use slipway_engine::{Attachment, Documents as _, Engine};
@@ -60,6 +60,7 @@ impl Place for Remote {
         judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
+        stepper: Option<&dyn Stepper>,
     ) -> Result<BuildOutcome, Vec<Diagnostic>> {
         let nodes = tokio::select! {
             nodes = self.nodes(&events) => nodes.map_err(|error| vec![error])?,
@@ -69,7 +70,8 @@ impl Place for Remote {
         if let [(node, _)] = plan.as_slice() {
             let alone = self.group.nodes.len() == 1;
             let (client, events, cancel) = (&node.client, events.clone(), cancel.clone());
-            let built = client.build(&self.engine, &request, judge.clone(), events, cancel.clone()).await;
+            let built =
+                client.build(&self.engine, &request, judge.clone(), events, cancel.clone(), stepper).await;
             match built {
                 Err(error) if !alone && !cancel.is_cancelled() && !node.answers().await => {
                     drop(error);
@@ -77,7 +79,7 @@ impl Place for Remote {
                 built => return Ok(self.outcome(node, &request, built.map_err(|error| vec![error])?)),
             }
         }
-        fan_out::build(self, nodes, request, judge, events, cancel).await
+        fan_out::build(self, nodes, request, fan_out::Whole { judge, events, cancel, stepper }).await
     }
 
     async fn learn(&self, source: &pb::SourceOp, wanted: &Wanted) -> Result<KnownSource, Diagnostic> {

@@ -324,7 +324,7 @@ fn spawn_all(
                     return (name, Err(Vec::new()));
                 }
             }
-            let result = under_policy(&builder, &settings, events, stop, level).await;
+            let result = under_policy(&builder, &settings, events, stop, level, None).await;
             match &result {
                 Ok(_) => drop(done.send(true)),
                 Err(diagnostics) if diagnostics.iter().all(|diagnostic| diagnostic.vertex.is_some()) => {

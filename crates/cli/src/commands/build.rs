@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use slipway_daemon::client::Stepper;
 use slipway_engine::DebugOffer;
 use slipway_model::Diagnostic;
 use slipway_model::progress::{EventSink, Warning};
@@ -49,14 +50,8 @@ pub(super) fn run_with(args: &BuildArgs, program: &[String], context: &mut Conte
     let built = solve(&builder, &settings, &progress, policy_level(context));
     let warnings = progress.finish();
     drop(received);
-    if !matches!(settings.display, DisplayMode::Silent | DisplayMode::RawJson) && settings.call.is_none() {
-        output::text_to_stderr(&warnings::summary(&warnings, &context.palette, context.global.debug));
-    }
     if settings.call.is_none() {
-        tell_details(&builder, &settings, context);
-    }
-    if settings.explain && settings.call.is_none() {
-        output::text_to_stderr(&format!("\n{}", explain::table(&builder.explain(&settings.request.id)?)));
+        tell_more(&settings, &builder, &warnings, context)?;
     }
     let built = match built {
         Err(failure) if settings.shell_on_failure => {
@@ -82,24 +77,30 @@ fn solve(
     let cancel = CancellationToken::new();
     let result = runtime.block_on(async {
         let _watch = Watch::start(cancel.clone())?;
-        let built = under_policy(builder, settings, progress.sink(), cancel.clone(), level).await;
-        built.map_err(|diagnostics| Failure::from(diagnostics.into_iter().map(in_build).collect::<Vec<_>>()))
+        let built = under_policy(builder, settings, progress.sink(), cancel.clone(), level, None).await;
+        built.map_err(|diagnostics| failed(diagnostics, &cancel))
     });
     // What still blocks a thread belongs to a build that is over.
     runtime.shutdown_background();
-    match result {
-        Err(_) if cancel.is_cancelled() => Err(Failure::Interrupted("failed to build: canceled")),
-        result => result,
+    result
+}
+
+/// Says why there is no result; of a build that was stopped nothing else is told.
+pub(super) fn failed(diagnostics: Vec<Diagnostic>, cancel: &CancellationToken) -> Failure {
+    match cancel.is_cancelled() {
+        true => Failure::Interrupted("failed to build: canceled"),
+        false => diagnostics.into_iter().map(in_build).collect::<Vec<_>>().into(),
     }
 }
 
-/// Builds, with the policies of the settings asked about every source.
+/// Builds, in the order of a stepper if there is one, with the policies of the settings asked about every source.
 pub(super) async fn under_policy(
     builder: &Arc<Builder>,
     settings: &BuildSettings,
     events: Arc<dyn EventSink>,
     cancel: CancellationToken,
     level: LogLevel,
+    stepper: Option<&dyn Stepper>,
 ) -> Result<BuildOutcome, Vec<Diagnostic>> {
     let policy = match &settings.policy {
         None => None,
@@ -108,7 +109,7 @@ pub(super) async fn under_policy(
         }
     };
     let judge = policy.as_ref().map(Loaded::judge);
-    let built = builder.build(settings.request.clone(), judge, events, cancel).await;
+    let built = builder.build(settings.request.clone(), judge, events, cancel, stepper).await;
     if let (Some(policy), Err(errors)) = (&policy, &built) {
         policy.ended(errors);
     }
@@ -118,6 +119,23 @@ pub(super) async fn under_policy(
 /// Returns how much policies say, if they are not told how much.
 pub(super) fn policy_level(context: &Context) -> LogLevel {
     if context.global.debug { LogLevel::Debug } else { LogLevel::Info }
+}
+
+/// Tells what there is to say of a build beside its result.
+pub(super) fn tell_more(
+    settings: &BuildSettings,
+    builder: &Builder,
+    warnings: &[Warning],
+    context: &Context,
+) -> Result<(), Failure> {
+    if !matches!(settings.display, DisplayMode::Silent | DisplayMode::RawJson) {
+        output::text_to_stderr(&warnings::summary(warnings, &context.palette, context.global.debug));
+    }
+    tell_details(builder, settings, context);
+    if settings.explain {
+        output::text_to_stderr(&format!("\n{}", explain::table(&builder.explain(&settings.request.id)?)));
+    }
+    Ok(())
 }
 
 /// Opens a shell in the step that failed, if one has; the failure is told before.
@@ -149,7 +167,7 @@ pub(super) fn in_build(mut diagnostic: Diagnostic) -> Diagnostic {
 }
 
 /// An ID left from an earlier build must not be taken for this one's.
-fn remove_stale_id(settings: &BuildSettings) -> Result<(), Failure> {
+pub(super) fn remove_stale_id(settings: &BuildSettings) -> Result<(), Failure> {
     let Some(path) = &settings.iid_file else { return Ok(()) };
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -159,7 +177,7 @@ fn remove_stale_id(settings: &BuildSettings) -> Result<(), Failure> {
     }
 }
 
-fn tell_notes(notes: &[String], display: DisplayMode, context: &Context) {
+pub(super) fn tell_notes(notes: &[String], display: DisplayMode, context: &Context) {
     if display == DisplayMode::RawJson {
         return;
     }
@@ -181,7 +199,7 @@ fn tell_details(builder: &Builder, settings: &BuildSettings, context: &Context) 
     }
 }
 
-fn leave_results(
+pub(super) fn leave_results(
     settings: &BuildSettings,
     built: &BuildOutcome,
     warnings: &[Warning],

@@ -189,13 +189,7 @@ fn check_names(specs: &[OutputSpec]) -> Result<(), SettingsError> {
 }
 
 fn check_stdout(specs: &[OutputSpec], around: &Surroundings) -> Result<(), SettingsError> {
-    let to_stdout = |spec: &&OutputSpec| match spec {
-        OutputSpec::Oci(output) => output.destination == Destination::Stdout,
-        OutputSpec::Docker(output) => output.destination == Some(Destination::Stdout),
-        OutputSpec::Tar(output) | OutputSpec::Local(output) => output.destination == Destination::Stdout,
-        OutputSpec::Image(_) | OutputSpec::CacheOnly => false,
-    };
-    match specs.iter().filter(to_stdout).count() {
+    match specs.iter().filter(|spec| spec.is_stdout()).count() {
         0 => Ok(()),
         1 if around.stdout_is_terminal => {
             Err(SettingsError::flag("dest file is required for this output: refusing to write to a terminal")

@@ -76,12 +76,17 @@ enum Work {
 impl Progress {
     /// Starts a display on standard error.
     pub(crate) fn start(options: DisplayOptions) -> Self {
+        Self::start_on(options, io::stderr())
+    }
+
+    /// Starts a display that writes to `out`.
+    pub(crate) fn start_on(options: DisplayOptions, out: impl io::Write + Send + 'static) -> Self {
         if options.mode == DisplayMode::Silent {
             return Self { work: Work::Silent(Arc::default()) };
         }
         let queue = Arc::new(Queue::default());
         let reader = Arc::clone(&queue);
-        let thread = std::thread::spawn(move || run(&reader, display(&options, io::stderr())));
+        let thread = std::thread::spawn(move || run(&reader, display(&options, out)));
         Self { work: Work::Thread { queue, thread } }
     }
 

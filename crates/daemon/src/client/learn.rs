@@ -1,6 +1,5 @@
 //! Asking a daemon what a source stands for.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use slipway_engine::Engine;
@@ -9,10 +8,10 @@ use slipway_model::Diagnostic;
 use slipway_model::llb::pb;
 use slipway_model::progress::NoEvents;
 
-use super::call::Gateway;
 use super::solve::wire_request;
-use super::{Client, Refused, SolveSpec, logins};
+use super::{Client, Gateway, Refused, SolveSpec, logins};
 use crate::gateway;
+use crate::wire::gateway::Result as WireResult;
 use crate::worker::new_id;
 
 impl Client {
@@ -28,11 +27,12 @@ impl Client {
     ) -> Result<KnownSource, Diagnostic> {
         let offer = logins::offered(engine);
         let request = gateway::wanted_to_wire(source, wanted);
-        let ask =
-            async |gateway: &Gateway<'_>| Ok((gateway.resolve_source_meta(request).await?, HashMap::new()));
+        let ask = async |gateway: &Gateway| {
+            Ok((gateway.resolve_source_meta(request).await?, WireResult::default()))
+        };
         let wire = wire_request(&SolveSpec::default(), new_id(), false);
-        let answer = self.beside(wire, Arc::new(offer), Arc::new(NoEvents), ask).await;
-        let answer = answer.map_err(|refused| refused.diagnostic())?;
+        let answer = self.solve_here(wire, Arc::new(offer), Arc::new(NoEvents), ask).await;
+        let (answer, _) = answer.map_err(|refused| refused.diagnostic())?;
         gateway::known(answer).map_err(|status| Refused::from(status).diagnostic())
     }
 }

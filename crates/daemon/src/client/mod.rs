@@ -4,11 +4,13 @@
 //! has opened. A daemon reaches nothing that was not offered.
 //!
 //! [`Client::build`] takes a whole [`SolveRequest`], as the embedded engine does: `request` and `places` turn it into
-//! what the protocol has, `solve` follows it. [`Client::solve`] is the protocol's own call.
+//! what the protocol has, `solve` follows it. [`Client::solve`] is the protocol's own call. Where this side makes the
+//! result, it does so through a [`Gateway`]: answers to calls, and builds that somebody steps through.
 
 mod agents;
 mod call;
 mod endpoint;
+mod gateway;
 mod learn;
 mod logins;
 mod offer;
@@ -21,6 +23,7 @@ mod seeds;
 mod selection;
 mod solve;
 mod sources;
+mod stepping;
 mod storage;
 mod stores;
 mod stream;
@@ -40,7 +43,11 @@ use tonic::codegen::http::Uri;
 use tonic::transport::Channel;
 
 pub use endpoint::{ClientTls, Endpoint, InvalidEndpoint, Patience, Ssh};
+pub use gateway::{
+    Container, ContainerSpec, Files, Gateway, Process, ProcessEvent, ProcessInput, ProgramSpec,
+};
 pub use offer::{Offer, OutputPlace};
+pub use stepping::{EngineStepper, Part, Stepper};
 pub use storage::{GarbageRule, Usage, Worker};
 pub use stream::Stream;
 

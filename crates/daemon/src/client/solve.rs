@@ -18,22 +18,24 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::{Built, Client, Offer, Refused, SolveSpec, offer, request};
+use super::{Built, Client, Gateway, Offer, Refused, SolveSpec, Stepper, offer, request};
 use crate::session::MAX_MESSAGE;
 use crate::wire::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveResponse, StatusRequest};
 use crate::wire::extra::ControlSolveRequest;
+use crate::wire::gateway::Result as WireResult;
 use crate::wire::{policy, status};
 use crate::worker::new_id;
 
 /// The method that builds.
 const SOLVE: &str = "/moby.buildkit.v1.Control/Solve";
 /// How long what happened may still come after the build's end.
-pub(super) const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(5);
 /// Lines of a failed step that are shown again with the error.
 const TAIL: usize = 20;
 
 impl Client {
-    /// Builds what a request of this machine asks for; calls that do not build are answered too.
+    /// Builds what a request of this machine asks for, as a stepper says if there is one; calls that do not build
+    /// are answered too.
     ///
     /// # Errors
     /// What the daemon says is wrong, or what of this machine cannot be offered.
@@ -44,6 +46,7 @@ impl Client {
         judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
+        stepper: Option<&dyn Stepper>,
     ) -> Result<Built, Diagnostic> {
         let work = async {
             let mut prepared = request::prepare(engine, request).await?;
@@ -51,10 +54,10 @@ impl Client {
             prepared.offer.judge = judge;
             let offer = Arc::new(std::mem::take(&mut prepared.offer));
             let built = async {
-                let built = if is_call(request) {
-                    self.call(&prepared.spec, offer, tail.clone()).await
-                } else {
-                    self.solve(prepared.spec.clone(), offer, tail.clone()).await
+                let built = match stepper {
+                    _ if is_call(request) => self.call(&prepared.spec, offer, tail.clone()).await,
+                    Some(stepper) => self.step(&prepared.spec, offer, tail.clone(), stepper).await,
+                    None => self.solve(prepared.spec.clone(), offer, tail.clone()).await,
                 };
                 built.map_err(|refused| tail.add_to(refused.diagnostic()))
             };
@@ -103,8 +106,38 @@ impl Client {
         Ok(answer.into_inner())
     }
 
+    /// Starts a build whose result this side makes through the gateway; returns what was found out by that, and the
+    /// exporters' response.
+    pub(super) async fn solve_here<T>(
+        &self,
+        wire: ControlSolveRequest,
+        offer: Arc<Offer>,
+        events: Arc<dyn EventSink>,
+        make: impl AsyncFnOnce(&Gateway) -> Result<(T, WireResult), Status>,
+    ) -> Result<(T, BTreeMap<String, String>), Refused> {
+        let gateway = Gateway::of_build(self.channel.clone(), &wire.reference)?;
+        let _served = offer::serve(&mut self.control(), &wire.session, offer).await?;
+        let followed = self.follow(&wire.reference, events);
+        let whole = self.send(wire);
+        tokio::pin!(whole);
+        let made = tokio::select! {
+            made = make(&gateway) => made,
+            // Without a result it ends only if something is wrong with it.
+            ended = &mut whole => {
+                let _ = tokio::time::timeout(LATE / 5, followed).await;
+                let early = || Status::unknown("the build ended before it had a result");
+                return Err(ended.err().unwrap_or_else(early).into());
+            }
+        };
+        let (whole, ()) =
+            tokio::join!(whole, gateway.give_back(made.as_ref().map(|(_, result)| result.clone())));
+        let _ = tokio::time::timeout(LATE, followed).await;
+        let ((found, _), whole) = made.and_then(|made| whole.map(|whole| (made, whole)))?;
+        Ok((found, whole.exporter_response.into_iter().collect()))
+    }
+
     /// Passes on what happens in a build, until it has ended.
-    pub(super) fn follow(&self, reference: &str, events: Arc<dyn EventSink>) -> AbortOnDropHandle<()> {
+    fn follow(&self, reference: &str, events: Arc<dyn EventSink>) -> AbortOnDropHandle<()> {
         let (mut control, reference) = (self.control(), reference.to_owned());
         let follow = async move {
             let answer = control.status(StatusRequest { r#ref: reference }).await;

@@ -70,7 +70,7 @@ pub(super) fn cache_imports(entries: &[wire::CacheOptionsEntry]) -> Vec<CacheSpe
 }
 
 /// Puts a result on the wire; its references can be found by their ids from then on.
-pub(super) fn result_to_wire(bridge: &Bridge, result: &BuildResult, with_definitions: bool) -> wire::Result {
+pub(crate) fn result_to_wire(bridge: &Bridge, result: &BuildResult, with_definitions: bool) -> wire::Result {
     let place = |reference: Option<&Ref>| wire::Ref {
         id: bridge.register(reference),
         def: reference.map(|reference| recode(reference.definition())),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) use bridge::Bridge;
-pub(crate) use convert::{known, known_to_wire, wanted, wanted_to_wire};
+pub(crate) use convert::{known, known_to_wire, result_to_wire, wanted, wanted_to_wire};
 pub use frontends::Frontends;
 
 use crate::builds::Builds;

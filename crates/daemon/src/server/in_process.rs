@@ -15,7 +15,7 @@ use slipway_model::{Diagnostic, ErrorKind};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::client::{Built, Client};
+use crate::client::{Built, Client, Stepper};
 use crate::control::Daemon;
 
 /// How much one side may be ahead of the other.
@@ -70,8 +70,9 @@ impl InProcess {
         judge: Option<Arc<dyn SourceJudge>>,
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
+        stepper: Option<&dyn Stepper>,
     ) -> Result<Built, Diagnostic> {
-        let built = self.client.build(engine, request, judge, events, cancel).await;
+        let built = self.client.build(engine, request, judge, events, cancel, stepper).await;
         // Who asks keeps records of its own: the daemon's was for the answer alone.
         self.client.forget(&request.id).await;
         built

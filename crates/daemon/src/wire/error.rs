@@ -19,6 +19,7 @@ const TYPES: &str = "github.com/moby/buildkit/";
 const EXIT: &str = "gatewayapi.ExitMessage";
 const VERTEX: &str = "errdefs.Vertex";
 const SOURCE: &str = "errdefs.Source";
+const SOLVE: &str = "errdefs.Solve";
 const STACK: &str = "stack.Stack";
 
 /// Makes the status that tells a client of `diagnostic`.
@@ -139,7 +140,17 @@ pub(crate) fn solve_detail(step: &FailedStep, inputs: &[String], mounts: &[Strin
         FailedPart::FileAction(index) => value["file"] = json!({ "index": index }),
         FailedPart::CacheKey(index) => value["cache"] = json!({ "index": index }),
     }
-    detail("errdefs.Solve", &value)
+    detail(SOLVE, &value)
+}
+
+/// Returns the ids of what a failed step wrote, by mount; `None` if nobody kept it.
+pub(crate) fn failed_mounts(failure: &Diagnostic) -> Option<Vec<String>> {
+    let details = &failure.foreign.as_ref()?.details;
+    let name = format!("{TYPES}{SOLVE}+json");
+    let detail = details.iter().find(|detail| detail.type_url == name)?;
+    let value: Value = serde_json::from_slice(&detail.value).ok()?;
+    let ids = value["mountIDs"].as_array()?;
+    Some(ids.iter().map(|id| id.as_str().unwrap_or_default().to_owned()).collect())
 }
 
 /// Tells whether an error only says that somebody did not want to wait any more.
@@ -260,6 +271,12 @@ mod tests {
         assert_eq!(value["mountIDs"], json!([""]));
         assert_eq!(value["op"]["file"]["actions"][0]["mkdir"]["path"], "/a");
         assert_eq!(value["op"]["file"]["actions"][0]["secondaryInput"], -1);
+
+        let (code, message) = (Code::Unknown as i32, "it failed".to_owned());
+        let detail = solve_detail(&step, &[], &["left".to_owned(), String::new()]);
+        let heard = from_rpc(RpcStatus { code, message, details: vec![detail] });
+        assert_eq!(failed_mounts(&heard), Some(vec!["left".to_owned(), String::new()]));
+        assert_eq!(failed_mounts(&failure()), None);
     }
 
     #[test]

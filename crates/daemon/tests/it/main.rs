@@ -194,7 +194,7 @@ impl Daemon {
     async fn build(&self, request: &SolveRequest) -> Result<slipway_daemon::client::Built, String> {
         let root = Some(self.path("client-state"));
         let engine = Engine::open(EngineOptions { root, ..EngineOptions::default() }).unwrap();
-        let built = self.client.build(&engine, request, None, quiet(), CancellationToken::new()).await;
+        let built = self.client.build(&engine, request, None, quiet(), CancellationToken::new(), None).await;
         built.map_err(|error| error.to_string())
     }
 
@@ -412,7 +412,7 @@ async fn a_cache_of_the_client_is_read_when_it_is_needed() {
         let engine = Engine::open(EngineOptions { root, ..EngineOptions::default() }).unwrap();
         let seen = Arc::new(Seen::default());
         let built =
-            daemon.client.build(&engine, &request, None, seen.clone(), CancellationToken::new()).await;
+            daemon.client.build(&engine, &request, None, seen.clone(), CancellationToken::new(), None).await;
         built.map_err(|error| error.to_string()).unwrap();
         let steps = seen.0.lock().clone();
         steps.iter().any(|(name, cached)| name.contains("COPY") && *cached)

@@ -115,6 +115,18 @@ impl Definition {
     }
 }
 
+impl pb::Definition {
+    /// Returns the same operations with another of their outputs as the result.
+    pub fn up_to(&self, result: &Edge) -> Self {
+        let input = pb::Input { digest: result.vertex.to_string(), index: result.index as i64 };
+        let terminal = pb::Op { inputs: vec![input], ..pb::Op::default() };
+        let mut wire = self.clone();
+        wire.def.pop();
+        wire.def.push(terminal.encode_to_vec());
+        wire
+    }
+}
+
 fn decode_op(index: usize, bytes: &[u8]) -> Result<(pb::Op, Vec<Edge>), DefinitionError> {
     let op = pb::Op::decode(bytes).map_err(|source| DefinitionError::Decode { index, source })?;
     let inputs = op
@@ -185,6 +197,17 @@ mod tests {
         let definition = Definition::decode(&wire).unwrap();
         let order: Vec<Digest> = definition.vertices.iter().map(|v| v.digest).collect();
         assert_eq!(order, [da, dz, Digest::of(&both)]);
+    }
+
+    #[test]
+    fn another_result_leaves_out_what_it_does_not_need() {
+        let a = op("a", &[]);
+        let b = op("b", &[(&Digest::of(&a), 0)]);
+        let end = encode(&[(&Digest::of(&b), 0)], None);
+        let wire = pb::Definition { def: vec![a.clone(), b, end], ..Default::default() };
+        let earlier = Definition::decode(&wire.up_to(&Edge { vertex: Digest::of(&a), index: 1 })).unwrap();
+        assert_eq!(earlier.result, Some(Edge { vertex: Digest::of(&a), index: 1 }));
+        assert_eq!(earlier.vertices.len(), 1);
     }
 
     #[test]
