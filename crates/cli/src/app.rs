@@ -85,6 +85,7 @@ fn run(
         Command::Push(args) => commands::push::run(&args, &context),
         Command::History(args) => commands::history::run(&args, &mut context),
         Command::Debug(args) => commands::debug::run(&args, &mut context),
+        Command::Dap(args) => commands::dap::run(&args, &mut context),
         Command::Du(args) => commands::du::run(&args, &context),
         Command::Prune(args) => commands::prune::run(&args, &mut context),
         Command::Daemon(args) => commands::daemon::run(&args, &context),

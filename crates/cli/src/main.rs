@@ -1,8 +1,8 @@
 //! The command line of slipway: what was typed becomes requests, what happens becomes text.
 //!
 //! `args` is what clap sees, `settings` turns it into requests, `builder` hands them to the engine,
-//! `ui` shows the events, `error` the failures, `completion` and `reference` tell what can be typed. Only this
-//! crate prints.
+//! `ui` shows the events, `error` the failures, `dap` speaks to editors, `completion` and `reference` tell what can
+//! be typed. Only this crate prints.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod builders;
 mod commands;
 mod completion;
 mod confirm;
+mod dap;
 mod error;
 mod interrupt;
 mod output;

@@ -8,6 +8,7 @@ pub(crate) mod binfmt;
 pub(crate) mod build;
 pub(crate) mod builders;
 pub(crate) mod daemon;
+pub(crate) mod dap;
 pub(crate) mod debug;
 pub(crate) mod history;
 pub(crate) mod imagetools;
@@ -83,6 +84,8 @@ pub(crate) enum Command {
     History(history::HistoryArgs),
     /// Look into the steps of a build
     Debug(Box<debug::DebugArgs>),
+    /// Let an editor step through a build
+    Dap(Box<dap::DapArgs>),
     /// Show what the state takes on disk
     Du(storage::DuArgs),
     /// Remove build cache and images that nothing uses

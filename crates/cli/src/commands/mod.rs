@@ -5,6 +5,7 @@ pub(crate) mod binfmt;
 pub(crate) mod build;
 pub(crate) mod builders;
 pub(crate) mod daemon;
+pub(crate) mod dap;
 pub(crate) mod debug;
 pub(crate) mod dial_stdio;
 pub(crate) mod du;

@@ -8,14 +8,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt as _};
-use hyper_util::rt::TokioIo;
 use slipway_engine::{Build, BuildResult, Debugger};
 use slipway_model::llb::pb;
 use slipway_model::progress::EventSink;
 use slipway_model::{Diagnostic, ErrorKind};
-use tokio::io::DuplexStream;
 use tokio::sync::oneshot;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::Server;
 
 use super::solve::wire_request;
 use super::{Built, Client, Files, Gateway, Offer, Refused, SolveSpec, gateway};
@@ -85,24 +83,14 @@ impl Debugger for EngineStepper<'_> {
         let serve =
             Server::builder().add_service(Service::Fixed(bridge).service()).serve_with_incoming(connections);
         let step = async {
-            let gateway = Gateway::of_connection(connect(ours).await?);
-            self.0.step(&gateway, parts).await
+            let client = Client::over(ours).await.map_err(|error| broken(Some(error)))?;
+            self.0.step(&Gateway::of_connection(client.channel), parts).await
         };
         tokio::select! {
             served = serve => Err(broken(served.err())),
             stepped = step => stepped,
         }
     }
-}
-
-async fn connect(stream: DuplexStream) -> Result<Channel, Diagnostic> {
-    let mut stream = Some(stream);
-    let connector = tower::service_fn(move |_: tonic::codegen::http::Uri| {
-        let stream = stream.take().map(TokioIo::new);
-        async move { stream.ok_or_else(|| std::io::Error::other("the connection is used up")) }
-    });
-    let endpoint = Endpoint::from_static("http://build.invalid");
-    endpoint.connect_with_connector(connector).await.map_err(|error| broken(Some(error)))
 }
 
 fn broken(error: Option<tonic::transport::Error>) -> Diagnostic {

@@ -281,7 +281,7 @@ async fn a_daemon_of_the_same_process_needs_no_socket() {
     let image = ImageOutput { names: vec!["r.example/app:1".parse().unwrap()], ..ImageOutput::default() };
     let request =
         SolveRequest { id: "one".to_owned(), ..request(dockerfile, vec![OutputSpec::Image(image)]) };
-    daemon.build(&engine, &request, None, quiet(), CancellationToken::new()).await.unwrap();
+    daemon.build(&engine, &request, None, quiet(), CancellationToken::new(), None).await.unwrap();
     let images = engine.images().unwrap();
     assert_eq!(images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>(), ["r.example/app:1"]);
     let records = std::fs::read_dir(root.join("daemon-history")).unwrap();

@@ -15,6 +15,7 @@ mod concurrent;
 mod configuration;
 mod crates;
 mod daemon_clients;
+mod dap;
 mod debian;
 mod debug;
 mod docker_plugin;
