@@ -95,18 +95,7 @@ impl Filter {
 impl Filter {
     /// Writes the conditions as daemons take them; `None` if there are none.
     pub(crate) fn to_containerd(&self) -> Option<String> {
-        let condition = |condition: &Condition| {
-            let name = KEYS.iter().find(|(_, key)| *key == condition.key).map_or("", |(name, _)| name);
-            let operator = match condition.comparison {
-                Comparison::Is => return name.to_owned(),
-                Comparison::Equal if condition.key == Key::Id => "~=",
-                Comparison::Equal => "==",
-                Comparison::NotEqual => "!=",
-                Comparison::Contains => "~=",
-            };
-            format!("{name}{operator}{}", condition.value)
-        };
-        let conditions: Vec<String> = self.conditions.iter().map(condition).collect();
+        let conditions: Vec<String> = self.conditions.iter().filter_map(Condition::to_containerd).collect();
         Some(conditions.join(",")).filter(|text| !text.is_empty())
     }
 }
@@ -124,6 +113,39 @@ fn split(text: &str) -> (&str, Comparison, &str) {
 }
 
 impl Condition {
+    /// Writes the condition; `None` is one that daemons need not be told when they remove records.
+    fn to_containerd(&self) -> Option<String> {
+        let name = |wanted: Key| KEYS.iter().find(|(_, key)| *key == wanted).map_or("", |(name, _)| name);
+        let operator = match self.comparison {
+            Comparison::Equal if self.key == Key::Id => "~=",
+            Comparison::Equal => "==",
+            Comparison::NotEqual => "!=",
+            Comparison::Is | Comparison::Contains => "~=",
+        };
+        // Daemons know whether a flag is set, and not its values: its opposite has a name of its own.
+        let opposite = match self.key {
+            Key::Id | Key::Parents | Key::Description | Key::Type if self.comparison == Comparison::Is => {
+                return Some(name(self.key).to_owned());
+            }
+            Key::Id | Key::Parents | Key::Description | Key::Type => {
+                return Some(format!("{}{operator}{}", name(self.key), self.value));
+            }
+            Key::Mutable => Some(Key::Immutable),
+            Key::Immutable => Some(Key::Mutable),
+            Key::Shared => Some(Key::Private),
+            Key::Private => Some(Key::Shared),
+            // What is in use is not removed anyway.
+            Key::InUse => None,
+        };
+        let is_set = match self.comparison {
+            Comparison::Is => true,
+            Comparison::Equal | Comparison::Contains => boolean(&self.value) == Some(true),
+            Comparison::NotEqual => boolean(&self.value) != Some(true),
+        };
+        let key = if is_set { Some(self.key) } else { opposite };
+        key.map(|key| name(key).to_owned())
+    }
+
     fn holds(&self, record: &UsageRecord) -> bool {
         let flag = |on: bool| match self.comparison {
             Comparison::Is => on,
@@ -196,6 +218,24 @@ mod tests {
             ("tipe=x", None),
         ] {
             assert_eq!(matches(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn daemons_are_told_by_names_what_is_not_set() {
+        for (text, told) in [
+            ("id=c12", Some("id~=c12")),
+            ("type!=regular", Some("type!=regular")),
+            ("description", Some("description")),
+            ("mutable", Some("mutable")),
+            ("mutable=false", Some("immutable")),
+            ("immutable!=true", Some("mutable")),
+            ("shared=true", Some("shared")),
+            ("private=false", Some("shared")),
+            ("inuse=false", None),
+        ] {
+            let filter = Filter::parse(&[text.to_owned()]).unwrap();
+            assert_eq!(filter.to_containerd().as_deref(), told, "{text}");
         }
     }
 }
