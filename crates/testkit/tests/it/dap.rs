@@ -53,8 +53,8 @@ fn step_through(environment: &Environment, more: &[&str]) {
     assert_eq!((&stopped["reason"], lines), (&json!("step"), vec![3, 6]));
     let given = editor.look(&stopped, &["Arguments", "exec", "args"]);
     assert_eq!(given[2], ("2".to_owned(), "cp /etc/foo /etc/bar".to_owned()));
-    let foo = editor.look(&stopped, &["File Explorer", "/", "etc/", "foo"]);
-    assert_eq!(foo[0], ("data".to_owned(), "of the context\n".to_owned()));
+    let file = editor.look(&stopped, &["File Explorer", "/", "etc/", "foo"]);
+    assert_eq!(file[0], ("data".to_owned(), "of the context\n".to_owned()));
     let mut console = terminal(environment, &editor.terminal("exec"));
     console.wait_for("Running /bin/sh in build container from line 3.");
     console.type_in("stty size; cat /etc/foo; test -e /etc/bar || echo before; echo x > /lost\r");
