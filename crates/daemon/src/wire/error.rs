@@ -8,7 +8,7 @@ use bollard_buildkit_proto::google::protobuf::Any;
 use prost::Message as _;
 use serde_json::{Value, json};
 use slipway_engine::{FailedPart, FailedStep};
-use slipway_model::{Diagnostic, ErrorDetail, ErrorKind, ForeignError};
+use slipway_model::{Diagnostic, ErrorDetail, ErrorKind, ForeignError, Hint};
 use tonic::{Code, Status};
 
 use super::{RpcStatus, json};
@@ -21,6 +21,8 @@ const VERTEX: &str = "errdefs.Vertex";
 const SOURCE: &str = "errdefs.Source";
 const SOLVE: &str = "errdefs.Solve";
 const STACK: &str = "stack.Stack";
+/// What to do about an error, which only slipway says and shows.
+const HINT: &str = "slipway.Hint+json";
 
 /// Makes the status that tells a client of `diagnostic`.
 pub(crate) fn status(diagnostic: &Diagnostic) -> Status {
@@ -58,6 +60,10 @@ pub(crate) fn rpc_status(diagnostic: &Diagnostic) -> RpcStatus {
     }
     for span in diagnostic.span.iter().chain(&diagnostic.also) {
         add(SOURCE, json::source(&span.source, &span.ranges));
+    }
+    if let Some(hint) = &diagnostic.hint {
+        let value = json!({ "text": hint }).to_string().into_bytes();
+        details.push(Any { type_url: HINT.to_owned(), value });
     }
     let mut code = match diagnostic.kind {
         _ if is_canceled(diagnostic) => Code::Cancelled,
@@ -100,6 +106,11 @@ pub(crate) fn from_rpc(status: RpcStatus) -> Diagnostic {
     };
     let mut diagnostic = Diagnostic::new(kind, status.message);
     for found in &status.details {
+        if found.type_url == HINT {
+            let value: Value = serde_json::from_slice(&found.value).unwrap_or_default();
+            diagnostic.hint = value["text"].as_str().map(Hint::from);
+            continue;
+        }
         let Some(name) = found.type_url.strip_prefix(TYPES).and_then(|name| name.strip_suffix("+json"))
         else {
             continue;
@@ -239,7 +250,7 @@ mod tests {
             .at_all(&[span("near"), span("far")])
             .of_vertex(Digest::of("v"));
         failure.exit_code = Some(3);
-        failure
+        failure.hint("try `--no-cache`")
     }
 
     #[test]

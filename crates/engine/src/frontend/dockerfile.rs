@@ -328,24 +328,24 @@ impl<'a> DockerfileFrontend<'a> {
                 BuiltIn => return None,
                 Image { reference, command_line, lines } => (reference, command_line, lines),
             };
-        let answered = self.run_image(&reference, &command_line).await;
-        Some(answered.map_err(|failures| match lines {
-            Some(lines) => {
-                let span = SourceSpan { source: source.info(), ranges: lines.ranges() };
-                failures.into_iter().map(|failure| failure.at(Some(span.clone()))).collect()
+        let named_by = match lines {
+            Some(_) => "the `# syntax=` line",
+            None => "`--build-arg BUILDKIT_SYNTAX`",
+        };
+        let span = lines.map(|lines| SourceSpan { source: source.info(), ranges: lines.ranges() });
+        let explain = |mut failure: Diagnostic| {
+            if failure.hint.is_none() && failure.vertex.is_none() {
+                failure = failure.hint(format!("leave out {named_by} if the file is an ordinary Dockerfile"));
             }
-            None => {
+            if span.is_none() && failure.span.is_none() {
                 let failed = format!("failed with build-arg:BUILDKIT_SYNTAX = {command_line}");
-                let add = |mut failure: Diagnostic| {
-                    if failure.span.is_none() {
-                        let message = std::mem::replace(&mut failure.message, failed.clone());
-                        failure.causes.insert(0, message);
-                    }
-                    failure
-                };
-                failures.into_iter().map(add).collect()
+                let message = std::mem::replace(&mut failure.message, failed);
+                failure.causes.insert(0, message);
             }
-        }))
+            failure.at(span.clone())
+        };
+        let answered = self.run_image(&reference, &command_line).await;
+        Some(answered.map_err(|failures| failures.into_iter().map(explain).collect()))
     }
 
     async fn run_image(&self, reference: &str, command_line: &str) -> Result<Answer, Vec<Diagnostic>> {

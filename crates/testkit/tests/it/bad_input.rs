@@ -179,12 +179,15 @@ fn a_failing_step_is_told_with_its_last_lines_and_platform() {
 #[test]
 fn a_frontend_of_another_language_is_told_with_who_named_it() {
     let environment = Environment::new();
-    for (head, arguments, hint) in [
-        ("# syntax=example.org/other\n", &[][..], "`# syntax=`"),
-        ("", &["--build-arg=BUILDKIT_SYNTAX=example.org/other"][..], "`--build-arg BUILDKIT_SYNTAX`"),
+    for (head, arguments, said) in [
+        ("# syntax=front.invalid/other\n", &[][..], "1 | >>> # syntax=front.invalid/other"),
+        ("", &["--build-arg=BUILDKIT_SYNTAX=front.invalid/other"][..], "metadata for front.invalid/other"),
     ] {
         let context = environment.context("context", &format!("{head}FROM scratch\nCOPY Dockerfile /\n"));
         let error = environment.build(&[arguments, &[&context]].concat()).failed(1);
-        assert!(error.contains("example.org/other") && error.contains(hint), "{error}");
+        assert!(
+            error.contains(said) && error.contains("hint: check the spelling of `front.invalid`"),
+            "{error}"
+        );
     }
 }
