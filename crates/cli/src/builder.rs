@@ -195,6 +195,7 @@ impl Builder {
             config: Config::load(global.config.clone().or_else(|| selected.config.clone()))?,
             emulators: global.emulator.clone(),
             frontends: Some(Arc::new(Frontends::default())),
+            one_command: true,
         };
         let engine = Engine::open(options)?;
         let place: Box<dyn Place> = match &selected.elsewhere {

@@ -21,6 +21,7 @@ use crate::error::Context as _;
 use crate::frontend::FrontendHost;
 use crate::history::History;
 use crate::in_flight::InFlight;
+use crate::sources::KnownReferences;
 
 /// The key-value namespace of the versions of emulators.
 const VERSIONS: &str = "emulator-version";
@@ -57,6 +58,8 @@ pub struct EngineOptions {
     pub emulators: Vec<PathBuf>,
     /// Speaks to frontends in images; without it there are only the built-in ones.
     pub frontends: Option<Arc<dyn FrontendHost>>,
+    /// The engine serves one command: what a git reference means when it is first asked for, it means to the end.
+    pub one_command: bool,
 }
 
 /// Builds images. Cloning is cheap.
@@ -76,6 +79,8 @@ pub(crate) struct Inner {
     /// Which requests made what is an input of others, of all builds together.
     pub(crate) producers: Producers,
     pub(crate) config: Config,
+    /// What git references mean, in an engine for one command.
+    pub(crate) references: Option<KnownReferences>,
     emulation: EmulationOptions,
     /// What was found out about the machine, and when.
     facts: Mutex<Option<(Instant, Arc<HostFacts>)>>,
@@ -114,6 +119,7 @@ impl Engine {
                 frontends: options.frontends,
                 producers: Producers::default(),
                 config,
+                references: options.one_command.then(KnownReferences::default),
                 emulation,
                 facts: Mutex::default(),
             }),

@@ -21,7 +21,7 @@ use crate::ops::VertexOperation;
 use crate::tree::Tree;
 
 pub use git::GitObject;
-pub(crate) use git::committed;
+pub(crate) use git::{KnownReferences, committed};
 pub(crate) use image::is_layer;
 pub use signature::{DetachedSignature, SignedBy};
 

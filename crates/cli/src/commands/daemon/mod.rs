@@ -48,6 +48,7 @@ pub(crate) fn run(args: &DaemonArgs, context: &Context) -> Result<(), Failure> {
         config,
         emulators: context.global.emulator.clone(),
         frontends: Some(Arc::new(Frontends::default())),
+        one_command: false,
     })?;
     let stop = CancellationToken::new();
     let runtime = interrupt::runtime()?;

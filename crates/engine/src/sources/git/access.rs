@@ -56,6 +56,12 @@ impl<'a> Access<'a> {
         Ok(access)
     }
 
+    /// Tells who asks apart from others; `None` if that is not known, since an agent holds keys of its own.
+    pub(super) fn identity(&self) -> Option<String> {
+        let header = self.header.as_ref().map(|(_, value)| value.expose().clone());
+        self.ssh_config.is_none().then(|| header.unwrap_or_default())
+    }
+
     /// Says whether git was given something to be let in with.
     pub(super) fn has_header(&self) -> bool {
         self.header.is_some()

@@ -38,6 +38,7 @@ use resolve::Resolved;
 
 pub use object::GitObject;
 pub(crate) use object::committed;
+pub(crate) use resolve::KnownReferences;
 
 /// What is taken of which repository, and how.
 #[derive(Clone, Debug)]

@@ -1,7 +1,10 @@
 //! Which commit a branch, a tag or nothing means, as the remote says.
 
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use slipway_model::{Diagnostic, ErrorKind};
+use slipway_model::{Diagnostic, Digest, Digester, ErrorKind};
 
 use super::access::Access;
 use super::bundle::Bundle;
@@ -30,7 +33,29 @@ impl Resolved {
     }
 }
 
-/// Asks the remote, once for each reference in a build.
+/// What references mean, from one build of a command to the next: the policy beside a Dockerfile is of the commit
+/// that is built. Only who comes with the same means of access is told.
+#[derive(Default)]
+pub(crate) struct KnownReferences(Mutex<HashMap<Digest, Vec<u8>>>);
+
+impl KnownReferences {
+    fn key(name: &str, identity: &str) -> Digest {
+        let mut key = Digester::new();
+        key.field(name);
+        key.field(identity);
+        key.finish()
+    }
+
+    fn get(&self, key: &Digest) -> Option<Vec<u8>> {
+        self.0.lock().get(key).cloned()
+    }
+
+    fn insert(&self, key: Digest, answer: Vec<u8>) {
+        self.0.lock().insert(key, answer);
+    }
+}
+
+/// Asks the remote, once for each reference in a build, or in a command.
 pub(super) async fn resolve(operation: &VertexOperation, source: &GitSource) -> Result<Resolved, Diagnostic> {
     if let Some(resolved) = given(source) {
         check(source, &resolved)?;
@@ -38,12 +63,23 @@ pub(super) async fn resolve(operation: &VertexOperation, source: &GitSource) -> 
     }
     let reference = source.reference.as_deref().unwrap_or_default();
     let bundle = source.bundle.as_ref().map(|bundle| bundle.digest.to_string()).unwrap_or_default();
-    let slot = operation.job.http_slot(&format!("git {}#{reference} {bundle}", source.address));
+    let name = format!("git {}#{reference} {bundle}", source.address);
+    let slot = operation.job.http_slot(&name);
     let answer = slot
         .get_or_init(|| async {
             let access = Access::prepare(operation, source).await?;
+            let known = operation.job.engine.references.as_ref().zip(access.identity());
+            let known = known.map(|(known, identity)| (known, KnownReferences::key(&name, &identity)));
+            if let Some(answer) = known.as_ref().and_then(|(known, key)| known.get(key)) {
+                return Ok(answer);
+            }
             let resolved = ask(&access, source).await?;
-            serde_json::to_vec(&resolved).map_err(|error| crate::error::internal(error.to_string()))
+            let answer =
+                serde_json::to_vec(&resolved).map_err(|error| crate::error::internal(error.to_string()))?;
+            if let Some((known, key)) = known {
+                known.insert(key, answer.clone());
+            }
+            Ok(answer)
         })
         .await
         .clone()?;
