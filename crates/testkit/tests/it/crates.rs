@@ -7,7 +7,8 @@ use serde_json::Value;
 use slipway_testkit::project;
 
 /// The crates of the middle: the engine uses them, they use the model, and never each other.
-const MIDDLE: &[&str] = &["dockerfile", "solver", "store", "files", "registry", "emulation", "runtime"];
+const MIDDLE: &[&str] =
+    &["dockerfile", "solver", "store", "files", "registry", "emulation", "runtime", "proxy"];
 
 /// Returns what a crate may use of the others.
 fn allowed(name: &str) -> BTreeSet<&str> {
