@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use slipway_daemon::Frontends;
+pub(crate) use slipway_daemon::client::Feature;
 use slipway_daemon::client::Stepper;
 use slipway_engine::config::Config;
 use slipway_engine::history::{ExplainedStep, History, Outcome, Record, Recording, RequestRecord};
@@ -66,8 +67,8 @@ trait Place: Send + Sync {
     /// Returns the platform that is built for if nobody says which.
     async fn platform(&self) -> Result<Platform, Diagnostic>;
 
-    /// Checks that builds ask the client's policies about every source.
-    async fn check_asks_policies(&self) -> Result<(), Diagnostic>;
+    /// Checks that the daemons that build do something; `name` is what an error calls it.
+    async fn check_has(&self, feature: Feature, name: &str) -> Result<(), Diagnostic>;
 
     /// Lists what takes space.
     async fn disk_usage(&self) -> Result<Vec<UsageRecord>, Failure>;
@@ -290,9 +291,9 @@ impl Builder {
         self.place.platform().await
     }
 
-    /// Checks that builds ask the client's policies about every source.
-    pub(crate) async fn check_asks_policies(&self) -> Result<(), Diagnostic> {
-        self.place.check_asks_policies().await
+    /// Checks that what builds does something; `name` is what an error calls it.
+    pub(crate) async fn check_has(&self, feature: Feature, name: &str) -> Result<(), Diagnostic> {
+        self.place.check_has(feature, name).await
     }
 
     /// Fetches files from an address.

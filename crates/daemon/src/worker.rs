@@ -97,6 +97,7 @@ const LLB: &[&str] = &[
     "exec.meta.cdi",
     "exec.meta.cgroup.parent",
     "exec.meta.network",
+    "exec.meta.network.proxy",
     "exec.meta.proxyenv",
     "exec.meta.security",
     "exec.meta.setsdefaultpath",

@@ -171,6 +171,11 @@ impl Observer<VertexOperation> for Narrator<'_> {
     }
 
     fn keyed(&self, id: VertexId, operation: &VertexOperation, trace: KeyTrace) {
+        if let (Some(pb::op::Op::Exec(exec)), Some(key)) = (&operation.vertex.op.op, &trace.canonical)
+            && self.job.is_proxied(exec.network)
+        {
+            self.job.recall_fetched(operation.digest(), key);
+        }
         let inputs = self.graph.inputs(id).iter().zip(&trace.map.inputs).enumerate();
         let inputs = inputs.map(|(index, (input, map))| progress::InputKey {
             vertex: self.graph.digest(input.vertex),

@@ -50,6 +50,8 @@ pub(crate) struct Job {
     pub(crate) contexts: Contexts,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) entitlements: BTreeSet<Entitlement>,
+    /// Processes reach the network through a proxy only.
+    pub(crate) proxy_network: bool,
     pub(crate) cancel: CancellationToken,
     /// Unique to the build.
     pub(crate) nonce: Digest,
@@ -97,7 +99,8 @@ impl Job {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<Self, Diagnostic> {
-        let BuildOptions { id, session, entitlements, .. } = options;
+        let BuildOptions { id, session, entitlements, proxy_network, .. } = options;
+        let proxy_network = proxy_network || engine.config.proxy_network;
         let lease = engine.store.lease().diagnose()?;
         let progress = Progress::new(events);
         let client = match session.credentials() {
@@ -108,7 +111,8 @@ impl Job {
         blobs.serve(session.clone());
         Ok(Self {
             contexts: Contexts::new(session.clone(), engine.store.clone(), lease.clone(), progress.clone()),
-            notes: Notes::default(),
+            notes: Notes { pins: Pins::new(proxy_network), ..Notes::default() },
+            proxy_network,
             engine: engine.clone(),
             session,
             lease,

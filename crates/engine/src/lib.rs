@@ -36,6 +36,7 @@ mod platform_check;
 pub mod policy;
 mod programs;
 mod progress;
+mod proxied;
 mod remote_cache;
 mod run;
 mod sandbox;

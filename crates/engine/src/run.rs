@@ -223,7 +223,7 @@ impl Attached<'_> {
         let process = self
             .sandbox
             .server()
-            .spawn(ProcessSpec { root, mounts, terminals, stdio, settings })
+            .spawn(ProcessSpec { root, mounts, terminals, stdio, listener: None, settings })
             .map_err(|error| error.explain())?;
         let killer = process.killer();
         let watch = Watch::start(self.cancel.clone(), move || killer.kill());

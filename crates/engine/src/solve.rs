@@ -77,6 +77,7 @@ impl Engine {
                 id: request.id.clone(),
                 session: Arc::new(EmbeddedSession::new(self, &request)),
                 entitlements: request.entitlements.clone(),
+                proxy_network: request.steps.proxy_network,
                 request: FrontendRequest::default(),
             };
             let build = self.start(options, events.clone(), &cancel)?;

@@ -40,6 +40,11 @@ pub struct ForeignError {
     pub details: Vec<ErrorDetail>,
 }
 
+impl ForeignError {
+    /// The code of an error of no other kind.
+    pub const UNKNOWN: i32 = 2;
+}
+
 /// One thing that is known of an error, in a form that is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorDetail {

@@ -214,6 +214,8 @@ pub enum Call {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepOptions {
     pub network: NetworkMode,
+    /// Steps reach the network through a proxy only, which asks the policies about every request.
+    pub proxy_network: bool,
     pub extra_hosts: Vec<ExtraHost>,
     /// Bytes of `/dev/shm`.
     pub shm_size: Option<u64>,

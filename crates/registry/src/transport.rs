@@ -44,6 +44,10 @@ const FRAME: u32 = 256 << 10;
 enum Pool {
     Loopback,
     Plain,
+    /// For requests of others.
+    Relay {
+        loopback: bool,
+    },
     /// https to a host, which may have certificates of its own.
     Host(String, Security, Bulk),
 }
@@ -88,6 +92,25 @@ impl Transport {
                 .connect_timeout(Duration::from_secs(15))
                 .referer(false),
         )
+    }
+
+    /// Returns the client that passes on requests of others to `authority`: it adds nothing and follows nothing.
+    pub(crate) async fn relay(&self, authority: &str) -> Result<reqwest::Client, ConfigError> {
+        let loopback = is_loopback(authority);
+        let cell = self.clients.lock().entry(Pool::Relay { loopback }).or_default().clone();
+        let make = || async move {
+            let make = || tls::settings(&RegistryConfig::default(), "", Security::Verified);
+            let settings = tokio::task::spawn_blocking(make)
+                .await
+                .map_err(|error| ConfigError::Tls { reason: error.to_string() })??;
+            let builder = reqwest::Client::builder()
+                .tls_backend_preconfigured(settings)
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(Duration::from_secs(15))
+                .referer(false);
+            finish(if loopback { builder.no_proxy() } else { builder })
+        };
+        cell.get_or_try_init(make).await.cloned()
     }
 
     /// Makes a client for a service behind a unix socket.

@@ -80,7 +80,7 @@ impl SandboxServer {
     /// Errors of the set-up inside the sandbox are reported by [`Process::wait`], except those that
     /// show before anything is sent.
     pub fn spawn(&self, spec: ProcessSpec) -> Result<Process, ProcessError> {
-        let ProcessSpec { root, mut mounts, terminals, stdio, settings } = spec;
+        let ProcessSpec { root, mut mounts, terminals, stdio, listener, settings } = spec;
         mounts.sort_by_key(|mount| path_depth(&mount.destination));
         let mut files: Vec<Vec<u8>> = Vec::new();
         let mut detached = Vec::new();
@@ -120,10 +120,15 @@ impl SandboxServer {
         if detached.len() > protocol::MAX_MOUNT_FDS {
             return Err(ProcessError::TooManyMounts(detached.len()));
         }
-        let surroundings = Surroundings::Own { mounts: requests, terminals: terminals.is_some() };
+        let surroundings = Surroundings::Own {
+            mounts: requests,
+            terminals: terminals.is_some(),
+            listener: listener.as_ref().map(|listener| listener.address),
+        };
         let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
         let mut fds = vec![root.as_fd()];
         fds.extend(terminals.iter().map(AsFd::as_fd));
+        fds.extend(listener.iter().map(|listener| listener.handover.as_fd()));
         fds.extend(detached.iter().map(AsFd::as_fd));
         self.send(settings, surroundings, &files, &stdio, &fds)
     }

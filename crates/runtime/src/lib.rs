@@ -19,6 +19,7 @@ mod child;
 mod client;
 mod error;
 mod exit;
+mod listener;
 pub mod passwd;
 mod protocol;
 pub mod rootless;
@@ -31,6 +32,7 @@ mod terminal;
 pub use client::{Killer, Process, SandboxServer, ServerOptions};
 pub use error::{ExecFailure, MountFailure, ProcessError, StartError, StartStage};
 pub use exit::{Exit, ExitStatus, Usage};
+pub use listener::{Listener, PendingListener};
 pub use server::dispatch;
 pub use spec::{
     FileContent, Mount, MountSource, Network, ProcessSettings, ProcessSpec, ResourceLimits, Rlimit, Security,

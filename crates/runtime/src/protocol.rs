@@ -7,6 +7,7 @@
 
 use std::io::{IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::MemfdFlags;
@@ -60,8 +61,9 @@ pub(crate) struct Request {
 /// Where a process is.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Surroundings {
-    /// In a container of its own. Descriptors: root, `/dev/pts` if `terminals`, detached mounts.
-    Own { mounts: Vec<MountRequest>, terminals: bool },
+    /// In a container of its own. Descriptors: root, `/dev/pts` if `terminals`, where the socket goes that listens at
+    /// `listener`, detached mounts.
+    Own { mounts: Vec<MountRequest>, terminals: bool, listener: Option<SocketAddrV4> },
     /// In the container of the process of this id.
     Shared { with: u64 },
 }
@@ -213,7 +215,7 @@ mod tests {
             id: 7,
             settings: ProcessSettings { args: vec!["true".into()], ..Default::default() },
             terminal: None,
-            surroundings: Surroundings::Own { mounts, terminals: false },
+            surroundings: Surroundings::Own { mounts, terminals: false, listener: None },
         };
         let (body, length) = write_body(&request, &[b"abc", b"de"]).unwrap();
         send_with(&left, &length.to_le_bytes(), &[body.as_fd(), left.as_fd()]).unwrap();

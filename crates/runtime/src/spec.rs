@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::listener::Listener;
 use crate::terminal::Terminals;
 
 /// Describes one process to run and everything it sees.
@@ -24,6 +25,8 @@ pub struct ProcessSpec {
     /// What becomes `/dev/pts`; a new one that nobody else has if it is not given.
     pub terminals: Option<Terminals>,
     pub stdio: Stdio,
+    /// A socket to listen at in the network of the container; only in one of its own ([`Network::None`]).
+    pub listener: Option<Listener>,
     pub settings: ProcessSettings,
 }
 

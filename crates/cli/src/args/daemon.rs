@@ -65,6 +65,9 @@ pub(crate) struct DaemonArgs {
     /// Give steps this network: `host` or `none`
     #[arg(long, value_name = "NAME")]
     pub(crate) oci_worker_net: Option<String>,
+    /// Let steps reach the network only through a proxy that asks policies and notes what is fetched
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) proxy_network: Option<Switch>,
     /// Write log messages as `text` or `json`
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
@@ -129,9 +132,6 @@ pub(crate) struct AcceptedArgs {
     /// Traces are not collected
     #[arg(long, hide = true)]
     pub(crate) otel_socket_path: Option<String>,
-    /// Networks are not watched
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) proxy_network: Option<Switch>,
     /// Keys are explained by other means
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) save_cache_debug: Option<Switch>,

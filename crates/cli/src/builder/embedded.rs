@@ -18,7 +18,7 @@ use slipway_model::solve::OutputSpec;
 use slipway_model::{Diagnostic, Digest, Platform, SolveRequest};
 use tokio_util::sync::CancellationToken;
 
-use super::{BuildOutcome, CallAnswer, Place, PruneOptions, UsageRecord};
+use super::{BuildOutcome, CallAnswer, Feature, Place, PruneOptions, UsageRecord};
 use crate::error::Failure;
 
 /// This machine, without a daemon.
@@ -66,7 +66,7 @@ impl Place for Embedded {
         Ok(Platform::host())
     }
 
-    async fn check_asks_policies(&self) -> Result<(), Diagnostic> {
+    async fn check_has(&self, _: Feature, _: &str) -> Result<(), Diagnostic> {
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::nodes::{Connected, Nodes};
-use super::{BuildOutcome, CallAnswer, Place, PruneOptions, UsageRecord, fan_out};
+use super::{BuildOutcome, CallAnswer, Feature, Place, PruneOptions, UsageRecord, fan_out};
 use crate::builders::NodeGroup;
 use crate::error::Failure;
 
@@ -90,13 +90,14 @@ impl Place for Remote {
         Ok(self.first().await?.own_platform())
     }
 
-    async fn check_asks_policies(&self) -> Result<(), Diagnostic> {
+    async fn check_has(&self, feature: Feature, name: &str) -> Result<(), Diagnostic> {
         for node in self.quietly().await?.alive() {
-            if !node.client.asks_policies().await.map_err(Diagnostic::from)? {
-                let message = "strict policy is not supported by the current BuildKit daemon";
+            if !node.client.has(feature).await.map_err(Diagnostic::from)? {
+                let message = format!("{name} is not supported by the current BuildKit daemon");
+                let (major, minor) = feature.since();
                 return Err(Diagnostic::new(ErrorKind::User, message)
-                    .cause(format!("the node `{}` does not ask about sources", node.name))
-                    .hint("upgrade its daemon to version v0.27 or later"));
+                    .cause(format!("the node `{}` is too old for it", node.name))
+                    .hint(format!("upgrade its daemon to version v{major}.{minor} or later")));
             }
         }
         Ok(())

@@ -109,7 +109,9 @@ pub(super) async fn under_policy(
         }
     };
     let judge = policy.as_ref().map(Loaded::judge);
-    let built = builder.build(settings.request.clone(), judge, events, cancel, stepper).await;
+    let mut request = settings.request.clone();
+    request.steps.proxy_network |= policy.as_ref().is_some_and(Loaded::wants_proxy);
+    let built = builder.build(request, judge, events, cancel, stepper).await;
     if let (Some(policy), Err(errors)) = (&policy, &built) {
         policy.ended(errors);
     }

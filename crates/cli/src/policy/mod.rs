@@ -11,7 +11,7 @@ use slipway_model::{Diagnostic, ErrorKind};
 use slipway_policy::{Log, LogLevel, Policies, Policy, PolicyFile, PolicyFiles as _, PolicyOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Feature};
 use crate::settings::policy::{PolicySettings, PolicySource};
 pub(crate) use files::Files;
 use shown::Shown;
@@ -20,6 +20,7 @@ use shown::Shown;
 pub(crate) struct Loaded {
     judge: Arc<Policies>,
     shown: Arc<Shown>,
+    wants_proxy: bool,
 }
 
 impl Loaded {
@@ -46,17 +47,21 @@ impl Loaded {
             return Ok(None);
         }
         if sets.iter().any(|(set, _)| set.strict) {
-            builder.check_asks_policies().await?;
+            builder.check_has(Feature::Policies, "strict policy").await?;
         }
         let names: Vec<&str> =
             sets.iter().flat_map(|(_, files)| files).map(|file| file.name.as_str()).collect();
         let shown = Arc::new(Shown::start(&names.join(", "), events.clone()));
         let loaded = Self::policies(settings, sets, &files, builder, &shown, level).await;
-        let policies = loaded.inspect_err(|error| shown.failed(error))?;
+        let (policies, wants_proxy) = loaded.inspect_err(|error| shown.failed(error))?;
+        if wants_proxy {
+            shown.line("policy enabled network proxy");
+        }
         shown.pause();
-        Ok(Some(Self { judge: Arc::new(Policies(policies)), shown }))
+        Ok(Some(Self { judge: Arc::new(Policies(policies)), shown, wants_proxy }))
     }
 
+    /// Loads the policies; also tells whether one wants steps to reach the network through a proxy only.
     async fn policies(
         settings: &PolicySettings,
         sets: Vec<(&crate::settings::policy::PolicySet, Vec<PolicyFile>)>,
@@ -64,9 +69,9 @@ impl Loaded {
         builder: &Builder,
         shown: &Arc<Shown>,
         level: LogLevel,
-    ) -> Result<Vec<Policy>, Diagnostic> {
+    ) -> Result<(Vec<Policy>, bool), Diagnostic> {
         let platform = builder.platform().await?;
-        let mut policies = Vec::new();
+        let (mut policies, mut wants_proxy) = (Vec::new(), false);
         for (set, read) in sets {
             let lines = shown.clone();
             let log = Log::new(set.log_level.unwrap_or(level), move |line| lines.line(line));
@@ -79,20 +84,22 @@ impl Loaded {
             };
             let policy = Policy::load(options).await?;
             if policy.build_decision().await?.wants_proxy() {
-                let message =
-                    "network proxy requested by policy is not supported by the current BuildKit daemon";
-                return Err(Diagnostic::new(ErrorKind::User, message)
-                    .cause("slipway cannot make steps reach the network through a proxy that asks policies")
-                    .hint("leave `exec.proxy` out of the policy's `caps`"));
+                builder.check_has(Feature::ProxyNetwork, "network proxy requested by policy").await?;
+                wants_proxy = true;
             }
             policies.push(policy);
         }
-        Ok(policies)
+        Ok((policies, wants_proxy))
     }
 
     /// Returns who is asked about sources.
     pub(crate) fn judge(&self) -> Arc<dyn SourceJudge> {
         self.judge.clone()
+    }
+
+    /// Tells whether steps are to reach the network through a proxy that asks the policies.
+    pub(crate) fn wants_proxy(&self) -> bool {
+        self.wants_proxy
     }
 
     /// Shows at the policy why the build failed, if that was the policy's doing.

@@ -351,6 +351,8 @@ fn step_options(
         resources: limits::resources(&args.resource, &args.hidden)?,
         secrets: secrets::secrets(&args.secret, around)?,
         ssh: secrets::ssh(&ssh, around)?,
+        // What policies ask for.
+        proxy_network: false,
         keep_failed: args.on_failure.is_some(),
     };
     Ok((options, entitlements))

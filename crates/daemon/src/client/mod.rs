@@ -48,7 +48,7 @@ pub use gateway::{
 };
 pub use offer::{Offer, OutputPlace};
 pub use stepping::{EngineStepper, Part, Stepper};
-pub use storage::{GarbageRule, Usage, Worker};
+pub use storage::{Feature, GarbageRule, Usage, Worker};
 pub use stream::Stream;
 
 use crate::session::MAX_MESSAGE;
@@ -79,6 +79,8 @@ pub struct SolveSpec {
     pub entitlements: Vec<String>,
     /// Rules for sources.
     pub source_policy: Option<SourceRules>,
+    /// Steps reach the network through a proxy only.
+    pub proxy_network: bool,
 }
 
 /// What a build gave.

@@ -54,6 +54,7 @@ pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<P
         }
     }
     making.spec.source_policy = request.source_policy.clone();
+    making.spec.proxy_network = request.steps.proxy_network;
     making.spec.entitlements = request.entitlements.iter().map(ToString::to_string).collect();
     let mut places = Places::default();
     for output in &request.outputs {

@@ -187,6 +187,7 @@ pub(super) fn wire_request(spec: &SolveSpec, session: String, is_judge: bool) ->
         exporters: spec.exporters.iter().map(exporter).collect(),
         source_policy: spec.source_policy.as_ref().map(policy::to_wire),
         source_policy_session: if is_judge { session.clone() } else { String::new() },
+        proxy_network: spec.proxy_network,
         session,
         ..ControlSolveRequest::default()
     }

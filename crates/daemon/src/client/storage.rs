@@ -48,8 +48,24 @@ pub struct Usage {
     pub last_used: Option<SystemTime>,
 }
 
-/// The first version of BuildKit that asks about every source.
-const ASKS_POLICIES: (u64, u64) = (0, 27);
+/// Something that not every version of BuildKit does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Asks the client about every source.
+    Policies,
+    /// Lets steps reach the network through a proxy only.
+    ProxyNetwork,
+}
+
+impl Feature {
+    /// Returns the first version that does it.
+    pub fn since(self) -> (u64, u64) {
+        match self {
+            Self::Policies => (0, 27),
+            Self::ProxyNetwork => (0, 31),
+        }
+    }
+}
 
 impl Client {
     /// Lists the daemon's workers.
@@ -68,17 +84,17 @@ impl Client {
         Ok(workers)
     }
 
-    /// Tells whether builds ask their client about every source.
+    /// Tells whether the daemon is of a version that does something.
     ///
     /// # Errors
     /// The daemon does not answer.
-    pub async fn asks_policies(&self) -> Result<bool, Refused> {
+    pub async fn has(&self, feature: Feature) -> Result<bool, Refused> {
         let version = self.workers().await?.into_iter().find_map(|worker| worker.version);
         let version = version.unwrap_or_default();
         let mut numbers =
             version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok());
         let version: (u64, u64) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        Ok(version >= ASKS_POLICIES)
+        Ok(version >= feature.since())
     }
 
     /// Lists what takes space.

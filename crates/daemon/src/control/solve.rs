@@ -82,6 +82,7 @@ async fn run(
         id: request.reference.clone(),
         session: Arc::new(session.clone()),
         entitlements,
+        proxy_network: request.proxy_network,
         request: FrontendRequest {
             frontend: request.frontend.clone(),
             options: request.frontend_attrs.clone(),

@@ -49,6 +49,8 @@ pub(crate) struct Predicate {
     steps: Option<BuildConfig>,
     step_sources: Option<StepSources>,
     layers: Value,
+    /// How steps reached the network, if that was watched.
+    network: Value,
 }
 
 /// What tells one run of a build from another.
@@ -74,7 +76,8 @@ impl Predicate {
         request.ssh.clone_from(&sources.ssh);
         request.locals = sources.locals.iter().map(|name| Local { name: name.clone() }).collect();
         request.compatibility_version = Some(COMPATIBILITY);
-        let complete_materials = !sources.incomplete && sources.locals.is_empty();
+        let complete_materials =
+            !sources.incomplete && sources.locals.is_empty() && sources.uncaptured.is_empty();
         let built_in = request.frontend == "dockerfile.v0";
         let mut predicate = Self {
             materials: sources.materials(),
@@ -90,6 +93,7 @@ impl Predicate {
             steps: None,
             step_sources: None,
             layers: Value::Null,
+            network: network(sources),
         };
         if options.mode == ProvenanceMode::Min && predicate.request.scrub() {
             predicate.complete_request = false;
@@ -210,7 +214,17 @@ impl Predicate {
             ("vcs", vcs),
             ("source", value(self.step_sources.as_ref())),
             ("layers", self.layers.clone()),
+            ("network", self.network.clone()),
         ]))
+    }
+}
+
+/// Tells how steps reached the network, if they did so through a proxy.
+fn network(sources: &Sources) -> Value {
+    match (sources.proxied, sources.uncaptured.as_slice()) {
+        (false, _) => Value::Null,
+        (true, []) => json!({ "mode": "proxy" }),
+        (true, missed) => json!({ "mode": "proxy", "proxy": { "incomplete": missed } }),
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use slipway_model::attestation::{ProvenanceMode, ProvenanceOptions};
-use slipway_model::{Descriptor, Diagnostic, ErrorKind, Platform};
+use slipway_model::{Descriptor, Diagnostic, ErrorDetail, ErrorKind, ForeignError, Platform};
 
 use super::layers;
 use super::predicate::{Invocation, Predicate, predicate_type};
 use super::scope::of_platform;
+use super::sources::{Sources, Uncaptured};
 use super::steps::{self, Numbers};
 use crate::build::{Build, BuildResult, Ref};
 use crate::job::Job;
@@ -51,7 +52,7 @@ impl Provenance {
         let told = scope.request(&sources, &job.engine.producers);
         let mut predicate = Predicate::new(&sources, told, options);
         if options.complete_materials && !predicate.materials_are_complete() {
-            return Err(incomplete(&sources.locals));
+            return Err(incomplete(&sources));
         }
         let mut steps = None;
         if options.mode == ProvenanceMode::Max {
@@ -110,11 +111,24 @@ impl Provenance {
     }
 }
 
-/// Says why not everything that a build was made from can be told.
-fn incomplete(locals: &[String]) -> Diagnostic {
-    let diagnostic = Diagnostic::new(ErrorKind::User, "provenance materials are incomplete").cause(
+/// Says why not everything that a build was made from can be told, in a form that clients of BuildKit know too.
+fn incomplete(sources: &Sources) -> Diagnostic {
+    let mut diagnostic = Diagnostic::new(ErrorKind::User, "provenance materials are incomplete").cause(
         "The build requested complete provenance materials, but not all dependencies could be captured.",
     );
-    let locals = locals.iter();
-    locals.fold(diagnostic, |diagnostic, name| diagnostic.cause(format!("Uncaptured local source: {name}")))
+    let mut missed = Vec::new();
+    for name in &sources.locals {
+        missed.push(json!({ "name": name, "reason": "local_source" }));
+        diagnostic = diagnostic.cause(format!("Uncaptured local source: {name}"));
+    }
+    for Uncaptured { op, name, method, uri, reason } in &sources.uncaptured {
+        missed.push(json!({ "op": op, "name": name, "method": method, "uri": uri, "reason": reason }));
+        diagnostic = diagnostic.cause(format!("Uncaptured request: {method} {uri} ({reason}) by {name}"));
+    }
+    let detail = ErrorDetail {
+        type_url: "github.com/moby/buildkit/errdefs.ProvenanceMaterialsIncomplete+json".to_owned(),
+        value: json!({ "incomplete": missed }).to_string().into_bytes(),
+    };
+    diagnostic.foreign = Some(ForeignError { code: ForeignError::UNKNOWN, details: vec![detail] }.into());
+    diagnostic
 }

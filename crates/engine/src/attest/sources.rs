@@ -1,10 +1,13 @@
 //! What a build was made from, collected from its definitions and from what was resolved for them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use slipway_model::llb::{Definition, pb};
+use serde::Serialize;
+use slipway_model::llb::{Definition, Vertex, pb};
 use slipway_model::{Digest, Platform, Reference};
+use slipway_proxy::Fetched;
 
 use super::purl::{self, Package, redacted};
 use super::request::{Credential, DigestSet};
@@ -26,18 +29,39 @@ pub(crate) enum Pin {
     Blob,
 }
 
-/// The pins of a build, by vertex.
+/// What is found out in a build about vertices.
 #[derive(Debug, Default)]
-pub(crate) struct Pins(Mutex<HashMap<Digest, Pin>>);
+pub(crate) struct Pins {
+    sources: Mutex<HashMap<Digest, Pin>>,
+    /// Of steps that reached the network through a proxy.
+    fetched: Mutex<HashMap<Digest, Arc<Fetched>>>,
+    /// All that reached it did so.
+    proxy_network: bool,
+}
 
 impl Pins {
+    /// Makes pins of a build whose steps reach the network through a proxy, or not.
+    pub(crate) fn new(proxy_network: bool) -> Self {
+        Self { proxy_network, ..Self::default() }
+    }
+
     /// Notes what a source stands for.
     pub(crate) fn set(&self, vertex: Digest, pin: Pin) {
-        self.0.lock().insert(vertex, pin);
+        self.sources.lock().insert(vertex, pin);
     }
 
     pub(super) fn get(&self, vertex: &Digest) -> Option<Pin> {
-        self.0.lock().get(vertex).cloned()
+        self.sources.lock().get(vertex).cloned()
+    }
+
+    /// Notes what a step fetched.
+    pub(crate) fn set_fetched(&self, vertex: Digest, fetched: Fetched) {
+        self.fetched.lock().insert(vertex, Arc::new(fetched));
+    }
+
+    /// Returns what a step fetched, if somebody knows.
+    pub(crate) fn fetched(&self, vertex: &Digest) -> Option<Arc<Fetched>> {
+        self.fetched.lock().get(vertex).cloned()
     }
 }
 
@@ -77,6 +101,21 @@ impl HttpSource {
     pub(super) fn digests(&self) -> DigestSet {
         digests(&self.digest)
     }
+}
+
+/// Something that a step asked for, and nobody can tell what it got.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Uncaptured {
+    /// The step's vertex.
+    pub(crate) op: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) uri: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) method: String,
+    pub(crate) reason: &'static str,
+    /// What the step runs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
 }
 
 /// A blob by its digest, of a registry or of a layout.
@@ -126,6 +165,9 @@ pub(crate) struct Sources {
     pub(crate) ssh: Vec<Credential>,
     /// A step could reach the network.
     pub(crate) network: bool,
+    /// It did so through a proxy.
+    pub(crate) proxied: bool,
+    pub(crate) uncaptured: Vec<Uncaptured>,
     /// There is a nested build, of which nothing is known.
     pub(crate) incomplete: bool,
 }
@@ -147,7 +189,7 @@ impl Sources {
                         self.add_source(source, pin, vertex.platform());
                     }
                 }
-                Some(pb::op::Op::Exec(exec)) => self.add_exec(exec),
+                Some(pb::op::Op::Exec(exec)) => self.add_exec(vertex, exec, pins),
                 Some(pb::op::Op::Build(_)) => self.incomplete = true,
                 _ => {}
             }
@@ -206,7 +248,7 @@ impl Sources {
         }
     }
 
-    fn add_exec(&mut self, exec: &pb::ExecOp) {
+    fn add_exec(&mut self, vertex: &Vertex, exec: &pb::ExecOp, pins: &Pins) {
         for mount in &exec.mounts {
             if let Some(secret) = &mount.secret_opt {
                 credential(&mut self.secrets, &secret.id, secret.optional);
@@ -219,7 +261,31 @@ impl Sources {
         for secret in &exec.secretenv {
             credential(&mut self.secrets, &secret.id, secret.optional);
         }
-        self.network |= exec.network != pb::NetMode::None as i32;
+        let network = exec.network != pb::NetMode::None as i32;
+        self.network |= network;
+        if network && pins.proxy_network {
+            self.proxied = true;
+            self.add_fetched(vertex, exec, pins);
+        }
+    }
+
+    fn add_fetched(&mut self, vertex: &Vertex, exec: &pb::ExecOp, pins: &Pins) {
+        let Some(fetched) = pins.fetched(&vertex.digest) else { return };
+        for material in &fetched.materials {
+            let one = HttpSource { url: material.url.clone(), digest: material.digest };
+            push(&mut self.http, one, |a, b| a.url == b.url);
+        }
+        let name = exec.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default();
+        for missed in &fetched.incomplete {
+            let one = Uncaptured {
+                op: vertex.digest.to_string(),
+                name: name.clone(),
+                method: missed.method.clone(),
+                uri: missed.url.clone(),
+                reason: missed.reason.as_str(),
+            };
+            push(&mut self.uncaptured, one, |a, b| a == b);
+        }
     }
 
     pub(super) fn add_local(&mut self, name: &str) {
@@ -244,6 +310,7 @@ impl Sources {
         self.locals.sort();
         self.secrets.sort_by(|a, b| a.id.cmp(&b.id));
         self.ssh.sort_by(|a, b| a.id.cmp(&b.id));
+        self.uncaptured.sort();
     }
 
     /// Lists what the result was made from.

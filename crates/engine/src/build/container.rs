@@ -5,7 +5,7 @@
 //! killed and none is started any more. What the processes write is thrown away with the container.
 
 use std::ops::Range;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -13,7 +13,11 @@ use slipway_files::{FileTree, Root};
 use slipway_model::llb::pb;
 use slipway_model::solve::Entitlement;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform};
-use slipway_runtime::{FileContent, Mount, MountSource, Process, ProcessSpec, Security, Stdio, Terminals};
+use slipway_proxy::Serving;
+use slipway_runtime::{
+    FileContent, Listener, Mount, MountSource, PendingListener, Process, ProcessSpec, Security, Stdio,
+    Terminals,
+};
 use slipway_store::{ActiveSnapshot, CacheMount, MountedTree, Sharing, SnapshotId};
 
 use super::files::{self, FileInfo};
@@ -21,6 +25,7 @@ use super::{Build, Canceled, Ref};
 use crate::error::{Context as _, Explain as _, blocking, internal};
 use crate::job::{Job, Running};
 use crate::ops::{absolute, cache_id, limits, process_settings};
+use crate::proxied::{self, StepProxy};
 use crate::sandbox::Sandbox;
 use crate::ssh::AgentSocket;
 
@@ -70,6 +75,10 @@ pub struct Container {
     mounts: Vec<(pb::Mount, Option<Held>)>,
     terminals: Terminals,
     processes: Arc<Processes>,
+    /// By which the processes reach the network, if by nothing else.
+    proxy: Option<Arc<StepProxy>>,
+    /// From the first process on.
+    serving: Mutex<Option<Serving>>,
 }
 
 /// The processes of a container.
@@ -188,7 +197,16 @@ impl Container {
         let terminals = Terminals::new()
             .map_err(std::io::Error::from)
             .context(|| "cannot make the terminals of a container".to_owned())?;
-        Ok(Self { job: job.clone(), sandbox, request, mounts, terminals, processes: Arc::default() })
+        Ok(Self {
+            job: job.clone(),
+            sandbox,
+            mounts,
+            terminals,
+            processes: Arc::default(),
+            proxy: job.proxy(request.network)?.map(Arc::new),
+            serving: Mutex::default(),
+            request,
+        })
     }
 
     /// Returns what terminals for its processes are made of.
@@ -289,18 +307,42 @@ impl Container {
         settings.security = if insecure { Security::Insecure } else { Security::Sandbox };
         settings.readonly_root = self.mounts.iter().any(|(mount, _)| mount.dest == "/" && mount.readonly);
         self.sandbox.adjust(&mut settings);
+        if let Some(proxy) = &self.proxy {
+            proxy.lead(&mut settings);
+        }
         let server = self.sandbox.server();
         let stdio = request.stdio;
+        let mut pending = None;
         let (process, is_first) = self.processes.start(|first| match first {
             None => {
                 let (mounts, terminals) = (self.mounts(&meta)?, Some(self.terminals.clone()));
-                let spec = ProcessSpec { root, mounts, terminals, stdio, settings };
+                let listener = self.prepare_proxy(root.as_fd(), &mut pending)?;
+                let spec = ProcessSpec { root, mounts, terminals, stdio, listener, settings };
                 server.spawn(spec).map_err(|error| error.explain())
             }
             Some(first) => server.join(first, &stdio, settings).map_err(|error| error.explain()),
         })?;
         let running = job.track(process.clone());
+        if let (Some(proxy), Some(pending)) = (self.proxy.clone(), pending) {
+            let serving = blocking(move || proxy.serve(pending)).await?;
+            *self.serving.lock() = serving;
+        }
         Ok(ContainerProcess { process, is_first, siblings: self.processes.clone(), _running: running })
+    }
+
+    /// Makes the programs of the container believe its proxy, and asks for the proxy's socket.
+    ///
+    /// The files are the container's own, and go with it: so the certificate stays in them.
+    fn prepare_proxy(
+        &self,
+        root: BorrowedFd<'_>,
+        pending: &mut Option<PendingListener>,
+    ) -> Result<Option<Listener>, Diagnostic> {
+        let Some(proxy) = &self.proxy else { return Ok(None) };
+        proxy.trust(root)?.keep();
+        let (listener, socket) = proxied::listener()?;
+        *pending = Some(socket);
+        Ok(Some(listener))
     }
 
     fn is_windows(&self) -> bool {

@@ -56,6 +56,8 @@ pub struct BuildOptions {
     pub session: Arc<dyn Session>,
     /// What the client has granted, and the engine's owner too.
     pub entitlements: BTreeSet<Entitlement>,
+    /// Steps reach the network through a proxy only, which asks the policies about every request.
+    pub proxy_network: bool,
     /// What the client has asked for, as provenance tells it.
     pub request: FrontendRequest,
 }
@@ -67,6 +69,7 @@ impl BuildOptions {
             id: id.into(),
             session: Arc::new(EmbeddedSession::default()),
             entitlements: BTreeSet::new(),
+            proxy_network: false,
             request: FrontendRequest::default(),
         }
     }
@@ -141,6 +144,11 @@ impl Build {
     /// Makes a handle for a frontend that is asked something; it does not keep the build alive.
     pub fn of_frontend(&self, request: FrontendRequest) -> Self {
         Self { job: self.job.clone(), scope: self.scope.frontend(request), _owner: None }
+    }
+
+    /// Makes a handle for a step; what is resolved to decide about what it fetches is no part of a result.
+    pub(crate) fn of_step(job: &Arc<Job>) -> Self {
+        Self { job: job.clone(), scope: Scope::of_client(FrontendRequest::default()), _owner: None }
     }
 
     /// Makes it known which request a frontend's result came from.

@@ -37,9 +37,9 @@ enum Told {
 
 /// Tables with their keys; `*` is any name.
 const KEYS: &[(&str, Told, &str)] = &[
-    ("", Nobody, "debug trace insecure-entitlements provenanceEnvDir"),
+    ("", Nobody, "debug trace insecure-entitlements provenanceEnvDir proxyNetwork"),
     ("", OneBuild, "root"),
-    ("", Everyone, "proxyNetwork cache ghacache"),
+    ("", Everyone, "cache ghacache"),
     ("log", Nobody, "format level"),
     ("grpc", Nobody, "address uid gid"),
     ("grpc", Daemon, "debugAddress securityDescriptor"),

@@ -37,6 +37,8 @@ pub struct Config {
     pub dns: DnsConfig,
     pub history: HistoryLimits,
     pub network: StepNetwork,
+    /// Steps of every build reach the network through a proxy only.
+    pub proxy_network: bool,
     /// The control group below which every step is that names no other.
     pub cgroup_parent: Option<String>,
     /// What the worker is told apart by.
@@ -162,6 +164,9 @@ impl Config {
         }
         if let Some(entry) = files.get(&["system", "platformsCacheMaxAge"]) {
             config.platforms_max_age = Some(entry.duration()?);
+        }
+        if let Some(entry) = files.get(&["proxyNetwork"]) {
+            config.proxy_network = entry.flag()?;
         }
         if let Some(entry) = worker("defaultCgroupParent") {
             config.cgroup_parent = Some(entry.text()?.to_owned()).filter(|parent| !parent.is_empty());

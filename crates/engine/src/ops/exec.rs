@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use slipway_model::llb::pb;
+use slipway_model::progress::Stream;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Secret};
 use slipway_runtime::{FileContent, Mount, MountSource, ProcessSettings, ResourceLimits, Rlimit, Security};
 use slipway_store::{ActiveSnapshot, CacheMount, CacheMountName, Sharing, SnapshotId};
@@ -44,10 +45,11 @@ pub(crate) fn cache_id(mount: &pb::Mount) -> String {
     id.filter(|id| !id.is_empty()).unwrap_or_else(|| mount.dest.clone())
 }
 
-/// Runs the step and returns one tree for each output.
+/// Runs the step and returns one tree for each output, which will be known by `key`.
 pub(super) async fn execute(
     operation: &VertexOperation,
     exec: &pb::ExecOp,
+    key: &Digest,
     inputs: Vec<Tree>,
 ) -> Result<Vec<Tree>, Diagnostic> {
     let job = &operation.job;
@@ -75,6 +77,7 @@ pub(super) async fn execute(
         return Err(Diagnostic::new(ErrorKind::User, "canceled"));
     }
     let sandbox = job.sandboxes.for_platform(operation.vertex.platform().as_ref()).await?;
+    let (proxy, key) = (job.proxy(exec.network)?, *key);
     let (exec, job, vertex, name) =
         (exec.clone(), job.clone(), operation.vertex.clone(), operation.name.clone());
     let ending = Ending::default();
@@ -90,11 +93,20 @@ pub(super) async fn execute(
         sandbox.adjust(&mut settings);
         let mounts = std::mem::take(&mut step.mounts);
         let root = step.root.try_clone().diagnose()?;
+        let mut proxied = proxy.map(|proxy| proxy.enter(step.root.as_fd(), &mut settings)).transpose()?;
         let process = StepProcess { job: &job, vertex: vertex.digest, sandbox: &sandbox, ending: &ending };
-        let outcome = process.run(root, mounts, settings);
+        let outcome = process.run(root, mounts, settings, proxied.as_mut());
+        let record = proxied.map(|proxied| proxied.leave(step.root.as_fd())).transpose()?.unwrap_or_default();
+        job.progress.log(vertex.digest, Stream::Stderr, record.log().as_bytes());
         match outcome.and_then(|outcome| check(&exec, &sandbox, outcome)) {
-            Ok(()) => step.commit(),
-            Err(error) => {
+            Ok(()) => {
+                if job.is_proxied(exec.network) {
+                    job.keep_fetched(vertex.digest, &key, record.fetched)?;
+                }
+                step.commit()
+            }
+            Err(mut error) => {
+                error.causes.extend(record.refusals());
                 let error = step.full_disk(error);
                 job.notes.failed.keep(&vertex, FailedPart::Process, || step.leftovers(&planned));
                 Err(error)

@@ -117,10 +117,10 @@ impl VertexOperation {
         digest.map(Some)
     }
 
-    async fn run(&self, inputs: Vec<Tree>) -> Result<Vec<Tree>, Diagnostic> {
+    async fn run(&self, key: &Digest, inputs: Vec<Tree>) -> Result<Vec<Tree>, Diagnostic> {
         match self.op()? {
             pb::op::Op::Source(source) => crate::sources::execute(self, source).await.map(|tree| vec![tree]),
-            pb::op::Op::Exec(exec) => exec::execute(self, exec, inputs).await,
+            pb::op::Op::Exec(exec) => exec::execute(self, exec, key, inputs).await,
             pb::op::Op::File(file) => file::execute(self, file, inputs).await,
             pb::op::Op::Merge(merge) => graft::merge(self, merge, inputs).await.map(|tree| vec![tree]),
             pb::op::Op::Diff(diff) => graft::diff(self, diff, inputs).await.map(|tree| vec![tree]),
@@ -158,7 +158,7 @@ impl Operation for VertexOperation {
     async fn execute(&self, key: &Digest, inputs: Vec<Tree>) -> Result<Vec<Tree>, Diagnostic> {
         let shared = || async {
             let in_flight = &self.job.engine.in_flight;
-            in_flight.run(key, &self.job.lease, || self.run(inputs)).await
+            in_flight.run(key, &self.job.lease, || self.run(key, inputs)).await
         };
         self.outputs.get_or_try_init(shared).await.cloned().map_err(|e| self.place(e))
     }

@@ -13,6 +13,7 @@ use slipway_runtime::{Exit, Mount, Process, ProcessSettings, ProcessSpec, Stdio}
 
 use crate::error::Context as _;
 use crate::job::Job;
+use crate::proxied::Entered;
 use crate::sandbox::Sandbox;
 
 /// How many of the last lines are shown with an error.
@@ -83,6 +84,7 @@ impl StepProcess<'_> {
         root: OwnedFd,
         mounts: Vec<Mount>,
         settings: ProcessSettings,
+        mut proxied: Option<&mut Entered>,
     ) -> Result<Outcome, Diagnostic> {
         let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(std::io::Error::from);
         let (out, child_out) = pipe().diagnose()?;
@@ -91,14 +93,22 @@ impl StepProcess<'_> {
         let stdio = Stdio::Streams { stdin: null.into(), stdout: child_out, stderr: child_err };
         let args = settings.args.join(" ");
         let did_not_complete = || format!("process {args:?} did not complete successfully");
-        let spec = ProcessSpec { root, mounts, terminals: None, stdio, settings };
+        let (listener, pending) = proxied.as_mut().map(|proxied| proxied.take_socket()).unwrap_or_default();
+        let spec = ProcessSpec { root, mounts, terminals: None, stdio, listener, settings };
         let process = Arc::new(self.sandbox.server().spawn(spec).context(did_not_complete)?);
         let running = self.job.track(process.clone());
         self.ending.watch(&process);
+        let serving = match (proxied, pending) {
+            (Some(proxied), Some(pending)) => proxied.serve(pending)?,
+            _ => None,
+        };
         let mut tail = Tail::default();
         self.forward(&[(out, Stream::Stdout), (err, Stream::Stderr)], &mut tail).diagnose()?;
         let exit = process.wait().context(did_not_complete)?;
         drop(running);
+        if let Some(serving) = serving {
+            tokio::runtime::Handle::current().block_on(serving.stop());
+        }
         if self.job.cancel.is_cancelled() || self.ending.is_over() {
             return Err(Diagnostic::new(ErrorKind::User, "canceled"));
         }

@@ -16,8 +16,6 @@ use crate::build::{Build, GitMeta, HttpMeta, ResolveOptions};
 
 /// How often a judge may ask back about one source.
 const MAX_QUESTIONS: usize = 10;
-/// The code of an error of no other kind, as clients of BuildKit know it.
-const UNKNOWN: i32 = 2;
 /// The number of the action that refuses, in `PolicyAction`.
 const DENY: i32 = 1;
 
@@ -121,7 +119,7 @@ fn denied(source: &pb::SourceOp, reasons: Vec<String>) -> Diagnostic {
             type_url: "github.com/moby/buildkit/policysession.DecisionResponse+json".to_owned(),
             value: json!({ "action": DENY, "denyMessages": messages }).to_string().into_bytes(),
         };
-        diagnostic.foreign = Some(ForeignError { code: UNKNOWN, details: vec![detail] }.into());
+        diagnostic.foreign = Some(ForeignError { code: ForeignError::UNKNOWN, details: vec![detail] }.into());
         diagnostic.causes = reasons;
     }
     diagnostic

@@ -153,6 +153,11 @@ impl Client {
         self.shared.transport.web(https).await
     }
 
+    /// Returns an HTTP client that passes on requests of others to a host, as they are: it follows no redirects.
+    pub async fn relay(&self, authority: &str) -> Result<reqwest::Client, ConfigError> {
+        self.shared.transport.relay(authority).await
+    }
+
     /// Makes an HTTP client for a service behind a unix socket, such as a container engine.
     pub fn unix(&self, socket: &Path) -> Result<reqwest::Client, ConfigError> {
         self.shared.transport.unix(socket)

@@ -21,6 +21,7 @@ pub(crate) use points::{Stub, remove_stubs};
 
 use crate::cgroup::Group;
 use crate::error::ProcessError;
+use crate::listener::{self, Listener};
 use crate::protocol::{self, MountRequest};
 use crate::seccomp::FILTER;
 use crate::server::{Place, Report};
@@ -58,6 +59,7 @@ pub(crate) struct New<'a> {
     pub(crate) files: &'a [u8],
     /// What becomes `/dev/pts`.
     pub(crate) terminals: Option<OwnedFd>,
+    pub(crate) listener: Option<Listener>,
 }
 
 /// Turns an errno into an error that names what was being done.
@@ -130,7 +132,10 @@ fn make(
     if settings.network == Network::None {
         sys::network::loopback_up().map_err(at("loopback device"))?;
     }
-    let New { root, mounts, detached, files, terminals } = new;
+    let New { root, mounts, detached, files, terminals, listener } = new;
+    if let Some(Listener { address, handover }) = listener {
+        listener::hand_over(address, &handover).map_err(at("listener"))?;
+    }
     let terminals = terminals.as_ref();
     let given = mounts::Given { requests: mounts, detached, files, terminals, console: terminal };
     let stubs = mounts::build(&root, settings, given, place)?;

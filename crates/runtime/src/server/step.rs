@@ -10,6 +10,7 @@ use super::start::Place;
 use crate::cgroup::Group;
 use crate::child::{self, Child, Container, New, Stub};
 use crate::error::ProcessError;
+use crate::listener::Listener;
 use crate::protocol::{self, Order, Outcome, Received, Request, Surroundings};
 use crate::spec::Network;
 use crate::sys::clone::{Cloned, clone_into, clone_process};
@@ -90,10 +91,12 @@ impl Step {
         let fail = |what: &str, errno: Errno| refuse(&control, broken(what, errno));
         let Request { id, settings, terminal, surroundings } = request;
         let mut more = more.into_iter();
-        let (Surroundings::Own { mounts, terminals }, Some(root)) = (surroundings, more.next()) else {
+        let (Surroundings::Own { mounts, terminals, listener }, Some(root)) = (surroundings, more.next())
+        else {
             return Err(fail("request", Errno::BADMSG));
         };
         let terminals = more.by_ref().take(usize::from(terminals)).next();
+        let listener = listener.and_then(|address| Some(Listener { address, handover: more.next()? }));
         let roots_clone = root.try_clone().map_err(|_| fail("request", Errno::MFILE))?;
         let limits = settings.limits.as_ref().filter(|limits| !limits.is_empty());
         let group = limits.map(|limits| place.cgroups.create(limits)).transpose();
@@ -105,7 +108,8 @@ impl Step {
             Ok(Cloned::Child) => {
                 drop(report);
                 let detached = more.collect();
-                let container = Container::New(New { root, mounts, detached, files: &files, terminals });
+                let new = New { root, mounts, detached, files: &files, terminals, listener };
+                let container = Container::New(new);
                 let child = Child { settings, terminal, streams, container, group: group.as_ref() };
                 child.run(place, &childs_report)
             }

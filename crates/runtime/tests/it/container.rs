@@ -141,6 +141,7 @@ fn each_terminal_of_a_container_has_a_name() {
         mounts: run.mounts,
         terminals: Some(terminals.clone()),
         stdio: Stdio::Terminal(own.name().to_owned()),
+        listener: None,
         settings: run.settings,
     };
     let first = server().spawn(spec).unwrap();

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags};
 use slipway_runtime::{
-    Exit, Mount, MountSource, Process, ProcessError, ProcessSettings, ProcessSpec, SandboxServer,
+    Exit, Listener, Mount, MountSource, Process, ProcessError, ProcessSettings, ProcessSpec, SandboxServer,
     ServerOptions, Stdio,
 };
 
@@ -96,6 +96,7 @@ impl Root {
 pub(crate) struct Run {
     pub(crate) settings: ProcessSettings,
     pub(crate) mounts: Vec<Mount>,
+    pub(crate) listener: Option<Listener>,
 }
 
 impl Run {
@@ -109,7 +110,7 @@ impl Run {
             env: vec!["PATH=/usr/sbin:/usr/bin:/sbin:/bin".into()],
             ..Default::default()
         };
-        Self { settings, mounts: Vec::new() }
+        Self { settings, mounts: Vec::new(), listener: None }
     }
 
     pub(crate) fn mount(mut self, destination: &str, source: MountSource, readonly: bool) -> Self {
@@ -141,6 +142,7 @@ impl Run {
             mounts: self.mounts,
             terminals: None,
             stdio: Stdio::Streams { stdin, stdout, stderr },
+            listener: self.listener,
             settings: self.settings,
         };
         (server.spawn(spec).unwrap(), output.into())

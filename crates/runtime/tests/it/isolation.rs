@@ -1,8 +1,12 @@
 //! What a process must not see or do.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
-use slipway_runtime::{MountSource, Network, ResourceLimits, Security};
+use slipway_runtime::{
+    Listener, MountSource, Network, ResourceLimits, SandboxServer, Security, ServerOptions,
+};
 
 use crate::harness::{Root, Run, able, server};
 
@@ -28,6 +32,47 @@ fn the_namespaces_are_its_own() {
     assert!(none(script).output(&root).contains("refused"));
     let processes = Run::shell("ls -d /proc/[0-9]* | wc -l").output(&root);
     assert!(processes.trim().parse::<u32>().unwrap() < 5, "{processes}");
+}
+
+#[test]
+fn a_socket_in_a_network_of_its_own_is_served_from_outside() {
+    if !able() {
+        return;
+    }
+    // As emulated processes are, too.
+    let options = ServerOptions { user_namespace: true, ..Default::default() };
+    let emulating = SandboxServer::start(&options).unwrap();
+    for server in [server(), &emulating] {
+        let root = Root::new();
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 31280);
+        let (listener, pending) = Listener::at(address).unwrap();
+        let script = "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(\"127.0.0.1:31280\") or die $!; \
+                      print <$s>; IO::Socket::INET->new(\"192.0.2.1:80\") or print $!'";
+        let mut run = Run::shell(script).with(|settings| settings.network = Network::None);
+        run.listener = Some(listener);
+        let (process, mut output) = run.start(server, &root);
+        let listener = pending.wait().unwrap().unwrap();
+        listener.accept().unwrap().0.write_all(b"hello\n").unwrap();
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello\nNetwork is unreachable");
+        assert!(process.wait().unwrap().status.success());
+    }
+}
+
+#[test]
+fn a_socket_of_a_process_that_never_was_is_not_waited_for() {
+    if !able() {
+        return;
+    }
+    let root = Root::new();
+    // Not an address of the loopback device.
+    let (listener, pending) = Listener::at(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 1)).unwrap();
+    let mut run = Run::shell("true").with(|settings| settings.network = Network::None);
+    run.listener = Some(listener);
+    let (process, _output) = run.start(server(), &root);
+    assert!(pending.wait().unwrap().is_none());
+    assert!(process.wait().unwrap_err().to_string().contains("listener"));
 }
 
 #[test]

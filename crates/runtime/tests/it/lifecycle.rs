@@ -107,6 +107,7 @@ fn a_dead_server_is_told_at_once() {
         mounts: Vec::new(),
         terminals: None,
         stdio: slipway_runtime::Stdio::Streams { stdin, stdout, stderr },
+        listener: None,
         settings: Run::args(&["true"]).settings,
     };
     let outcome = server.spawn(spec).and_then(|process| process.wait());

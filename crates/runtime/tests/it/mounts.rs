@@ -280,6 +280,7 @@ fn an_overlay_keeps_only_what_the_process_changed() {
                     mounts: run.mounts,
                     terminals: None,
                     stdio: slipway_runtime::Stdio::Streams { stdin: null(), stdout: null(), stderr: null() },
+                    listener: None,
                     settings: run.settings,
                 })
                 .unwrap();

@@ -115,6 +115,7 @@ fn at_terminal(
             mounts: run.mounts,
             terminals: Some(terminals),
             stdio: slipway_runtime::Stdio::Terminal(terminal.name().to_owned()),
+            listener: None,
             settings: run.settings,
         })
         .unwrap();

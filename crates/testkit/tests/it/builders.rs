@@ -123,15 +123,14 @@ fn a_builder_keeps_its_configuration() {
     let environment = Environment::new();
     environment.write(
         "buildkitd.toml",
-        "proxyNetwork = true\n[registry.\"reg.invalid\"]\nmirrors = [\"127.0.0.1:1\"]\n",
+        "[worker.oci]\nnoProcessSandbox = true\n[registry.\"reg.invalid\"]\nmirrors = [\"127.0.0.1:1\"]\n",
     );
     run(&environment, "create --name own --driver-opt network=host --config buildkitd.toml --use")
         .succeeded();
     std::fs::remove_file(environment.path("buildkitd.toml")).unwrap();
-    assert!(
-        run(&environment, "inspect").succeeded().stdout.contains("File#buildkitd.toml:\n > proxyNetwork")
-    );
+    let shown = run(&environment, "inspect").succeeded().stdout;
+    assert!(shown.contains("File#buildkitd.toml:\n") && shown.contains("noProcessSandbox = true"), "{shown}");
     let context = environment.context("context", "FROM scratch\nCOPY Dockerfile /\n");
     let built = environment.run(["build", "--progress=plain", &context]).succeeded();
-    assert!(built.stderr.contains("warning: `proxyNetwork` in "), "{}", built.stderr);
+    assert!(built.stderr.contains("warning: `worker.oci.noProcessSandbox` in "), "{}", built.stderr);
 }

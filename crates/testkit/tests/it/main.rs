@@ -37,6 +37,7 @@ mod outputs;
 mod pair;
 mod platform_check;
 mod policy;
+mod proxy_network;
 mod remote_cache;
 mod rootless;
 mod round_trip;

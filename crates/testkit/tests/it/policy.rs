@@ -122,12 +122,31 @@ fn a_broken_policy_is_shown() {
 }
 
 #[test]
-fn policies_that_ask_for_a_proxy_are_refused() {
+fn policies_that_ask_for_a_proxy_decide_about_what_steps_fetch() {
+    let Some(registry) = registry() else { return };
     let environment = Environment::new();
-    environment.context("context", "FROM scratch\nCOPY Dockerfile /\n");
-    let text = "package docker\n\ndecision := {\"allow\": true, \"caps\": {\"exec.proxy\": true}}\n";
-    environment.write("context/Dockerfile.rego", text);
-    says(&build(&environment, &[], &[]).failed(1), &["network proxy requested by policy is not supported"]);
+    let server = FakeRegistry::start(|_| Reply::body("text/plain", b"content\n"));
+    let (good, bad) = (server.address("good"), server.address("bad"));
+    let image = registry.reference("library/busybox");
+    let dockerfile = |address: &str| {
+        environment.context("context", &format!("FROM {image}\nRUN wget -q -O /got {address}\n"));
+    };
+    let text = "package docker\n\ndefault allow = false\n\nallow if not endswith(input.http.url, \"/bad\")\n\n\
+                caps := {\"exec.proxy\": true} if input.env.capsRequest\n\n\
+                decision := {\"allow\": allow, \"deny_msg\": [\"not by a step\"], \"caps\": caps} if caps\n\n\
+                decision := {\"allow\": allow, \"deny_msg\": [\"not by a step\"]} if not caps\n";
+    let (_daemon, places) = places(&environment);
+    for place in places {
+        dockerfile(&good);
+        environment.write("context/Dockerfile.rego", text);
+        let built = build(&environment, &place, &["--no-cache"]).succeeded();
+        says(&built.said(), &["policy enabled network proxy", &format!("- GET {good} -> 200")]);
+        dockerfile(&bad);
+        let error = refused(build(&environment, &place, &[]));
+        let refusal = format!("source \"{bad}\" not allowed by policy");
+        says(&error, &[&refusal, "not by a step", &format!("- GET {bad} -> 403"), "exit code: 1"]);
+    }
+    assert!(server.requests().iter().all(|request| request.path == "/good"));
 }
 
 #[test]

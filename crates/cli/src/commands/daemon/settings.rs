@@ -152,6 +152,9 @@ fn worker(args: &DaemonArgs, config: &mut Config) -> Result<(), SettingsError> {
         config.network = network;
         config.notes.extend(note);
     }
+    if let Some(Switch(on)) = args.proxy_network {
+        config.proxy_network = on;
+    }
     Ok(())
 }
 
@@ -195,7 +198,6 @@ fn notes(args: &AcceptedArgs) -> Vec<String> {
         ("oci-cni-pool-size", args.oci_cni_pool_size.is_some_and(|size| size > 0)),
         ("debugaddr", text(&args.debugaddr)),
         ("otel-socket-path", text(&args.otel_socket_path)),
-        ("proxy-network", on(args.proxy_network)),
         ("save-cache-debug", on(args.save_cache_debug)),
     ];
     let notes = without_effect.into_iter().filter(|(_, relied_on)| *relied_on);
@@ -245,7 +247,7 @@ mod tests {
             "slipway daemon --oci-worker=true --containerd-worker=false --oci-worker-gc=false \
              --oci-worker-labels=org.mobyproject.buildkit.worker.sandbox=true --oci-worker-snapshotter=native \
              --addr unix:///a --addr tcp://127.0.0.1:1 --allow-insecure-entitlement network.host --debug --group 7 \
-             --oci-worker-net none --oci-worker-platform linux/arm64 --oci-max-parallelism 3 --cdi-disabled",
+             --oci-worker-net none --oci-worker-platform linux/arm64 --oci-max-parallelism 3 --cdi-disabled --proxy-network",
             "",
         )
         .unwrap();
@@ -256,7 +258,7 @@ mod tests {
         assert_eq!((got.config.network, got.config.max_parallelism), (StepNetwork::None, Some(3)));
         assert_eq!(got.config.platforms, ["linux/arm64".parse().unwrap()]);
         assert_eq!(got.log.level, LogLevel::Debug);
-        assert!(got.config.devices.is_disabled());
+        assert!(got.config.devices.is_disabled() && got.config.proxy_network);
         assert_eq!(got.config.notes, ["`--oci-worker-snapshotter` has no effect"]);
         for line in [
             "--addr nowhere",
@@ -274,6 +276,7 @@ mod tests {
         let file = r#"
             root = "/of/file"
             insecure-entitlements = ["security.insecure"]
+            proxyNetwork = true
             [log]
               level = "warn"
               format = "json"
@@ -298,10 +301,11 @@ mod tests {
         assert_eq!(got.options.owner, Owner { uid: Some(1), gid: Some(2) });
         assert_eq!(got.log, LogConfig { format: LogFormat::Json, level: LogLevel::Warn });
         assert_eq!(got.config.gc.limits.max_used, DiskSpace::Bytes(1 << 30));
+        assert!(got.config.proxy_network);
         let got = of(
             "slipway --root /r daemon --addr unix:///x --group 9 --log-level error --tlscert d \
              --allow-insecure-entitlement network.host --oci-worker-labels a=flag --oci-worker-net none \
-             --oci-worker-gc-keepstorage 9000,10,20",
+             --oci-worker-gc-keepstorage 9000,10,20 --proxy-network=false",
             file,
         )
         .unwrap();
@@ -313,7 +317,7 @@ mod tests {
         assert_eq!((tls.certificate, tls.key), (PathBuf::from("d"), PathBuf::from("k")));
         assert_eq!(Vec::from_iter(got.options.entitlements), [Entitlement::NetworkHost]);
         assert_eq!((got.config.labels["a"].as_str(), got.config.labels["b"].as_str()), ("flag", "file"));
-        assert_eq!(got.config.network, StepNetwork::None);
+        assert!(got.config.network == StepNetwork::None && !got.config.proxy_network);
         let megabytes = |number: u64| DiskSpace::Bytes(number * 1_000_000);
         let limits = GcLimits { reserved: megabytes(9000), min_free: megabytes(10), max_used: megabytes(20) };
         assert_eq!(got.config.gc.limits, limits);
