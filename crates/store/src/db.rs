@@ -20,6 +20,10 @@ use crate::lock::{FileLock, Share};
 
 const SCHEMA_VERSION: i64 = 1;
 
+/// How many connections are kept for the next to come. More are open only while more are in use at once: each is
+/// two open files and a cache of pages, and a daemon lives long.
+const MAX_IDLE: usize = 8;
+
 /// The length of the write-ahead log from which a checkpoint is worth its flush.
 const CHECKPOINT_AT: u64 = 1 << 20;
 
@@ -97,7 +101,7 @@ impl Database {
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let connection = self.take()?;
         let result = work(&connection);
-        lock(&self.idle).push(connection);
+        self.give_back(connection);
         result
     }
 
@@ -111,7 +115,7 @@ impl Database {
             transaction.commit()?;
             Ok(value)
         })();
-        lock(&self.idle).push(connection);
+        self.give_back(connection);
         result
     }
 
@@ -129,6 +133,13 @@ impl Database {
     fn take(&self) -> Result<Connection> {
         let idle = lock(&self.idle).pop();
         idle.map_or_else(|| connect(&self.path), Ok)
+    }
+
+    fn give_back(&self, connection: Connection) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < MAX_IDLE {
+            idle.push(connection);
+        }
     }
 }
 
@@ -242,6 +253,26 @@ mod tests {
         let rows: i64 =
             database.read(|c| Ok(c.query_row("SELECT count(*) FROM kv", [], |row| row.get(0))?)).unwrap();
         assert_eq!(rows, 0);
+    }
+
+    #[test]
+    fn few_connections_stay_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().to_owned());
+        layout.create().unwrap();
+        let database = Database::open(&layout).unwrap();
+        let all = std::sync::Barrier::new(2 * MAX_IDLE);
+        std::thread::scope(|scope| {
+            for _ in 0..2 * MAX_IDLE {
+                scope.spawn(|| {
+                    database.read(|_| {
+                        all.wait();
+                        Ok(())
+                    })
+                });
+            }
+        });
+        assert_eq!(lock(&database.idle).len(), MAX_IDLE);
     }
 
     #[test]
