@@ -127,6 +127,19 @@ pub struct ImageIndex {
 }
 
 impl ImageIndex {
+    /// Makes an index of manifests, with nothing else in it.
+    pub fn new(media_type: &str, manifests: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type.to_owned()),
+            artifact_type: None,
+            manifests,
+            subject: None,
+            annotations: Annotations::new(),
+            extra: Extra::new(),
+        }
+    }
+
     /// Picks the manifest that serves `platform` best: an exact match before a compatible one. Of one for Windows the
     /// version has to fit.
     pub fn select(&self, platform: &Platform) -> Option<&Descriptor> {

@@ -2,6 +2,7 @@
 //! subscribers of this one stream; it has the shape of BuildKit's `StatusResponse`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,25 @@ pub struct Vertex {
     pub cached: bool,
     pub error: Option<String>,
     pub progress_group: Option<pb::ProgressGroup>,
+}
+
+impl Vertex {
+    /// Returns a step that starts now and is of no definition; it is like no other, whatever their names.
+    pub fn start(name: impl Into<String>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = name.into();
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            digest: Digest::of(format!("{name}\0{number}")),
+            name,
+            inputs: Vec::new(),
+            started: Some(SystemTime::now()),
+            completed: None,
+            cached: false,
+            error: None,
+            progress_group: None,
+        }
+    }
 }
 
 /// A counter below a vertex: a download, an upload, a compression.
