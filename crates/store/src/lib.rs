@@ -37,7 +37,7 @@ pub use cache::{CacheEntry, CacheRecord, CacheTable};
 pub use cache_mounts::{CacheMount, CacheMountName, CacheMounts, GIT_REPOSITORY, Sharing};
 pub use content::{ContentStore, Ingest, IngestOutcome};
 pub use error::{EntryFault, Result, StoreError};
-pub use filter::{ParseFilterError, UsageFilter};
+pub use filter::{UsageFilter, UsageFilterError};
 pub use gc::{DiskSpace, GcLimits, GcPolicy, GcRule, disk_size};
 pub use images::{Images, NamedImage};
 pub use kv::{KeyValues, Stamped};

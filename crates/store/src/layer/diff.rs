@@ -39,7 +39,7 @@ pub trait FileObserver: Sync {
     /// most 256.
     fn file(&self, path: &[u8], mode: u32, first: &[u8]);
 
-    /// Tells that nobody wants the layer any more; it is asked before each entry.
+    /// Tells that nobody wants the layer any more; it is asked before each entry, and now and then within a file.
     fn cancelled(&self) -> bool {
         false
     }

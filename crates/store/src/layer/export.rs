@@ -196,9 +196,6 @@ impl Snapshots {
         let mut output = LayerOutput::new(&content, format, options, lease)?;
         let mut buffer = vec![0; 256 << 10];
         loop {
-            if options.is_cancelled() {
-                return Err(StoreError::Cancelled);
-            }
             match archive.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => output.write_all(&buffer[..read]).map_err(write_error)?,
@@ -256,6 +253,7 @@ struct LayerOutput<'a> {
     /// None where the blob is the archive, and the content store hashes it anyway.
     digester: Option<Digester>,
     compressor: Compressor<Watched<'a>>,
+    options: DiffOptions<'a>,
 }
 
 impl<'a> LayerOutput<'a> {
@@ -268,7 +266,7 @@ impl<'a> LayerOutput<'a> {
         let output = Watched::new(content.ingest(None, lease)?, options.watcher);
         let compressor = Compressor::new(output, format.compression, format.level, format.threads());
         let digester = (format.compression != Compression::Uncompressed).then(Digester::new);
-        Ok(Self { digester, compressor: compressor.map_err(write_error)? })
+        Ok(Self { digester, compressor: compressor.map_err(write_error)?, options: *options })
     }
 
     /// Ends the blob and keeps it.
@@ -284,6 +282,10 @@ impl<'a> LayerOutput<'a> {
 
 impl Write for LayerOutput<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Compressing is what takes long, also where there is only one large file.
+        if self.options.is_cancelled() {
+            return Err(io::Error::other(StoreError::Cancelled));
+        }
         self.compressor.write_all(bytes)?;
         if let Some(digester) = &mut self.digester {
             digester.update(bytes);
@@ -329,5 +331,8 @@ impl Write for Watched<'_> {
 }
 
 fn write_error(error: io::Error) -> StoreError {
-    StoreError::io("write the layer's blob in", "ingest")(error)
+    match error.downcast::<StoreError>() {
+        Ok(error) => error,
+        Err(error) => StoreError::io("write the layer's blob in", "ingest")(error),
+    }
 }

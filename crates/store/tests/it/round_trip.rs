@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
@@ -187,6 +188,36 @@ fn times_are_clamped_and_files_observed() {
     assert_ne!(plain.diff_id, rewritten.diff_id);
     assert_eq!(rewritten.diff_id, Digest::of(&archive));
     assert_eq!(snapshots.get(id).unwrap().diff_id, Some(plain.diff_id));
+}
+
+#[test]
+fn a_layer_nobody_wants_any_more_ends_within_a_file() {
+    struct Cancelled(AtomicBool);
+    impl FileObserver for Cancelled {
+        fn file(&self, _path: &[u8], _mode: u32, _first: &[u8]) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+
+        fn cancelled(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+    if !can_mount("a_layer_nobody_wants_any_more_ends_within_a_file") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let id = scratch.commit(None, |root| {
+        // Far more than could be read in the time that a test has.
+        std::fs::File::create(root.join("huge")).unwrap().set_len(1 << 36).unwrap();
+    });
+    let observer = Cancelled(AtomicBool::new(false));
+    let options = DiffOptions { observer: Some(&observer), ..DiffOptions::default() };
+    for compression in [Compression::Uncompressed, Compression::Zstd] {
+        observer.0.store(false, Ordering::Relaxed);
+        let format = LayerFormat { compression, ..LayerFormat::default() };
+        let outcome = scratch.store.snapshots().export_layer(id, &format, &options, &scratch.lease);
+        assert!(matches!(outcome, Err(StoreError::Cancelled)), "{outcome:?}");
+    }
 }
 
 #[test]
