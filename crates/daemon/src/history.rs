@@ -1,5 +1,6 @@
 //! What was built: a record for each build, kept in a directory of the state, told to who listens.
 
+mod filter;
 mod trace;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,6 +20,7 @@ use tokio::sync::broadcast;
 use tonic::{Code, Status};
 
 use crate::control::solve::Given;
+use crate::history::filter::RecordFilter;
 use crate::wire::control::{
     BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, Descriptor,
     StatusResponse, UpdateBuildHistoryRequest,
@@ -223,6 +225,7 @@ impl History {
         &self,
         request: BuildHistoryRequest,
     ) -> Result<impl Stream<Item = Result<BuildHistoryEvent, Status>> + Send + 'static, Status> {
+        let filter = RecordFilter::parse(&request.filter, SystemTime::now())?;
         self.trim();
         let receiver = self.inner.events.subscribe();
         let id = request.r#ref.clone();
@@ -239,8 +242,7 @@ impl History {
             if !request.active_only {
                 let mut done: Vec<&BuildHistoryRecord> =
                     state.done.values().filter(|record| wanted(record)).collect();
-                let filters = Filters::parse(&request.filter)?;
-                done.retain(|record| filters.matches(record));
+                done.retain(|record| filter.matches(record));
                 let created = |record: &BuildHistoryRecord| {
                     record.created_at.as_ref().map(|time| (time.seconds, time.nanos))
                 };
@@ -421,41 +423,6 @@ fn count(record: &mut BuildHistoryRecord, events: &[Event]) {
     record.num_completed_steps = vertices.values().filter(|(completed, _)| *completed).count() as i32;
     record.num_cached_steps = vertices.values().filter(|(_, cached)| *cached).count() as i32;
     record.num_warnings = warnings.len() as i32;
-}
-
-/// Filters of records: any of several, each a list of conditions that must all hold.
-struct Filters(Vec<String>);
-
-impl Filters {
-    fn parse(texts: &[String]) -> Result<Self, Status> {
-        Ok(Self(texts.to_vec()))
-    }
-
-    fn matches(&self, record: &BuildHistoryRecord) -> bool {
-        let status = match (&record.error, &record.completed_at) {
-            (Some(error), _) if error.code == Code::Cancelled as i32 => "canceled",
-            (Some(_), _) => "error",
-            (None, Some(_)) => "completed",
-            (None, None) => "running",
-        };
-        let repository = record.frontend_attrs.get("vcs:source").map(String::as_str).unwrap_or_default();
-        let value = |key: &str| match key {
-            "ref" => record.r#ref.as_str(),
-            "status" => status,
-            "repository" => repository,
-            _ => "",
-        };
-        let holds = |part: &str| match (part.split_once("!="), part.split_once("==")) {
-            (Some((key, wanted)), _) => value(key) != wanted.trim_matches('"'),
-            (_, Some((key, wanted))) => value(key) == wanted.trim_matches('"'),
-            _ => match part.split_once("~=").or_else(|| part.split_once('=')) {
-                Some((key, wanted)) => value(key).contains(wanted.trim_matches('"')),
-                // Conditions on times are the client's to apply again.
-                None => true,
-            },
-        };
-        self.0.is_empty() || self.0.iter().any(|filter| filter.split(',').all(holds))
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What the daemon says of itself: version, platforms, labels, capabilities.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use slipway_engine::config::StepNetwork;
 use slipway_engine::store::GcRule;
 use slipway_engine::{Device, Engine};
+use slipway_model::filter::{Field, Filters};
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 
 use crate::wire::apicaps::ApiCap;
@@ -216,21 +217,17 @@ impl Worker {
         })
     }
 
-    /// Tells whether a filter of `ListWorkers` selects this worker.
-    pub(crate) fn matches(&self, filters: &[String]) -> bool {
-        let known: HashMap<String, &str> = self
-            .labels
-            .iter()
-            .map(|(key, value)| (format!("labels.\"{key}\""), value.as_str()))
-            .chain([("id".to_owned(), self.id.as_str())])
-            .collect();
-        filters.is_empty()
-            || filters.iter().any(|filter| {
-                filter.split(',').all(|part| match part.split_once("==") {
-                    Some((key, value)) => known.get(key.trim()).is_some_and(|have| *have == value.trim()),
-                    None => known.contains_key(part.trim()),
-                })
-            })
+    /// Tells whether the filters of `ListWorkers` select this worker.
+    pub(crate) fn matches(&self, filters: &Filters) -> bool {
+        filters.match_fields(|path| match path {
+            [name] if name == "id" => Field::text(self.id.as_str()),
+            [name, label @ ..] if name == "labels" => {
+                // A label that is empty is there.
+                let label = self.labels.get(&label.join("."));
+                label.map_or(Field::Absent, |value| Field::Text(value.into()))
+            }
+            _ => Field::Absent,
+        })
     }
 }
 
@@ -261,7 +258,7 @@ fn gc_rule(rule: &GcRule) -> GcPolicy {
     let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     GcPolicy {
         all: rule.all,
-        filters: rule.filter.texts().to_vec(),
+        filters: rule.filter.texts(),
         keep_duration: rule
             .keep_duration
             .map_or(0, |keep| i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX)),
@@ -341,10 +338,12 @@ mod tests {
         let root = Some(directory.path().to_owned());
         let engine = Engine::open(EngineOptions { root, config, ..EngineOptions::default() }).unwrap();
         let worker = Worker::open(&engine).unwrap();
-        assert!(worker.matches(&[]));
-        assert!(worker.matches(&["labels.\"a.b\"==c".to_owned()]));
-        assert!(!worker.matches(&["labels.\"a.b\"==d".to_owned()]));
-        assert!(worker.matches(&["labels.\"org.mobyproject.buildkit.worker.network\"==none".to_owned()]));
+        let matches = |filters: &[&str]| worker.matches(&Filters::parse(filters).unwrap());
+        assert!(matches(&[]));
+        assert!(matches(&["labels.\"a.b\"==c"]));
+        assert!(matches(&["labels.a.b~=^c$,id"]));
+        assert!(!matches(&["labels.\"a.b\"==d"]));
+        assert!(matches(&["labels.\"org.mobyproject.buildkit.worker.network\"==none"]));
         let again = Worker::open(&engine).unwrap();
         assert_eq!(worker.id, again.id);
         assert_ne!(new_id(), new_id());

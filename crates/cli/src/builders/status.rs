@@ -65,7 +65,7 @@ impl Machine<'_> {
 fn garbage_rule(rule: GcRule) -> GarbageRule {
     GarbageRule {
         all: rule.all,
-        filters: rule.filter.texts().to_vec(),
+        filters: rule.filter.texts(),
         keep: rule.keep_duration,
         reserved_space: rule.reserved,
         max_used_space: rule.max_used,

@@ -11,7 +11,7 @@ use crate::error::Failure;
 use crate::settings::SettingsError;
 use crate::settings::filter::Filter;
 use crate::template::{JsonStyle, Template, TemplateError};
-use crate::ui::format::{human_duration, human_size, rfc3339, table};
+use crate::ui::format::{go_time, human_duration, human_size, table};
 use crate::{interrupt, output};
 
 /// Runs `du`.
@@ -93,19 +93,20 @@ fn last_used(record: &UsageRecord, now: SystemTime) -> String {
     ago.map(|ago| format!("{} ago", human_duration(ago))).unwrap_or_default()
 }
 
+/// What templates and `--format json` see of a record; names are in order, as Go writes them.
 fn data(record: &UsageRecord, now: SystemTime) -> Value {
     json!({
+        "CreatedAt": go_time(record.created),
+        "Description": record.description,
         "ID": record.id,
-        "Parents": record.parents,
-        "CreatedAt": rfc3339(record.created),
+        "LastUsedAt": last_used(record, now),
         "Mutable": record.mutable,
+        "Parents": (!record.parents.is_empty()).then_some(&record.parents),
         "Reclaimable": !record.in_use,
         "Shared": record.shared,
         "Size": human_size(record.size),
-        "Description": record.description,
-        "UsageCount": record.usage_count,
-        "LastUsedAt": last_used(record, now),
         "Type": record.kind,
+        "UsageCount": record.usage_count,
     })
 }
 
@@ -162,9 +163,18 @@ mod tests {
         );
         let pretty = listing(&records[..1], "pretty", now).unwrap();
         assert!(
-            pretty.starts_with("ID:           a\nParents:\n - p\nCreated at:   1970-01-01T00:00:00Z\n"),
+            pretty.starts_with(
+                "ID:           a\nParents:\n - p\nCreated at:   1970-01-01 00:00:00 +0000 UTC\n"
+            ),
             "{pretty}"
         );
         assert_eq!(listing(&records[..1], "{{.ID}}={{.Type}}", now).unwrap(), "a=regular\n");
+        let alone = UsageRecord { parents: Vec::new(), ..record("a", 1000) };
+        assert_eq!(
+            listing(&[alone], "json", now).unwrap(),
+            "{\"CreatedAt\":\"1970-01-01 00:00:00 +0000 UTC\",\"Description\":\"RUN make\",\"ID\":\"a\",\
+             \"LastUsedAt\":\"About a minute ago\",\"Mutable\":false,\"Parents\":null,\"Reclaimable\":true,\
+             \"Shared\":false,\"Size\":\"1kB\",\"Type\":\"regular\",\"UsageCount\":2}\n"
+        );
     }
 }

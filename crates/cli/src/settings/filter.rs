@@ -2,84 +2,54 @@
 
 use std::time::{Duration, SystemTime};
 
+use slipway_model::filter::{Comparison, Condition, Field, Filter as Conditions, parse_value};
+
 use super::SettingsError;
 use super::values::{boolean, duration, nearest};
 use crate::builder::UsageRecord;
 
 /// Conditions that a record meets, all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
-    conditions: Vec<Condition>,
+    conditions: Conditions,
     /// Leave records alone that were used this recently.
     pub(crate) until: Option<Duration>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Condition {
-    key: Key,
-    comparison: Comparison,
-    value: String,
-}
+/// What a condition can be about.
+const FIELDS: [&str; 9] =
+    ["id", "parents", "description", "type", "inuse", "mutable", "immutable", "shared", "private"];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Key {
-    Id,
-    Parents,
-    Description,
-    Type,
-    InUse,
-    Mutable,
-    Immutable,
-    Shared,
-    Private,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comparison {
-    /// Given without a value: the key is true.
-    Is,
-    Equal,
-    NotEqual,
-    Contains,
-}
-
-const KEYS: &[(&str, Key)] = &[
-    ("id", Key::Id),
-    ("parents", Key::Parents),
-    ("description", Key::Description),
-    ("type", Key::Type),
-    ("inuse", Key::InUse),
-    ("mutable", Key::Mutable),
-    ("immutable", Key::Immutable),
-    ("shared", Key::Shared),
-    ("private", Key::Private),
+/// The flags among them, each with its opposite; what is not in use has no name.
+const FLAGS: [(&str, Option<&str>); 5] = [
+    ("inuse", None),
+    ("mutable", Some("immutable")),
+    ("immutable", Some("mutable")),
+    ("shared", Some("private")),
+    ("private", Some("shared")),
 ];
 
 impl Filter {
-    /// Parses `key`, `key=value`, `key!=value`, `key~=value`, and `until=DURATION`.
+    /// Parses `key`, `key=value`, `key!=value`, `key~=expression`, and `until=DURATION`.
     pub(crate) fn parse(values: &[String]) -> Result<Self, SettingsError> {
-        let mut filter = Self::default();
+        let mut until = None;
+        let mut conditions = Vec::new();
         for text in values.iter().filter(|text| !text.is_empty()) {
-            let (key, comparison, value) = split(text);
-            if matches!(key, "until" | "unused-for") && comparison == Comparison::Equal {
+            let (key, operator, value) = split(text);
+            let key = key.trim().to_ascii_lowercase();
+            if matches!(key.as_str(), "until" | "unused-for") && operator == "=" {
                 let age = duration(value).map_err(SettingsError::flag)?;
-                if filter.until.replace(age).is_some() {
+                if until.replace(age).is_some() {
                     return Err(SettingsError::flag("the filter `until` expects only one value"));
                 }
                 continue;
             }
-            let known = KEYS.iter().find(|(name, _)| *name == key).map(|(_, key)| *key);
-            let key = known.ok_or_else(|| {
-                let names: Vec<&str> = KEYS.iter().map(|(name, _)| *name).chain(["until"]).collect();
-                let error = SettingsError::flag(format!("unknown filter `{key}`"));
-                match nearest(key, &names) {
-                    Some(near) => error.hint(format!("did you mean `--filter {near}=…`?")),
-                    None => error.hint(format!("known filters are {}", names.join(", "))),
-                }
-            })?;
-            filter.conditions.push(Condition { key, comparison, value: value.to_owned() });
+            if !FIELDS.contains(&key.as_str()) {
+                return Err(unknown(&key));
+            }
+            conditions.push(Condition::new(&key, comparison(&key, operator, value)?));
         }
-        Ok(filter)
+        Ok(Self { conditions: conditions.into_iter().collect(), until })
     }
 
     /// Tells whether a record meets every condition.
@@ -88,92 +58,79 @@ impl Filter {
             let used = record.last_used.unwrap_or(record.created);
             now.duration_since(used).unwrap_or_default() >= age
         });
-        old && self.conditions.iter().all(|condition| condition.holds(record))
+        old && self.conditions.match_fields(|path| field_of(record, path.first().map_or("", String::as_str)))
     }
-}
 
-impl Filter {
     /// Writes the conditions as daemons take them; `None` if there are none.
     pub(crate) fn to_containerd(&self) -> Option<String> {
-        let conditions: Vec<String> = self.conditions.iter().filter_map(Condition::to_containerd).collect();
-        Some(conditions.join(",")).filter(|text| !text.is_empty())
+        let conditions: Conditions = self.conditions.conditions().iter().filter_map(for_daemon).collect();
+        Some(conditions.to_string()).filter(|text| !text.is_empty())
     }
 }
 
-fn split(text: &str) -> (&str, Comparison, &str) {
-    let Some((key, value)) = text.split_once('=') else { return (text, Comparison::Is, "") };
-    let value = value.strip_prefix('=').unwrap_or(value);
-    if let Some(key) = key.strip_suffix('!') {
-        (key, Comparison::NotEqual, value)
-    } else if let Some(key) = key.strip_suffix('~') {
-        (key, Comparison::Contains, value)
-    } else {
-        (key, Comparison::Equal, value)
+fn unknown(key: &str) -> SettingsError {
+    let names: Vec<&str> = FIELDS.into_iter().chain(["until"]).collect();
+    let error = SettingsError::flag(format!("unknown filter `{key}`"));
+    match nearest(key, &names) {
+        Some(near) => error.hint(format!("did you mean `--filter {near}=…`?")),
+        None => error.hint(format!("known filters are {}", names.join(", "))),
     }
 }
 
-impl Condition {
-    /// Writes the condition; `None` is one that daemons need not be told when they remove records.
-    fn to_containerd(&self) -> Option<String> {
-        let name = |wanted: Key| KEYS.iter().find(|(_, key)| *key == wanted).map_or("", |(name, _)| name);
-        let operator = match self.comparison {
-            Comparison::Equal if self.key == Key::Id => "~=",
-            Comparison::Equal => "==",
-            Comparison::NotEqual => "!=",
-            Comparison::Is | Comparison::Contains => "~=",
-        };
-        // Daemons know whether a flag is set, and not its values: its opposite has a name of its own.
-        let opposite = match self.key {
-            Key::Id | Key::Parents | Key::Description | Key::Type if self.comparison == Comparison::Is => {
-                return Some(name(self.key).to_owned());
-            }
-            Key::Id | Key::Parents | Key::Description | Key::Type => {
-                return Some(format!("{}{operator}{}", name(self.key), self.value));
-            }
-            Key::Mutable => Some(Key::Immutable),
-            Key::Immutable => Some(Key::Mutable),
-            Key::Shared => Some(Key::Private),
-            Key::Private => Some(Key::Shared),
-            // What is in use is not removed anyway.
-            Key::InUse => None,
-        };
-        let is_set = match self.comparison {
-            Comparison::Is => true,
-            Comparison::Equal | Comparison::Contains => boolean(&self.value) == Some(true),
-            Comparison::NotEqual => boolean(&self.value) != Some(true),
-        };
-        let key = if is_set { Some(self.key) } else { opposite };
-        key.map(|key| name(key).to_owned())
+/// Splits a filter into its key, the operator, which may be missing, and the value.
+fn split(text: &str) -> (&str, &str, &str) {
+    let Some((key, value)) = text.split_once('=') else { return (text, "", "") };
+    let value = value.strip_prefix('=').unwrap_or(value).trim();
+    match key.strip_suffix('!') {
+        Some(key) => (key, "!=", value),
+        None => match key.strip_suffix('~') {
+            Some(key) => (key, "~=", value),
+            None => (key, "=", value),
+        },
     }
+}
 
-    fn holds(&self, record: &UsageRecord) -> bool {
-        let flag = |on: bool| match self.comparison {
-            Comparison::Is => on,
-            Comparison::NotEqual => boolean(&self.value) != Some(on),
-            Comparison::Equal | Comparison::Contains => boolean(&self.value) == Some(on),
-        };
-        let text = |text: &str| match self.comparison {
-            Comparison::Is => !text.is_empty(),
-            // An id is given by its beginning or any part of it.
-            Comparison::Equal if self.key == Key::Id => text.contains(&self.value),
-            Comparison::Equal => text == self.value,
-            Comparison::NotEqual => text != self.value,
-            Comparison::Contains => text.contains(&self.value),
-        };
-        match self.key {
-            Key::Id => text(&record.id),
-            Key::Parents if self.comparison == Comparison::NotEqual => {
-                record.parents.iter().all(|id| text(id))
-            }
-            Key::Parents => record.parents.iter().any(|id| text(id)),
-            Key::Description => text(&record.description),
-            Key::Type => text(&record.kind),
-            Key::InUse => flag(record.in_use),
-            Key::Mutable => flag(record.mutable),
-            Key::Immutable => flag(!record.mutable),
-            Key::Shared => flag(record.shared),
-            Key::Private => flag(!record.shared),
-        }
+fn comparison(key: &str, operator: &str, value: &str) -> Result<Comparison, SettingsError> {
+    // A part of an id is enough.
+    let is_expression = operator == "~=" || (operator == "=" && key == "id");
+    let wrong = |error: &dyn std::fmt::Display| SettingsError::flag(error.to_string());
+    let mut value = parse_value(value, is_expression).map_err(|error| wrong(&error))?;
+    if FLAGS.iter().any(|(flag, _)| *flag == key)
+        && let Some(is_set) = boolean(&value)
+    {
+        value = is_set.to_string();
+    }
+    Ok(match operator {
+        "" => Comparison::Present,
+        "!=" => Comparison::NotEqual(value),
+        _ if is_expression => Comparison::matches(&value).map_err(|error| wrong(&error))?,
+        _ => Comparison::Equal(value),
+    })
+}
+
+/// Returns what daemons are told; `None` is a condition that they need not be told when they remove records.
+fn for_daemon(condition: &Condition) -> Option<Condition> {
+    let name = condition.field();
+    let Some((_, opposite)) = FLAGS.iter().find(|(flag, _)| *flag == name) else {
+        return Some(condition.clone());
+    };
+    // Daemons know whether a flag is set, and not its values. What is in use is not removed anyway.
+    let told = if condition.comparison().holds(&Field::Flag(true)) { Some(name) } else { *opposite };
+    told.map(|name| Condition::new(name, Comparison::Present))
+}
+
+fn field_of<'a>(record: &'a UsageRecord, name: &str) -> Field<'a> {
+    match name {
+        "id" => Field::text(record.id.as_str()),
+        "parents" => Field::text(record.parents.join(";")),
+        "description" => Field::text(record.description.as_str()),
+        "type" => Field::text(record.kind.as_str()),
+        "inuse" => Field::Flag(record.in_use),
+        "mutable" => Field::Flag(record.mutable),
+        "immutable" => Field::Flag(!record.mutable),
+        "shared" => Field::Flag(record.shared),
+        "private" => Field::Flag(!record.shared),
+        _ => Field::Absent,
     }
 }
 
@@ -204,7 +161,12 @@ mod tests {
             ("id=zz", Some(false)),
             ("type=exec.cachemount", Some(true)),
             ("type!=regular", Some(true)),
-            ("description~=cache", Some(true)),
+            ("description~=^mount.*cache$", Some(true)),
+            ("description~=^cache", Some(false)),
+            ("description=mount /cache", Some(true)),
+            ("description~=/t /c/", Some(true)),
+            ("ID=^abc", Some(true)),
+            ("description~=(", None),
             ("parents=p1", Some(true)),
             ("parents!=p1", Some(false)),
             ("mutable", Some(true)),
@@ -226,6 +188,8 @@ mod tests {
         for (text, told) in [
             ("id=c12", Some("id~=c12")),
             ("type!=regular", Some("type!=regular")),
+            ("description=a cache", Some("description==\"a cache\"")),
+            ("description~=^/go", Some("description~=^/go")),
             ("description", Some("description")),
             ("mutable", Some("mutable")),
             ("mutable=false", Some("immutable")),

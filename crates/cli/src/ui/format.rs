@@ -2,27 +2,29 @@
 
 use std::time::{Duration, SystemTime};
 
-/// Formats a size in units of 1000, as registries and container tools count: `12.34MB`.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: &[&str] = &["B", "kB", "MB", "GB", "TB", "PB"];
-    let mut unit = 0;
+/// Puts a size into units of 1000, as registries and container tools count.
+fn in_units(bytes: u64) -> (f64, &'static str) {
     let mut value = bytes as f64;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if value < 1000.0 {
+            return (value, unit);
+        }
         value /= 1000.0;
-        unit += 1;
     }
-    if unit == 0 { format!("{bytes}B") } else { format!("{value:.2}{}", UNITS[unit]) }
+    (value, "PB")
+}
+
+/// Formats a size with two decimals: `12.34MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    match in_units(bytes) {
+        (_, "B") => format!("{bytes}B"),
+        (value, unit) => format!("{value:.2}{unit}"),
+    }
 }
 
 /// Formats a size with four significant digits, as Docker's tables do: `1.093GB`.
 pub(crate) fn human_size(bytes: u64) -> String {
-    const UNITS: &[&str] = &["B", "kB", "MB", "GB", "TB", "PB"];
-    let mut unit = 0;
-    let mut value = bytes as f64;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
+    let (value, unit) = in_units(bytes);
     let decimals = match value {
         v if v >= 1000.0 => 0,
         v if v >= 100.0 => 1,
@@ -33,7 +35,7 @@ pub(crate) fn human_size(bytes: u64) -> String {
     if text.contains('.') {
         text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
     }
-    text + UNITS[unit]
+    text + unit
 }
 
 /// Formats seconds with one decimal: `1.2s`.
@@ -71,29 +73,14 @@ pub(crate) fn human_duration(duration: Duration) -> String {
     }
 }
 
-/// Formats a duration as Go does: `48h0m0s`, `1m30s`, `500ms`.
-pub(crate) fn go_duration(duration: Duration) -> String {
-    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
-    if seconds == 0 {
-        let (number, unit) = match nanos {
-            0 => return "0s".to_owned(),
-            1..1_000 => (f64::from(nanos), "ns"),
-            1_000..1_000_000 => (f64::from(nanos) / 1e3, "µs"),
-            _ => (f64::from(nanos) / 1e6, "ms"),
-        };
-        return format!("{number}{unit}");
-    }
-    let rest = (seconds % 60) as f64 + f64::from(nanos) / 1e9;
-    match (seconds / 3600, seconds / 60 % 60) {
-        (0, 0) => format!("{rest}s"),
-        (0, minutes) => format!("{minutes}m{rest}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{rest}s"),
-    }
-}
-
 /// Formats a time in UTC as RFC 3339 with as many digits as it needs, like Go.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// Formats a time in UTC as Go's `Time.String` does.
+pub(crate) fn go_time(time: SystemTime) -> String {
+    rfc3339(time).replace('T', " ").replace('Z', " +0000 UTC")
 }
 
 /// Lays rows out in columns of equal width, as Go's tabwriter does with `padding` blanks between.
@@ -129,15 +116,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_those_of_go() {
-        for (milliseconds, text) in
-            [(0, "0s"), (500, "500ms"), (1_500, "1.5s"), (90_000, "1m30s"), (172_800_000, "48h0m0s")]
-        {
-            assert_eq!(go_duration(Duration::from_millis(milliseconds)), text);
-        }
-    }
-
-    #[test]
     fn sizes() {
         for (bytes, short, human) in [
             (0, "0B", "0B"),
@@ -158,6 +136,7 @@ mod tests {
         assert_eq!(at(1_700_000_000, 120_000_000), "2023-11-14T22:13:20.12Z");
         assert_eq!(at(951_782_400, 1), "2000-02-29T00:00:00.000000001Z");
         assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_millis(500)), "1969-12-31T23:59:59.5Z");
+        assert_eq!(go_time(UNIX_EPOCH + Duration::from_millis(1_500)), "1970-01-01 00:00:01.5 +0000 UTC");
     }
 
     #[test]

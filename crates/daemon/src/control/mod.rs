@@ -14,6 +14,7 @@ use futures_util::Stream;
 use futures_util::stream::{self, StreamExt as _};
 use slipway_engine::{Engine, ExportOptions};
 use slipway_model::Diagnostic;
+use slipway_model::filter::Filters;
 use slipway_model::solve::Entitlement;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -157,7 +158,9 @@ impl Control for ControlService {
         request: Request<ListWorkersRequest>,
     ) -> Result<Response<ListWorkersResponse>, Status> {
         let worker = &self.0.worker;
-        let record = match worker.matches(&request.get_ref().filter) {
+        let filters = Filters::parse(&request.get_ref().filter);
+        let filters = filters.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let record = match worker.matches(&filters) {
             true => vec![worker.record(&self.0.engine)],
             false => Vec::new(),
         };

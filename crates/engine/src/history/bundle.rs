@@ -63,7 +63,7 @@ pub fn write_bundle(builds: &[BundledBuild], out: impl Write) -> io::Result<()> 
     }
     let root = match manifests.as_slice() {
         [only] => Descriptor { annotations: Annotations::default(), ..only.clone() },
-        _ => blobs.add_json(MediaType::OCI_INDEX, &index_of(manifests))?,
+        _ => blobs.add_json(MediaType::OCI_INDEX, &ImageIndex::new(MediaType::OCI_INDEX, manifests))?,
     };
     let compressed = flate2::write::GzEncoder::new(out, flate2::Compression::default());
     let mut tarball = Tarball::new(compressed);
@@ -72,21 +72,9 @@ pub fn write_bundle(builds: &[BundledBuild], out: impl Write) -> io::Result<()> 
     for (digest, bytes) in &blobs.0 {
         tarball.file(&format!("blobs/sha256/{}", digest.hex()), bytes)?;
     }
-    tarball.file("index.json", &serde_json::to_vec(&index_of(vec![root]))?)?;
+    tarball.file("index.json", &serde_json::to_vec(&ImageIndex::new(MediaType::OCI_INDEX, vec![root]))?)?;
     tarball.file("oci-layout", LAYOUT.as_bytes())?;
     tarball.finish()?.finish()?.flush()
-}
-
-fn index_of(manifests: Vec<Descriptor>) -> ImageIndex {
-    ImageIndex {
-        schema_version: 2,
-        media_type: Some(MediaType::OCI_INDEX.to_owned()),
-        artifact_type: None,
-        manifests,
-        subject: None,
-        annotations: Annotations::default(),
-        extra: Default::default(),
-    }
 }
 
 fn manifest(build: &BundledBuild, blobs: &mut Blobs) -> io::Result<Descriptor> {

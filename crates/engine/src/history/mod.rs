@@ -12,6 +12,7 @@ mod events;
 mod explain;
 mod record;
 mod recording;
+mod time_condition;
 mod trace;
 
 use std::fs::File;
@@ -26,8 +27,9 @@ use slipway_model::{Diagnostic, ErrorKind};
 pub use bundle::{BundledBuild, write_bundle};
 pub use explain::ExplainedStep;
 pub(crate) use explain::{Keys, explain};
-pub use record::{Outcome, Record, RequestRecord, Steps};
+pub use record::{Outcome, Record, RequestRecord, Steps, repository_of_context};
 pub use recording::Recording;
+pub use time_condition::TimeCondition;
 pub use trace::Trace;
 
 use crate::config::HistoryLimits;

@@ -133,7 +133,7 @@ impl RequestRecord {
         };
         // Addresses of proxies often hold passwords, and they do not describe the build.
         let shown = |name: &String| !name.to_ascii_uppercase().ends_with("_PROXY");
-        let remote = || Some(GitReference::parse(&context).ok()??.short_remote());
+        let remote = || repository_of_context(&context);
         let repository = request.vcs.get("source").cloned().or_else(remote).unwrap_or_default();
         Self {
             name: name(request, &context, &dockerfile),
@@ -149,6 +149,11 @@ impl RequestRecord {
             no_cache_filter,
         }
     }
+}
+
+/// Returns the address of the repository that a context is; `None` if it is none.
+pub fn repository_of_context(context: &str) -> Option<String> {
+    Some(GitReference::parse(context).ok()??.short_remote())
 }
 
 /// Names a build: as it says itself, or by its directory, its Dockerfile where that has another name, and its target.

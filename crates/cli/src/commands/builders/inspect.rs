@@ -1,12 +1,14 @@
 //! `inspect`: everything about one builder, which `--bootstrap` starts first.
 
+use slipway_model::format_duration;
+
 use crate::app::Context;
 use crate::args::builders::InspectArgs;
 use crate::builders::{Node, NodeGroup, NodeStatus, Store, find, platforms_in_groups, statuses};
 use crate::error::Failure;
 use crate::settings::SettingsError;
 use crate::settings::values::duration;
-use crate::ui::format::{go_duration, table};
+use crate::ui::format::table;
 use crate::{interrupt, output};
 
 /// Runs `inspect`.
@@ -74,7 +76,9 @@ fn of_node(node: &Node, state: &NodeStatus) -> String {
         if !rule.filters.is_empty() {
             rows.push(row("Filters", rule.filters.join(" ")));
         }
-        rows.extend(rule.keep.map(|keep| row("Keep Duration", go_duration(keep))));
+        rows.extend(rule.keep.map(|keep| {
+            row("Keep Duration", format_duration(i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX)))
+        }));
         let sizes = [
             ("Reserved Space", rule.reserved_space),
             ("Max Used Space", rule.max_used_space),

@@ -171,12 +171,12 @@ fn as_json(entry: &Entry) -> Value {
         let platforms = platforms_in_groups(&[], &[node.platforms.clone(), state.platforms.clone()].concat());
         let rule = |rule: &GarbageRule| {
             json!({
-                "All": rule.all,
-                "Filter": rule.filters,
-                "KeepDuration": rule.keep.map_or(0, |keep| keep.as_nanos() as u64),
-                "MaxUsedSpace": rule.max_used_space,
-                "MinFreeSpace": rule.min_free_space,
-                "ReservedSpace": rule.reserved_space,
+                "all": rule.all,
+                "filter": (!rule.filters.is_empty()).then_some(&rule.filters),
+                "keepDuration": rule.keep.map_or(0, |keep| keep.as_nanos() as u64),
+                "maxUsedSpace": rule.max_used_space,
+                "minFreeSpace": rule.min_free_space,
+                "reservedSpace": rule.reserved_space,
             })
         };
         let rules: Vec<Value> = state.garbage_rules.iter().map(rule).collect();
@@ -282,6 +282,7 @@ mod tests {
             status: "running",
             version: Some("v0.32.2".into()),
             platforms: vec!["linux/amd64".parse().unwrap()],
+            garbage_rules: vec![GarbageRule { max_used_space: 7, ..GarbageRule::default() }],
             ..NodeStatus::default()
         };
         let entries = [
@@ -308,6 +309,8 @@ default*      embedded
             lines("json").lines().next().unwrap(),
             r#"{"Current":false,"Driver":"remote","Dynamic":false,"LastActivity":"2026-11-21T14:05:48Z","Name":"r1","Nodes":[{"Endpoint":"unix:///b.sock","Name":"r10","Status":"inactive"}]}"#
         );
+        let rule = r#""GCPolicy":[{"all":false,"filter":null,"keepDuration":0,"maxUsedSpace":7,"minFreeSpace":0,"reservedSpace":0}]"#;
+        assert!(lines("json").contains(rule), "{}", lines("json"));
         assert_eq!(
             lines("{{.Name}}: {{.Status}} {{.DriverEndpoint}}"),
             "r1:  remote\nr10: inactive unix:///b.sock\ndefault:  embedded\ndefault: running local\n"

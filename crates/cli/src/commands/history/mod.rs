@@ -126,19 +126,20 @@ fn full_reference(record: &Record) -> String {
     known.map_or_else(|| format!("default/default/{}", record.id), str::to_owned)
 }
 
-/// What `--format json` shows of a build.
+/// What `--format json` shows of a build; names are in order, as Go writes them.
 fn summary(record: &Record) -> Value {
     let mut value = json!({
-        "ref": full_reference(record),
-        "name": record.request.name,
-        "status": status(record),
-        "created_at": rfc3339(record.started),
-        "total_steps": record.steps.total,
-        "completed_steps": record.steps.completed,
         "cached_steps": record.steps.cached,
+        "completed_at": record.completed.map(rfc3339),
+        "completed_steps": record.steps.completed,
+        "created_at": rfc3339(record.started),
+        "name": record.request.name,
+        "ref": full_reference(record),
+        "status": status(record),
+        "total_steps": record.steps.total,
     });
-    if let Some(completed) = record.completed {
-        value["completed_at"] = rfc3339(completed).into();
+    if let Value::Object(members) = &mut value {
+        members.retain(|_, value| !value.is_null());
     }
     value
 }
