@@ -5,10 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use slipway_model::parse_bool;
+use slipway_model::{clean_path, parse_bool};
 
 use crate::error::{Problem, Result};
-use crate::files::{SourceFile, clean, is_remote};
+use crate::files::{SourceFile, is_remote};
 use crate::target::Target;
 
 /// What `--allow` grants.
@@ -133,7 +133,7 @@ impl Needs {
                 (Some(path), _) => Some(path.to_owned()),
                 (None, Some(_)) if is_remote(dockerfile) => None,
                 (None, Some(_)) if dockerfile.starts_with('/') => Some(dockerfile.to_owned()),
-                (None, Some(context)) => Some(clean(&format!("{context}/{dockerfile}"))),
+                (None, Some(context)) => Some(clean_path(&format!("{context}/{dockerfile}"))),
                 (None, None) => None,
             });
         }
@@ -174,7 +174,7 @@ fn local_path(context: &str, base: PathBase) -> Option<String> {
     match path.strip_prefix("oci-layout://") {
         // The tag or digest is no part of the path.
         Some(layout) => Some(layout.split('@').next().unwrap_or(layout).to_owned()),
-        None => Some(clean(path)),
+        None => Some(clean_path(path)),
     }
 }
 

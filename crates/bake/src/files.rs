@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use slipway_model::Diagnostic;
-use slipway_model::parse_bool;
+use slipway_model::{Diagnostic, clean_path, parse_bool};
 
 use crate::compose;
 use crate::definition::{Definition, Evaluator};
@@ -177,7 +176,7 @@ fn directory(name: &str) -> Option<String> {
     if name.is_empty() || name == "-" || is_remote(name) {
         return None;
     }
-    Some(clean(name.rfind('/').map_or("", |at| &name[..=at])))
+    Some(clean_path(name.rfind('/').map_or("", |at| &name[..=at])))
 }
 
 /// Tells whether a text is a URL or a git repository rather than a path.
@@ -229,47 +228,5 @@ pub(crate) fn below(base: &str, path: &str) -> String {
     if base.is_empty() || path.is_empty() || special {
         return path.to_owned();
     }
-    clean(&format!("{base}/{path}"))
-}
-
-/// Cleans a path as Go's `path.Clean`: no `.`, no `//`, `..` where it can be taken away.
-pub(crate) fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
-            ".." if rooted => {}
-            part => parts.push(part),
-        }
-    }
-    let joined = parts.join("/");
-    match (rooted, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_cleaned_as_go_cleans_them() {
-        for (path, want) in [
-            ("", "."),
-            (".", "."),
-            ("./dir", "dir"),
-            ("a//b/./c", "a/b/c"),
-            ("a/../b", "b"),
-            ("../a", "../a"),
-            ("a/../../b", "../b"),
-            ("/..", "/"),
-            ("/a/../b/", "/b"),
-        ] {
-            assert_eq!(clean(path), want, "{path}");
-        }
-    }
+    clean_path(&format!("{base}/{path}"))
 }

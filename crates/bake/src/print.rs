@@ -115,11 +115,13 @@ pub(crate) fn target_json(target: &Target) -> Value {
 
 /// Cleans a context's path as it is before a build.
 fn shown_context(context: &str) -> String {
-    use crate::files::{clean, is_remote};
+    use slipway_model::clean_path;
+
+    use crate::files::is_remote;
     match context.strip_prefix("cwd://") {
-        Some(path) => clean(path),
+        Some(path) => clean_path(path),
         None if is_remote(context) => context.to_owned(),
-        None => clean(context),
+        None => clean_path(context),
     }
 }
 

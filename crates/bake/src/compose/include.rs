@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
+use slipway_model::clean_path;
 use yaml_serde::{Mapping, Value};
 
 use super::{dotenv, interpolate, merge};
 use crate::error::Problem;
-use crate::files::{Environment, below, clean};
+use crate::files::{Environment, below};
 
 /// Longer chains are refused.
 const MAX_DEPTH: usize = 32;
@@ -38,14 +39,14 @@ impl Including<'_> {
             return Err(Problem::new(format!("`{file}` includes itself")));
         }
         let list = list.as_sequence().ok_or_else(|| Problem::new("`include` must be a list"))?;
-        let own = clean(file.rfind('/').map_or("", |at| &file[..at]));
+        let own = clean_path(file.rfind('/').map_or("", |at| &file[..at]));
         for entry in list {
             let entry = Entry::parse(entry)?;
             let mut project = Value::Mapping(Mapping::new());
             let first = entry.paths.first().map(|path| from(&own, path)).unwrap_or_default();
             let directory = match &entry.directory {
                 Some(directory) => from(&own, directory),
-                None => clean(first.rfind('/').map_or("", |at| &first[..at])),
+                None => clean_path(first.rfind('/').map_or("", |at| &first[..at])),
             };
             let variables = self.variables_of(&entry, &own, &directory)?;
             let including = Including { variables: &variables, around: self.around };
@@ -145,7 +146,7 @@ pub(super) fn put_beside(base: &mut Value, other: Value) -> Result<(), Problem> 
 
 /// A path as it is from the directory that `own` is, unless it is absolute.
 fn from(own: &str, path: &str) -> String {
-    if own == "." { clean(path) } else { below(own, path) }
+    if own == "." { clean_path(path) } else { below(own, path) }
 }
 
 /// Makes the paths of a document start where the project is that includes it.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use slipway_model::clean_path;
 use yaml_serde::{Mapping, Value};
 
 use super::interpolate;
 use crate::error::Problem;
-use crate::files::{Environment, below, clean};
+use crate::files::{Environment, below};
 
 /// Longer chains of `extends` are refused.
 const MAX_DEPTH: usize = 32;
@@ -194,7 +195,7 @@ impl Extending<'_> {
             Extending { document: &document, file: &path, variables: self.variables, around: self.around };
         let mut found = there.service(service, depth + 1)?;
         // Its paths start at its own file.
-        let directory = clean(path.rfind('/').map_or("", |at| &path[..at]));
+        let directory = clean_path(path.rfind('/').map_or("", |at| &path[..at]));
         if directory != "."
             && let Some(build) = found.get_mut("build").and_then(Value::as_mapping_mut)
         {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use yaml_serde::{Mapping, Value};
 
 use super::dotenv;
-use slipway_model::parse_bool;
+use slipway_model::{clean_path, parse_bool, parse_size};
 
 use crate::definition::check_name;
 use crate::error::Problem;
-use crate::files::{Environment, clean, is_remote, unique};
+use crate::files::{Environment, is_remote, unique};
 use crate::target::{
     Attest, Output, SecretEntry, SshEntry, Strings, Target, merge_caches, merge_outputs, merge_secrets,
     merge_ssh, parse_cache_entries,
@@ -122,7 +122,7 @@ fn local_path(path: &str) -> String {
     if path.contains("://") || path.starts_with("service:") || is_remote(path) {
         path.to_owned()
     } else {
-        clean(path)
+        clean_path(path)
     }
 }
 
@@ -263,25 +263,13 @@ fn attests(build: &Mapping) -> Result<Option<Vec<Attest>>> {
 /// Writes a size as the reference prints it.
 fn shm_size(build: &Mapping) -> Result<Option<String>> {
     let Some(text) = text_of(build, "shm_size")? else { return Ok(None) };
-    let lower = text.trim().to_ascii_lowercase();
-    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(end);
-    let invalid = || Problem::new(format!("invalid `shm_size`: `{text}`")).hint("write it as `128m`");
-    let number: f64 = number.parse().map_err(|_| invalid())?;
-    let exponent = match unit.trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 1,
-        "m" | "mb" | "mib" => 2,
-        "g" | "gb" | "gib" => 3,
-        "t" | "tb" | "tib" => 4,
-        _ => return Err(invalid()),
-    };
-    let bytes = number * 1024_f64.powi(exponent);
-    if !(1.0..=1e18).contains(&bytes) {
+    let bytes = parse_size(&text)
+        .ok_or_else(|| Problem::new(format!("invalid `shm_size`: `{text}`")).hint("write it as `128m`"))?;
+    if bytes == 0 {
         return Ok(None);
     }
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut size, mut at) = (bytes.trunc(), 0);
+    let (mut size, mut at) = (bytes as f64, 0);
     while size >= 1024.0 && at + 1 < units.len() {
         size /= 1024.0;
         at += 1;

@@ -57,7 +57,7 @@ fn basename(path: &str) -> &str {
 /// Returns all but the last element of a path, cleaned, as Go's `path.Dir`.
 fn dirname(path: &str) -> String {
     let directory = path.rfind('/').map_or("", |at| &path[..=at]);
-    crate::files::clean(directory)
+    slipway_model::clean_path(directory)
 }
 
 fn bytes_slice(a: &[Value]) -> Result<Value> {

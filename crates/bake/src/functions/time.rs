@@ -3,6 +3,7 @@
 use jiff::civil::Weekday;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp, Zoned};
+use slipway_model::parse_duration;
 
 use super::{Function, function, text};
 use crate::error::{Problem, Result, fail};
@@ -183,45 +184,12 @@ fn weekday_name(time: &Zoned) -> &'static str {
 
 fn time_add(a: &[Value]) -> Result<Value> {
     let time = parse(text(&a[0]))?;
-    let duration = go_duration(text(&a[1])).ok_or_else(|| {
+    let nanoseconds = parse_duration(text(&a[1])).map_err(|_| {
         Problem::new(format!("invalid duration `{}`", text(&a[1]))).hint("write it as `24h` or `1h30m`")
     })?;
-    let sum = time.checked_add(duration);
+    let sum = time.checked_add(SignedDuration::from_nanos(nanoseconds));
     let sum = sum.map_err(|error| Problem::new("the time is out of range").because(error.to_string()))?;
     Ok(Value::String(rfc3339(&sum)))
-}
-
-/// Parses a duration as Go writes it.
-fn go_duration(text: &str) -> Option<SignedDuration> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(SignedDuration::ZERO);
-    }
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        seconds += number
-            * match &rest[..end] {
-                "ns" => 1e-9,
-                "us" | "µs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return None,
-            };
-        rest = &rest[end..];
-    }
-    if text.is_empty() {
-        return None;
-    }
-    SignedDuration::try_from_secs_f64(if negative { -seconds } else { seconds }).ok()
 }
 
 fn unix_timestamp_parse(a: &[Value]) -> Result<Value> {

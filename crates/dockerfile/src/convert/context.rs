@@ -45,14 +45,6 @@ fn common_name(name: &str) -> String {
     familiar.strip_suffix(":latest").map(str::to_owned).unwrap_or(familiar)
 }
 
-/// Returns the name by which the engine knows a context.
-pub(super) fn context_key(context: &NamedContext) -> String {
-    match &context.platform {
-        Some(platform) => format!("{}::{platform}", context.name),
-        None => context.name.clone(),
-    }
-}
-
 impl Converter<'_> {
     /// Finds the context that stands for `name`; one for the platform counts before one for all.
     pub(super) fn find_context(&self, name: &str, platform: Option<&Platform>) -> Option<usize> {
@@ -75,7 +67,7 @@ impl Converter<'_> {
     /// Says how a named context is had.
     pub(super) fn context_source(&self, context: usize) -> Result<ContextSource, Problem> {
         let context = &self.options.named_contexts[context];
-        let key = context_key(context);
+        let key = context.key();
         Ok(match &context.source {
             NamedContextSource::Directory(_) | NamedContextSource::Client(_) => {
                 ContextSource::Operation(self.local(&key, &format!("context:{key}")))

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use slipway_model::llb::{Edge, VertexMeta, pb};
 use slipway_model::{ImageConfig, ParseReferenceError, Platform, Reference};
 
-use super::context::{ContextSource, context_key};
+use super::context::ContextSource;
 use super::stage::Files;
 use super::{BaseInfo, Converter, Purpose, image, names};
 use crate::expand::NoVariables;
@@ -251,7 +251,7 @@ impl Converter<'_> {
         let index = plan.stage;
         let options = self.options;
         let context = &options.named_contexts[context];
-        let key = context_key(context);
+        let key = context.key();
         let replaces = self.stages[index].named_context.is_some();
         let mut config = None;
         if let Some((definition, theirs)) = plan.definition {

@@ -3,29 +3,7 @@
 //! Nothing here looks at a disk. Windows paths may have a drive letter (only `C:`) and back-slashes; past
 //! this module every path has slashes and no drive letter.
 
-/// Cleans a slash-separated path lexically: no `.`, `..`, or double slash is left where it can go.
-pub(crate) fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => match parts.last() {
-                Some(&last) if last != ".." => {
-                    parts.pop();
-                }
-                _ if rooted => {}
-                _ => parts.push(".."),
-            },
-            part => parts.push(part),
-        }
-    }
-    match (rooted, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => parts.join("/"),
-    }
-}
+pub(crate) use slipway_model::clean_path as clean;
 
 /// Joins and cleans; empty parts are left out.
 pub(crate) fn join(parent: &str, path: &str) -> String {

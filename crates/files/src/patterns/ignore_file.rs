@@ -1,6 +1,8 @@
 //! The text of an ignore file.
 
-use super::{Pattern, clean};
+use slipway_model::clean_path;
+
+use super::Pattern;
 
 /// Reads the patterns of a `.dockerignore`.
 ///
@@ -22,7 +24,7 @@ pub fn parse_ignore_file(bytes: &[u8]) -> Vec<Pattern> {
         if text.is_empty() {
             continue;
         }
-        let cleaned = if path.is_empty() { String::new() } else { clean(path) };
+        let cleaned = if path.is_empty() { String::new() } else { clean_path(path) };
         let relative = match cleaned.strip_prefix('/') {
             Some(rest) if !rest.is_empty() => rest,
             _ => &cleaned,

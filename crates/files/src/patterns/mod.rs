@@ -15,6 +15,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
+use slipway_model::clean_path;
+
 pub use ignore_file::parse_ignore_file;
 pub use wildcard::{has_wildcard, wildcard_match};
 
@@ -69,7 +71,7 @@ impl PatternMatcher {
             if trimmed.is_empty() {
                 continue;
             }
-            let cleaned = clean(trimmed);
+            let cleaned = clean_path(trimmed);
             let bad = || FilesError::BadPattern { pattern: source.text.clone() };
             let (exception, text) = match cleaned.strip_prefix('!') {
                 Some("") => return Err(bad()),
@@ -186,30 +188,6 @@ fn top_down(path: &Path) -> impl Iterator<Item = &Path> {
     let whole = bytes(path);
     let cuts = whole.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &whole[..at]);
     cuts.chain(std::iter::once(whole)).map(|part| Path::new(OsStr::from_bytes(part)))
-}
-
-/// Makes the shortest equal path by its text alone, as Go's `filepath.Clean` does.
-pub(crate) fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => match parts.last() {
-                Some(&"..") | None if !rooted => parts.push(".."),
-                None => {}
-                Some(_) => {
-                    parts.pop();
-                }
-            },
-            _ => parts.push(part),
-        }
-    }
-    match (rooted, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => parts.join("/"),
-    }
 }
 
 /// Makes a path relative to the root of a tree by its text alone: no `.`, no `..`, no slash in front.

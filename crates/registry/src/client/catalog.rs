@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http::{StatusCode, header};
 use serde::Deserialize;
-use slipway_model::oci::{Annotations, Extra};
 use slipway_model::{Descriptor, Digest, ImageIndex, Manifest, MediaType, Reference};
 
 use super::call::Call;
@@ -71,7 +70,10 @@ impl Client {
         subject: Digest,
         entry: Descriptor,
     ) -> Result<(), RegistryError> {
-        let mut index = self.referrers_tag(reference, subject).await?.unwrap_or_else(empty_index);
+        let mut index = self
+            .referrers_tag(reference, subject)
+            .await?
+            .unwrap_or_else(|| ImageIndex::new(MediaType::OCI_INDEX, Vec::new()));
         if index.manifests.iter().any(|known| known.digest == entry.digest) {
             return Ok(());
         }
@@ -137,18 +139,6 @@ fn referrers_reference(reference: &Reference, subject: Digest) -> Result<Referen
     reference
         .with_tag(&tag)
         .map_err(|_| RegistryError::Unpinned { action: format!("list the referrers of `{subject}`") })
-}
-
-fn empty_index() -> ImageIndex {
-    ImageIndex {
-        schema_version: 2,
-        media_type: Some(MediaType::OCI_INDEX.to_owned()),
-        artifact_type: None,
-        manifests: Vec::new(),
-        subject: None,
-        annotations: Annotations::new(),
-        extra: Extra::new(),
-    }
 }
 
 /// Tells whether the registry shows that it does not know the referrers API.
