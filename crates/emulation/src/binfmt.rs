@@ -12,9 +12,6 @@ use crate::guest::Guest;
 /// in the image.
 pub const FLAGS: &str = "POCF";
 
-/// The flags of the host's table where nothing else is asked for, as tonistiigi/binfmt has them.
-pub const HOST_FLAGS: &str = "CF";
-
 /// The kernel refuses longer lines.
 const MAX_LINE: usize = 1920;
 

@@ -192,11 +192,15 @@ pub(crate) fn read_table(directory: &Path) -> Vec<Entry> {
     entries
 }
 
-fn private_binfmt(release: &str) -> PrivateBinfmt {
+/// Reads the first two numbers of a kernel's release.
+pub(crate) fn kernel_version(release: &str) -> (u32, u32) {
     let mut numbers =
         release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= PRIVATE_BINFMT_KERNEL {
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn private_binfmt(release: &str) -> PrivateBinfmt {
+    if kernel_version(release) >= PRIVATE_BINFMT_KERNEL {
         PrivateBinfmt::Available
     } else {
         PrivateBinfmt::OldKernel { release: release.to_owned() }

@@ -12,8 +12,8 @@ use slipway_model::{ErrorKind, Hint, Platform};
 
 use crate::binfmt::{self, Entry, LineError};
 use crate::guest::{GUESTS, Guest};
-use crate::host::{HostFacts, read_table};
-use crate::qemu::Qemu;
+use crate::host::{HostFacts, kernel_version, read_table};
+use crate::qemu::{Qemu, Version};
 
 /// Where the host's table is.
 pub const HOST_TABLE: &str = "/proc/sys/fs/binfmt_misc";
@@ -154,6 +154,20 @@ pub fn mount(directory: &Path) -> Result<bool, TableError> {
         .map_err(|errno| TableError::Mount { path: directory.to_owned(), source: errno.into() })
 }
 
+/// Returns the flags that an emulator is registered with: those that distributions give their QEMU, if argv\[0\] can
+/// be kept here, and else those of tonistiigi/binfmt.
+pub fn flags(qemu: &Qemu) -> &'static str {
+    let kernel = kernel_version(&rustix::system::uname().release().to_string_lossy());
+    flags_for(qemu.version(), kernel)
+}
+
+/// The kernel says since 5.12 that it kept argv\[0\], and QEMU asks since 6.0. If one says it and the other does not
+/// ask, a program's first argument is its path once more.
+fn flags_for(qemu: Option<Version>, kernel: (u32, u32)) -> &'static str {
+    let is_told = kernel >= (5, 12) && qemu.is_some_and(|version| version.major >= 6);
+    if is_told { binfmt::FLAGS } else { "CF" }
+}
+
 /// Registers the emulator of an architecture, replacing an entry of the same name.
 ///
 /// An emulator in a directory that may go away is no problem if the flags have an `F`: the table holds the
@@ -229,6 +243,16 @@ fn matches_pattern(pattern: &str, name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::host::PrivateBinfmt;
+
+    #[test]
+    fn argv0_is_kept_where_the_emulator_is_told() {
+        let qemu = |major| Some(Version { major, minor: 2 });
+        assert_eq!(flags_for(qemu(7), (6, 1)), "POCF");
+        assert_eq!(flags_for(qemu(6), (5, 12)), "POCF");
+        assert_eq!(flags_for(qemu(7), (5, 11)), "CF");
+        assert_eq!(flags_for(qemu(5), (6, 1)), "CF");
+        assert_eq!(flags_for(None, (6, 1)), "CF");
+    }
 
     fn facts() -> HostFacts {
         let mut facts = HostFacts::new(Platform::linux("amd64", None), PrivateBinfmt::Available, true);

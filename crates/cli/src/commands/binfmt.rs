@@ -3,14 +3,13 @@
 //! Builds do not need it: each has a table of its own. Without a flag it changes nothing.
 
 use slipway_engine::emulation::host_table::{self, Status, TableError};
-use slipway_engine::emulation::{EmulationOptions, Guest, HostFacts, binfmt};
+use slipway_engine::emulation::{EmulationOptions, Guest, HostFacts};
 use slipway_model::{Diagnostic, ErrorKind, Platform};
 
 use crate::app::Context;
 use crate::args::binfmt::{BinfmtArgs, StatusFormat};
 use crate::error::Failure;
 use crate::output;
-use crate::settings::Surroundings;
 use crate::ui::format::table;
 
 /// Runs `binfmt`.
@@ -29,7 +28,7 @@ pub(crate) fn run(args: &BinfmtArgs, context: &Context) -> Result<(), Failure> {
     if !args.install.is_empty() && host_table::mount(&args.mount).map_err(|error| diagnostic(&error))? {
         tell("mounted", &args.mount.display().to_string());
     }
-    let flags = flags(&context.around);
+    let keep_argv0 = context.around.non_empty("QEMU_PRESERVE_ARGV0").is_some();
     for list in &args.uninstall {
         match host_table::uninstall(&args.mount, list) {
             Ok(names) => names.iter().for_each(|name| tell("uninstalled", name)),
@@ -38,9 +37,8 @@ pub(crate) fn run(args: &BinfmtArgs, context: &Context) -> Result<(), Failure> {
     }
     for list in &args.install {
         match host_table::parse_list(list, &facts) {
-            Ok(guests) => {
-                failures.extend(guests.into_iter().filter_map(|guest| install(guest, args, &facts, &flags)))
-            }
+            Ok(guests) => failures
+                .extend(guests.into_iter().filter_map(|guest| install(guest, args, &facts, keep_argv0))),
             Err(error) => failures.push(diagnostic(&error)),
         }
     }
@@ -59,21 +57,26 @@ pub(crate) fn run(args: &BinfmtArgs, context: &Context) -> Result<(), Failure> {
 }
 
 /// Registers one emulator; returns what went wrong, so that the others are registered still.
-fn install(guest: &'static Guest, args: &BinfmtArgs, facts: &HostFacts, flags: &str) -> Option<Diagnostic> {
+fn install(
+    guest: &'static Guest,
+    args: &BinfmtArgs,
+    facts: &HostFacts,
+    keep_argv0: bool,
+) -> Option<Diagnostic> {
     let emulator = facts.emulator(guest).ok_or(TableError::NoEmulator(guest.architecture));
-    match emulator.and_then(|qemu| host_table::install(&args.mount, qemu, flags)) {
+    let register = |qemu| {
+        let flags = host_table::flags(qemu);
+        // Who asks for it knows an emulator that slipway does not.
+        let more = if keep_argv0 && !flags.contains('P') { "P" } else { "" };
+        host_table::install(&args.mount, qemu, &format!("{flags}{more}"))
+    };
+    match emulator.and_then(register) {
         Ok(()) => {
             tell("installed", guest.architecture);
             None
         }
         Err(error) => Some(diagnostic(&error)),
     }
-}
-
-/// Returns the flags of an entry: those of tonistiigi/binfmt, which has argv\[0\] kept by a variable.
-fn flags(around: &Surroundings) -> String {
-    let keep = if around.non_empty("QEMU_PRESERVE_ARGV0").is_some() { "P" } else { "" };
-    format!("{}{keep}", binfmt::HOST_FLAGS)
 }
 
 /// Names slipway's version and those of the emulators that there are.
@@ -111,13 +114,6 @@ fn as_table(status: &Status, native: &[Platform]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flags_are_those_of_the_reference() {
-        let directory = std::path::Path::new("/");
-        assert_eq!(flags(&Surroundings::fixed(directory, &[], b"")), "CF");
-        assert_eq!(flags(&Surroundings::fixed(directory, &[("QEMU_PRESERVE_ARGV0", "1")], b"")), "CFP");
-    }
 
     #[test]
     fn the_table_says_how_platforms_run() {

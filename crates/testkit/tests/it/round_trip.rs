@@ -91,7 +91,7 @@ fn an_image_goes_from_docker_to_podman_by_a_registry() {
         &environment,
         &format!(
             "mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc\n\
-             QEMU_PRESERVE_ARGV0=1 {} binfmt --install arm64 >&2\n{}{}",
+             {} binfmt --install arm64 >&2\n{}{}",
             environment.program().display(),
             on("linux/amd64"),
             on("linux/arm64"),
