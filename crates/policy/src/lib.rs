@@ -33,11 +33,12 @@ pub use decision::Decision;
 pub use environment::Environment;
 pub use files::{PolicyFile, PolicyFiles};
 pub use log::{Log, LogLevel};
-pub use lookup::{Lookup, decide};
+pub use lookup::decide;
 pub use policies::Policies;
 pub use policy::{Policy, PolicyOptions};
 pub use print::{Printed, print};
 pub use schema::input_schema;
+pub use slipway_engine::policy::Lookup;
 pub use tester::{TestOptions, TestResult, run_tests};
 
 use slipway_model::{Diagnostic, ErrorKind};

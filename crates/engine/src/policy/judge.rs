@@ -92,21 +92,54 @@ async fn conversation(
     source: &pb::SourceOp,
     platform: Option<&pb::Platform>,
 ) -> Result<Option<pb::SourceOp>, Diagnostic> {
+    match ask(judge, source, platform, &Admitted(build)).await? {
+        Some((Verdict::Allow, _)) => Ok(None),
+        Some((Verdict::Replace(other), _)) => Ok(Some(other)),
+        Some((Verdict::Deny(reasons), _)) => Err(denied(source, reasons)),
+        Some((Verdict::More(_), _)) | None => {
+            Err(Diagnostic::new(ErrorKind::User, "too many policy requests"))
+        }
+    }
+}
+
+/// Asks a judge until it decides, and finds out meanwhile what it has to know; returns what is known then too. `None`
+/// is a judge that never has enough.
+///
+/// # Errors
+/// The judge cannot say, or what it has to know cannot be found out.
+pub async fn ask(
+    judge: &dyn SourceJudge,
+    source: &pb::SourceOp,
+    platform: Option<&pb::Platform>,
+    lookup: &dyn Lookup,
+) -> Result<Option<(Verdict, KnownSource)>, Diagnostic> {
     let mut known = KnownSource { op: source.clone(), ..KnownSource::default() };
     for _ in 0..MAX_QUESTIONS {
         match judge.judge(&known, platform).await? {
-            Verdict::Allow => return Ok(None),
-            Verdict::Replace(other) => return Ok(Some(other)),
-            Verdict::Deny(reasons) => return Err(denied(source, reasons)),
             Verdict::More(wanted) => {
-                known = KnownSource {
-                    op: source.clone(),
-                    ..build.learn_admitted(source.clone(), &wanted).await?
-                };
+                known = KnownSource { op: source.clone(), ..lookup.learn(source, &wanted).await? };
             }
+            verdict => return Ok(Some((verdict, known))),
         }
     }
-    Err(Diagnostic::new(ErrorKind::User, "too many policy requests"))
+    Ok(None)
+}
+
+/// Finds out what a judge has to know of a source.
+#[async_trait]
+pub trait Lookup: Send + Sync {
+    /// Finds out what is wanted.
+    async fn learn(&self, source: &pb::SourceOp, wanted: &Wanted) -> Result<KnownSource, Diagnostic>;
+}
+
+/// Finds it out with what a build has; the source is admitted already, as far as it is known.
+struct Admitted<'a>(&'a Build);
+
+#[async_trait]
+impl Lookup for Admitted<'_> {
+    async fn learn(&self, source: &pb::SourceOp, wanted: &Wanted) -> Result<KnownSource, Diagnostic> {
+        self.0.learn_admitted(source.clone(), wanted).await
+    }
 }
 
 /// Says that a source is refused, in a form that clients of BuildKit know too.

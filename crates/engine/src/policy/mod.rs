@@ -16,7 +16,7 @@ use slipway_model::{Diagnostic, ErrorKind, Platform, Reference};
 
 use crate::build::Build;
 
-pub use judge::{KnownImage, KnownSource, SourceJudge, Verdict, Wanted};
+pub use judge::{KnownImage, KnownSource, Lookup, SourceJudge, Verdict, Wanted, ask};
 pub use rules::{AttributeConstraint, Matching, RuleAction, SourcePolicy, SourceRule};
 
 /// How often one source may be replaced by the client.
