@@ -31,6 +31,7 @@ mod images;
 mod imagetools;
 mod in_flight;
 mod job;
+mod layout_index;
 mod ops;
 mod platform_check;
 pub mod policy;
@@ -74,6 +75,7 @@ pub use imagetools::{
     CombineOptions, Combined, ImageSource, Inspection, Location, PlatformInspection, Stated, StatedPlatform,
     Wanted,
 };
+pub use layout_index::LayoutIndex;
 pub use remote_cache::{IN_SESSION, JointCache, list_cache};
 pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;

@@ -23,6 +23,7 @@ use slipway_model::progress::Warning;
 use slipway_model::solve::{OutputSpec, PlatformCheck};
 use slipway_model::{Diagnostic, Digest, ErrorKind, ImageConfig, Platform, SourceSpan};
 use slipway_store::{FileObserver, SnapshotId, Store};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::blocking;
 use crate::exporters::{ExportContext, PlatformResult};
@@ -48,12 +49,12 @@ pub(crate) struct Program {
 /// The programs of a layer.
 pub(crate) type Programs = Vec<Program>;
 
-/// Looks at the files of one layer.
-#[derive(Default)]
+/// Looks at the files of one layer, until the build is cancelled.
 pub(crate) struct LayerCheck {
     /// By machine, so that many right files do not push out the one wrong one.
     programs: Mutex<BTreeMap<(u16, bool), Programs>>,
     looked: AtomicBool,
+    cancel: CancellationToken,
 }
 
 impl FileObserver for LayerCheck {
@@ -71,9 +72,17 @@ impl FileObserver for LayerCheck {
             group.push(Program::new(path, first));
         }
     }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
 }
 
 impl LayerCheck {
+    pub(crate) fn new(cancel: CancellationToken) -> Self {
+        Self { programs: Mutex::default(), looked: AtomicBool::new(false), cancel }
+    }
+
     /// Returns the programs of a layer: those seen just now, or those that were seen when it was written.
     pub(crate) fn settle(self, store: &Store, id: SnapshotId) -> Programs {
         let values = store.key_values();
@@ -325,6 +334,15 @@ fn starts_with(config: &ImageConfig, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layer_is_looked_at_until_the_build_is_cancelled() {
+        let cancel = CancellationToken::new();
+        let check = LayerCheck::new(cancel.clone());
+        assert!(!check.cancelled());
+        cancel.cancel();
+        assert!(check.cancelled());
+    }
 
     #[test]
     fn what_a_container_starts_is_found() {

@@ -1,7 +1,6 @@
 //! Telling what happens, as [`Event`]s: vertices, steps that are no vertex (exporting, loading), counters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -40,19 +39,7 @@ impl Progress {
 
     /// Starts a step that is no vertex of the graph, as `exporting to image`.
     pub(crate) fn step(&self, name: impl Into<String>) -> Step {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = name.into();
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let vertex = Vertex {
-            digest: Digest::of(format!("{name}\0{number}")),
-            name,
-            inputs: Vec::new(),
-            started: Some(SystemTime::now()),
-            completed: None,
-            cached: false,
-            error: None,
-            progress_group: None,
-        };
+        let vertex = Vertex::start(name);
         self.vertex(vertex.clone());
         Step { progress: self.clone(), vertex: Some(vertex) }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::future::{BoxFuture, join};
+use futures_util::future::BoxFuture;
 use slipway_dockerfile::LintWarning;
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{Frontend, SolveRequest};
@@ -101,9 +101,7 @@ impl Engine {
         request: &SolveRequest,
         debugger: Option<&dyn Debugger>,
     ) -> Result<SolveResponse, Vec<Diagnostic>> {
-        // Imports are on their way while base images are being asked for.
-        let (answer, ()) = join(answer(build, request), build.import_caches()).await;
-        let result = match answer? {
+        let result = match answer(build, request).await? {
             Answer::Built(result) => result,
             Answer::Called(call) => {
                 return Ok(SolveResponse { call: Some(call), ..SolveResponse::default() });

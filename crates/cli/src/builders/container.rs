@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use slipway_daemon::client::{Client, Endpoint, Patience};
 use slipway_model::progress::{Event, EventSink, Log, Stream, Vertex};
-use slipway_model::{Diagnostic, Digest, ErrorKind};
+use slipway_model::{Diagnostic, ErrorKind};
 use tokio::process::Command;
 
 use super::CONFIG;
@@ -259,17 +259,7 @@ struct Booting {
 
 impl Booting {
     fn start(events: Arc<dyn EventSink>) -> Self {
-        let name = "[internal] booting buildkit";
-        let vertex = Vertex {
-            digest: Digest::of(name),
-            name: name.to_owned(),
-            inputs: Vec::new(),
-            started: Some(SystemTime::now()),
-            completed: None,
-            cached: false,
-            error: None,
-            progress_group: None,
-        };
+        let vertex = Vertex::start("[internal] booting buildkit");
         events.emit(Event::Vertex(vertex.clone()));
         Self { vertex, events }
     }

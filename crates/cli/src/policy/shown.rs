@@ -1,11 +1,10 @@
 //! What is shown of policies while a build runs: one step with their files' names, and what they say.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use slipway_model::Diagnostic;
 use slipway_model::progress::{Event, EventSink, Log, Stream, Vertex};
-use slipway_model::{Diagnostic, Digest};
 
 /// The step of a build's policies.
 pub(super) struct Shown {
@@ -16,18 +15,7 @@ pub(super) struct Shown {
 impl Shown {
     /// Shows that policies are being loaded.
     pub(super) fn start(names: &str, events: Arc<dyn EventSink>) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("loading policies {names}");
-        let vertex = Vertex {
-            digest: Digest::of(format!("{name}\0{}", COUNT.fetch_add(1, Ordering::Relaxed))),
-            name,
-            inputs: Vec::new(),
-            started: Some(SystemTime::now()),
-            completed: None,
-            cached: false,
-            error: None,
-            progress_group: None,
-        };
+        let vertex = Vertex::start(format!("loading policies {names}"));
         events.emit(Event::Vertex(vertex.clone()));
         Self { events, vertex }
     }

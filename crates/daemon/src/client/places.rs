@@ -7,8 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
-use slipway_engine::Engine;
+use slipway_engine::{Engine, LayoutIndex};
 use slipway_model::solve::{
     AnnotationTarget, CacheSpec, Compression, Destination, FilesOutput, ImageOptions, OutputSpec,
 };
@@ -192,38 +191,19 @@ fn index(directory: &Path, descriptor: &[u8], names: &[Name]) -> Result<(), Diag
         )
         .cause(cause)
     };
-    let descriptor: Value = serde_json::from_slice(descriptor)
+    let descriptor: Descriptor = serde_json::from_slice(descriptor)
         .map_err(|error| failed(format!("the daemon did not say what it has written: {error}")))?;
-    let path = directory.join("index.json");
-    let mut index: Value = match std::fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?,
-        Err(_) => json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [],
-        }),
-    };
-    let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
-        return Err(failed("it is no index".to_owned()));
-    };
-    for name in names {
-        manifests.retain(|known| {
-            let same = |(key, value): &(&str, String)| known["annotations"][*key].as_str() == Some(value);
-            !name.first().is_some_and(same)
-        });
-        let mut entry = descriptor.clone();
-        for (key, value) in name {
-            entry["annotations"][*key] = json!(value);
+    let write = || {
+        let mut index = LayoutIndex::open(directory)?;
+        for name in names {
+            let mut entry = descriptor.clone();
+            entry.annotations.extend(name.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+            let first = name.first();
+            index.put(entry, |known| {
+                first.is_some_and(|(key, value)| known.annotations.get(*key) == Some(value))
+            });
         }
-        manifests.push(entry);
-    }
-    let write = || -> std::io::Result<()> {
-        std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        let file = tempfile::NamedTempFile::new_in(directory)?;
-        std::fs::write(file.path(), index.to_string())?;
-        std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        file.persist(&path).map_err(|error| error.error)?;
-        Ok(())
+        index.write()
     };
     write().map_err(|error| failed(error.to_string()))
 }
@@ -305,22 +285,26 @@ fn options(image: &ImageOptions, attributes: &mut Attributes) {
 
 #[cfg(test)]
 mod tests {
+    use slipway_model::{Digest, MediaType};
+
     use super::*;
 
     #[test]
     fn an_index_has_each_name_once() {
         let directory = tempfile::tempdir().unwrap();
         let names = |list: &[&str]| -> Vec<Name> { list.iter().map(|name| name_of_image(name)).collect() };
-        let written = || -> Vec<(String, String)> {
-            let text = std::fs::read(directory.path().join("index.json")).unwrap();
-            let value: Value = serde_json::from_slice(&text).unwrap();
-            let text = |value: &Value| value.as_str().unwrap().to_owned();
-            let entry = |value: &Value| (text(&value["digest"]), text(&value["annotations"][IMAGE_NAME]));
-            value["manifests"].as_array().unwrap().iter().map(entry).collect()
+        let written = || -> Vec<(Digest, String)> {
+            let index = LayoutIndex::open(directory.path()).unwrap();
+            let entries = index.manifests().iter();
+            entries.map(|entry| (entry.digest, entry.annotations[IMAGE_NAME].clone())).collect()
         };
-        index(directory.path(), br#"{"digest":"one"}"#, &names(&["r/a:1", "r/b:1"])).unwrap();
-        index(directory.path(), br#"{"digest":"two"}"#, &names(&["r/a:1"])).unwrap();
-        let pair = |digest: &str, name: &str| (digest.to_owned(), name.to_owned());
+        let image = |text: &str| Descriptor::of(MediaType::OCI_MANIFEST, text.as_bytes());
+        let add = |text: &str, list: &[&str]| {
+            index(directory.path(), &serde_json::to_vec(&image(text)).unwrap(), &names(list)).unwrap();
+        };
+        add("one", &["r/a:1", "r/b:1"]);
+        add("two", &["r/a:1"]);
+        let pair = |text: &str, name: &str| (image(text).digest, name.to_owned());
         assert_eq!(written(), [pair("one", "r/b:1"), pair("two", "r/a:1")]);
         assert!(index(directory.path(), b"", &names(&["r/a:1"])).is_err());
     }

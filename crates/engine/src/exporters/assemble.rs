@@ -114,13 +114,8 @@ pub(crate) fn index(images: &[Image], attested: &[Attested], options: &AssembleO
         .chain(attested.iter().map(|attested| attested.manifest.descriptor.clone()))
         .collect();
     let index = ImageIndex {
-        schema_version: 2,
-        media_type: Some(media_type.to_owned()),
-        artifact_type: None,
-        manifests,
-        subject: None,
         annotations: options.image.annotations_for(AnnotationTarget::Index, None),
-        extra: Extra::new(),
+        ..ImageIndex::new(media_type, manifests)
     };
     let mut document = Document::json(media_type, &index);
     document.descriptor.annotations = index_descriptor_annotations(options.image);

@@ -137,7 +137,7 @@ impl LayerExport {
 
     fn one(&self, info: &SnapshotInfo) -> Result<(Layer, Programs), Diagnostic> {
         let store = &self.job.engine.store;
-        let observer = LayerCheck::default();
+        let observer = LayerCheck::new(self.job.cancel.clone());
         let watch = self.ahead.watch();
         let diff = DiffOptions {
             clamp_mtime: self.clamp_mtime,

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
-use slipway_model::oci::{Annotations, Extra};
 use slipway_model::solve::Destination;
 use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, ImageIndex, MediaType, Reference};
 use slipway_store::ContentStore;
@@ -156,15 +155,7 @@ fn index(built: &Built, options: &LayoutOptions) -> Vec<u8> {
         [] => vec![root(None)],
         names => names.iter().map(|name| root(Some(name))).collect(),
     };
-    let index = ImageIndex {
-        schema_version: 2,
-        media_type: Some(MediaType::OCI_INDEX.to_owned()),
-        artifact_type: None,
-        manifests,
-        subject: None,
-        annotations: Annotations::new(),
-        extra: Extra::new(),
-    };
+    let index = ImageIndex::new(MediaType::OCI_INDEX, manifests);
     serde_json::to_vec(&index).expect("an index of strings and numbers can be written")
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use slipway_dockerfile::{
     BaseImage, ContextPaths, ConvertOptions, Converted, ImageOrigin, LintWarning, ResolveMode,
     ResolveRequest, SourceFile,
@@ -139,7 +139,9 @@ impl<'a> DockerfileFrontend<'a> {
             let call = crate::services::call(self.dockerfile.call, &source, &options[0], &resolver).await?;
             return Ok(Answer::Called(call));
         }
-        self.preflight(&source, &options).await?;
+        // Caches are read while base images are asked for, and only now: for another frontend's file, that build reads them.
+        let (resolved, ()) = join(self.preflight(&source, &options), self.build.import_caches()).await;
+        resolved?;
         let converted = self.convert(&source, &options).await?;
         let converted = self.narrow(&source, &mut options, converted, &context).await?;
         let converted = self.admit(converted).await?;

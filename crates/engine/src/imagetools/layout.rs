@@ -6,11 +6,12 @@ use std::path::Path;
 
 use futures_util::StreamExt as _;
 use slipway_model::solve::LayoutSelector;
-use slipway_model::{Descriptor, Diagnostic, Digester, ErrorKind, ImageIndex, MediaType, Reference};
+use slipway_model::{Descriptor, Diagnostic, Digester, ErrorKind, Reference};
 use slipway_registry::Client;
 
 use crate::error::{Context as _, blocking};
-use crate::exporters::layout::{LAYOUT, replace};
+use crate::exporters::layout::replace;
+use crate::layout_index::LayoutIndex;
 use crate::sources::layout::{Layout, REF_NAME};
 
 /// A directory that images are added to.
@@ -131,27 +132,18 @@ impl<'a> LayoutTarget<'a> {
                     .hint("leave the digest out of the target: `oci-layout://PATH[:TAG]`"));
             }
         };
-        let write = || -> io::Result<()> {
-            // Others may add images at the same time.
-            let directory = File::open(self.path)?;
-            directory.lock()?;
-            let path = self.path.join("index.json");
-            let mut index: ImageIndex = match std::fs::read(&path) {
-                Ok(text) => serde_json::from_slice(&text)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => empty_index(),
-                Err(error) => return Err(error),
-            };
-            let mut entry = Descriptor { platform: None, ..descriptor.clone() };
-            entry.annotations.clear();
-            entry.annotations.extend(tag.map(|tag| (REF_NAME.to_owned(), tag.to_owned())));
-            index.manifests.retain(|known| match tag {
-                Some(tag) => known.annotations.get(REF_NAME).is_none_or(|name| name != tag),
-                None => known.digest != entry.digest || !known.annotations.is_empty(),
-            });
-            index.manifests.push(entry);
-            let text = serde_json::to_vec(&index)?;
-            replace(&self.path.join("oci-layout"), |mut file| file.write_all(LAYOUT.as_bytes()))?;
-            replace(&path, |mut file| file.write_all(&text))
+        let mut entry = Descriptor { platform: None, ..descriptor.clone() };
+        entry.annotations.clear();
+        entry.annotations.extend(tag.map(|tag| (REF_NAME.to_owned(), tag.to_owned())));
+        let digest = entry.digest;
+        let same = |known: &Descriptor| match tag {
+            Some(tag) => known.annotations.get(REF_NAME).is_some_and(|name| name == tag),
+            None => known.digest == digest && known.annotations.is_empty(),
+        };
+        let write = || {
+            let mut index = LayoutIndex::open(self.path)?;
+            index.put(entry, same);
+            index.write()
         };
         write().map_err(|error| self.failed(&error))
     }
@@ -172,16 +164,4 @@ impl<'a> LayoutTarget<'a> {
 
 fn altered() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the content is not what its digest says")
-}
-
-fn empty_index() -> ImageIndex {
-    ImageIndex {
-        schema_version: 2,
-        media_type: Some(MediaType::OCI_INDEX.to_owned()),
-        artifact_type: None,
-        manifests: Vec::new(),
-        subject: None,
-        annotations: Default::default(),
-        extra: Default::default(),
-    }
 }

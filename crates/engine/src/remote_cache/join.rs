@@ -1,8 +1,9 @@
 //! One cache of what several nodes have built.
 //!
 //! Each node exports a part, under a name of its own beside the asked one and to the same repository, directory or
-//! bucket: so layers stay where they are, and only documents are read and written here. The parts stay too, for
-//! the next build of the same platforms to write over.
+//! bucket: so layers stay where they are, and only documents are read and written here. In a directory the parts are
+//! gone when the whole is written. In a registry and a bucket they stay, for the next build of the same platforms to
+//! write over: many registries cannot delete, and those that can would take a layer of the whole for unused.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::target;
 use super::union::Union;
 use crate::build::BuildOptions;
 use crate::engine::Engine;
-use crate::error::Context as _;
+use crate::error::{Context as _, blocking};
 use crate::exporters::assemble::Document;
 use crate::job::Job;
 use crate::progress::Step;
@@ -149,7 +150,24 @@ async fn join(
     }
     let text = serde_json::to_vec(&config).map_err(|error| crate::error::internal(error.to_string()))?;
     let config = Document { descriptor: Descriptor::of(CONFIG_TYPE, &text), bytes: text };
-    target::Parts::new(to, blobs, config)?.write(job, to, step).await
+    let written = target::Parts::new(to, blobs, config)?.write(job, to, step).await?;
+    remove_parts(to, parts).await?;
+    Ok(written)
+}
+
+async fn remove_parts(to: &ExportTo, parts: &[CacheSpec]) -> Result<(), Diagnostic> {
+    let ExportTarget::Local { directory: whole, .. } = &to.target else { return Ok(()) };
+    let mut directories = Vec::new();
+    for part in parts {
+        if let Some(ExportTo { target: ExportTarget::Local { directory, .. }, .. }) =
+            ExportTo::parse_spec(part)?
+        {
+            directories.push(directory);
+        }
+    }
+    let whole = whole.clone();
+    let remove = move || target::remove_parts(&whole, &directories);
+    blocking(move || remove().context(|| "cannot remove the parts of the cache".to_owned())).await
 }
 
 /// Says where what was exported is read.

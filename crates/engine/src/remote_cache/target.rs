@@ -1,8 +1,8 @@
 //! Putting a cache where it goes: blobs first, then the config, then the manifest, then the name.
 
-use std::fs::File;
+use std::collections::HashSet;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -15,9 +15,10 @@ use super::options::{ExportTarget, ExportTo};
 use super::{Bucket, BucketSpec};
 use crate::error::{Context as _, blocking};
 use crate::exporters::assemble::Document;
-use crate::exporters::layout::{LAYOUT, REF_NAME, replace};
+use crate::exporters::layout::{REF_NAME, replace};
 use crate::exporters::push::Pusher;
 use crate::job::Job;
+use crate::layout_index::LayoutIndex;
 use crate::progress::{Counter, Step};
 
 /// How many blobs go to a bucket at once.
@@ -162,22 +163,10 @@ fn manifest(to: &ExportTo, blobs: &[Descriptor], config: &Document) -> Result<Do
     } else {
         let media_type = if to.oci { MediaType::OCI_INDEX } else { MediaType::DOCKER_INDEX };
         let listed = blobs.iter().chain([&config.descriptor]).cloned().collect();
-        (media_type, serde_json::to_vec(&index_of(media_type, listed)))
+        (media_type, serde_json::to_vec(&ImageIndex::new(media_type, listed)))
     };
     let bytes = text.map_err(|error| crate::error::internal(error.to_string()))?;
     Ok(Document { descriptor: Descriptor::of(media_type, &bytes), bytes })
-}
-
-fn index_of(media_type: &str, manifests: Vec<Descriptor>) -> ImageIndex {
-    ImageIndex {
-        schema_version: 2,
-        media_type: Some(media_type.to_owned()),
-        artifact_type: None,
-        manifests,
-        subject: None,
-        annotations: Annotations::new(),
-        extra: Extra::new(),
-    }
 }
 
 /// Enters a cache, whose blobs are in a directory, under its tag there; `reset` removes what no tag needs.
@@ -191,7 +180,7 @@ pub fn list_cache(directory: &Path, tag: &str, reset: bool, manifest: &Descripto
 
 /// A directory in OCI layout with caches in it, by tag.
 struct Local {
-    directory: std::path::PathBuf,
+    directory: PathBuf,
     tag: String,
     reset: bool,
 }
@@ -218,49 +207,23 @@ impl Local {
         self.list(&parts.manifest.descriptor)
     }
 
-    fn blob(&self, digest: &Digest) -> std::path::PathBuf {
-        self.directory.join("blobs/sha256").join(digest.hex())
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        blob_path(&self.directory, digest)
     }
 
     /// Gives a manifest that is there its tag; those of other tags stay.
     fn list(&self, manifest: &Descriptor) -> io::Result<()> {
-        replace(&self.directory.join("oci-layout"), |mut file| file.write_all(LAYOUT.as_bytes()))?;
-        let lock = File::create(self.directory.join("index.json.lock"))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
-        let path = self.directory.join("index.json");
-        let mut index: ImageIndex = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                index_of(MediaType::OCI_INDEX, Vec::new())
-            }
-            Err(error) => return Err(error),
-        };
-        index.manifests.retain(|one| one.annotations.get(REF_NAME) != Some(&self.tag));
+        let mut index = LayoutIndex::open(&self.directory)?;
         let mut descriptor = manifest.clone();
         descriptor.annotations.insert(REF_NAME.to_owned(), self.tag.clone());
-        index.manifests.push(descriptor);
-        let text = serde_json::to_vec(&index)?;
-        replace(&path, |mut file| file.write_all(&text))?;
-        if self.reset { self.remove_unused(&index) } else { Ok(()) }
+        index.put(descriptor, |known| known.annotations.get(REF_NAME) == Some(&self.tag));
+        index.write()?;
+        if self.reset { self.remove_unused(index.manifests()) } else { Ok(()) }
     }
 
-    /// Removes blobs that no manifest of the index needs.
-    fn remove_unused(&self, index: &ImageIndex) -> io::Result<()> {
-        let mut needed = std::collections::HashSet::new();
-        let mut queue = index.manifests.clone();
-        while let Some(descriptor) = queue.pop() {
-            if !needed.insert(descriptor.digest.hex()) {
-                continue;
-            }
-            let read = || std::fs::read(self.blob(&descriptor.digest));
-            if MediaType::is_index(&descriptor.media_type) {
-                queue.extend(serde_json::from_slice::<ImageIndex>(&read()?)?.manifests);
-            } else if MediaType::is_manifest(&descriptor.media_type) {
-                let manifest: Manifest = serde_json::from_slice(&read()?)?;
-                queue.push(manifest.config);
-                queue.extend(manifest.layers);
-            }
-        }
+    /// Removes blobs that no listed manifest needs.
+    fn remove_unused(&self, listed: &[Descriptor]) -> io::Result<()> {
+        let needed = needed(&self.directory, listed)?;
         for entry in std::fs::read_dir(self.directory.join("blobs/sha256"))? {
             let entry = entry?;
             if !needed.contains(&*entry.file_name().to_string_lossy()) {
@@ -271,9 +234,45 @@ impl Local {
     }
 }
 
+/// Names the blobs that manifests of a directory need, themselves too.
+fn needed(directory: &Path, listed: &[Descriptor]) -> io::Result<HashSet<String>> {
+    let mut needed = HashSet::new();
+    let mut queue = listed.to_vec();
+    while let Some(descriptor) = queue.pop() {
+        if !needed.insert(descriptor.digest.hex()) {
+            continue;
+        }
+        let read = || std::fs::read(blob_path(directory, &descriptor.digest));
+        if MediaType::is_index(&descriptor.media_type) {
+            queue.extend(serde_json::from_slice::<ImageIndex>(&read()?)?.manifests);
+        } else if MediaType::is_manifest(&descriptor.media_type) {
+            let manifest: Manifest = serde_json::from_slice(&read()?)?;
+            queue.push(manifest.config);
+            queue.extend(manifest.layers);
+        }
+    }
+    Ok(needed)
+}
+
+/// Removes from a directory what was there for parts of a cache alone: each is a layout with the same blobs.
+pub(super) fn remove_parts(directory: &Path, parts: &[PathBuf]) -> io::Result<()> {
+    let whole = LayoutIndex::open(directory)?;
+    let kept = needed(directory, whole.manifests())?;
+    let mut of_parts = HashSet::new();
+    for part in parts {
+        of_parts.extend(needed(part, LayoutIndex::open(part)?.manifests())?);
+    }
+    of_parts
+        .difference(&kept)
+        .try_for_each(|blob| std::fs::remove_file(directory.join("blobs/sha256").join(blob)))
+}
+
+fn blob_path(directory: &Path, digest: &Digest) -> PathBuf {
+    directory.join("blobs/sha256").join(digest.hex())
+}
+
 fn is_there(directory: &Path, blob: &Descriptor) -> bool {
-    let path = directory.join("blobs/sha256").join(blob.digest.hex());
-    std::fs::metadata(path).is_ok_and(|found| found.len() == blob.size)
+    std::fs::metadata(blob_path(directory, &blob.digest)).is_ok_and(|found| found.len() == blob.size)
 }
 
 fn failed(directory: &Path, error: &io::Error) -> Diagnostic {
@@ -284,5 +283,52 @@ fn failed(directory: &Path, error: &io::Error) -> Diagnostic {
             diagnostic.hint("free some space; `reset=true` drops what no tag needs")
         }
         _ => diagnostic,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes a blob into a directory and describes it.
+    fn blob(directory: &Path, media_type: &str, bytes: &[u8]) -> Descriptor {
+        let descriptor = Descriptor::of(media_type, bytes);
+        let path = blob_path(directory, &descriptor.digest);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        descriptor
+    }
+
+    /// Writes a cache of one layer into `blobs` and lists it in `directory`.
+    fn cache(blobs: &Path, directory: &Path, config: &str, layer: &Descriptor) -> Vec<Descriptor> {
+        let config = blob(blobs, "application/vnd.buildkit.cacheconfig.v0", config.as_bytes());
+        let listed = ImageIndex::new(MediaType::OCI_INDEX, vec![layer.clone(), config.clone()]);
+        let manifest = blob(blobs, MediaType::OCI_INDEX, &serde_json::to_vec(&listed).unwrap());
+        list_cache(directory, config.digest.hex().as_str(), false, &manifest).unwrap();
+        vec![config, manifest]
+    }
+
+    #[test]
+    fn parts_leave_nothing_beside_the_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = directory.path().join("whole");
+        let layer = blob(&whole, MediaType::OCI_LAYER_GZIP, b"layer");
+        let mut parts = Vec::new();
+        let mut gone = Vec::new();
+        // Two of the parts are equal, and one is what another cache is too.
+        for (name, config) in [("a", "one"), ("b", "one"), ("c", "two"), ("d", "kept")] {
+            let part = directory.path().join(name);
+            std::fs::create_dir(&part).unwrap();
+            std::os::unix::fs::symlink(whole.join("blobs"), part.join("blobs")).unwrap();
+            let documents = cache(&whole, &part, config, &layer);
+            gone.extend(documents.into_iter().filter(|_| config != "kept"));
+            parts.push(part);
+        }
+        let mut stays = cache(&whole, &whole, "kept", &layer);
+        stays.extend(cache(&whole, &whole, "whole", &layer));
+        stays.push(layer);
+        remove_parts(&whole, &parts).unwrap();
+        assert!(stays.iter().all(|blob| is_there(&whole, blob)));
+        assert!(gone.iter().all(|blob| !is_there(&whole, blob)));
     }
 }
