@@ -170,11 +170,11 @@ fn time(text: &str) -> Option<String> {
     let (seconds, zone) = text.trim().split_once(' ')?;
     let time = jiff::Timestamp::from_second(seconds.parse().ok()?).ok()?;
     let zone: i32 = zone.trim().parse().ok()?;
-    let minutes = zone / 100 * 60 + zone % 100;
-    if minutes == 0 {
+    let seconds = (zone / 100 * 60 + zone % 100).checked_mul(60)?;
+    if seconds == 0 {
         return Some(time.to_string());
     }
-    let offset = Offset::from_seconds(minutes * 60).ok()?;
+    let offset = Offset::from_seconds(seconds).ok()?;
     Some(time.to_zoned(TimeZone::fixed(offset)).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string())
 }
 
@@ -189,6 +189,7 @@ mod tests {
         let expected = json!({ "name": "A <B", "email": "a@b", "when": "2023-11-14T23:13:20+01:00" });
         assert_eq!(actor("A <B <a@b> 1700000000 +0100"), expected);
         assert_eq!(actor("A <a@b> 1700000000 +0000")["when"], "2023-11-14T22:13:20Z");
+        assert_eq!(actor("A <a@b> 1 +2147483647"), json!({ "name": "A", "email": "a@b" }));
         assert_eq!(actor("nobody"), json!({ "name": "nobody" }));
     }
 
