@@ -141,11 +141,11 @@ fn pad(verb: &Verb, text: String) -> String {
         return format!("{text}{}", " ".repeat(missing));
     }
     if verb.zero && !matches!(verb.letter, 'v' | 's' | 'q') {
-        let (sign, digits) = match text.strip_prefix(['-', '+', ' ']) {
-            Some(digits) => text.split_at(text.len() - digits.len()),
-            None => ("", text.as_str()),
-        };
-        return format!("{sign}{}{digits}", "0".repeat(missing));
+        let digits = text.trim_start_matches(['-', '+', ' ']);
+        let marks = ["0b", "0x", "0X"].into_iter().filter(|_| verb.sharp);
+        let digits = marks.fold(digits, |digits, mark| digits.strip_prefix(mark).unwrap_or(digits));
+        let (before, digits) = text.split_at(text.len() - digits.len());
+        return format!("{before}{}{digits}", "0".repeat(missing));
     }
     format!("{}{text}", " ".repeat(missing))
 }
@@ -196,8 +196,11 @@ fn signed(verb: &Verb, text: String) -> String {
 }
 
 fn number_verb(verb: &Verb, number: &BigDecimal) -> Result<String> {
-    let in_base = |base: u32| {
-        number.with_scale_round(0, RoundingMode::Down).as_bigint_and_exponent().0.to_str_radix(base)
+    let in_base = |base: u32, mark: &str| {
+        let integer = number.with_scale_round(0, RoundingMode::Down).as_bigint_and_exponent().0;
+        let digits = integer.to_str_radix(base);
+        let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |digits| ("-", digits));
+        format!("{sign}{}{digits}", if verb.sharp { mark } else { "" })
     };
     if matches!(verb.letter, 'd' | 'b' | 'o' | 'x' | 'X') && !number.is_integer() {
         return fail(format!("unsupported value for `%{}`: an integer is required", verb.letter));
@@ -205,11 +208,11 @@ fn number_verb(verb: &Verb, number: &BigDecimal) -> Result<String> {
     let float = || number.to_f64().unwrap_or(f64::NAN);
     let precision = verb.precision.unwrap_or(6);
     Ok(match verb.letter {
-        'd' => in_base(10),
-        'b' => in_base(2),
-        'o' => in_base(8),
-        'x' => in_base(16),
-        'X' => in_base(16).to_uppercase(),
+        'd' => in_base(10, ""),
+        'b' => in_base(2, "0b"),
+        'o' => in_base(8, "0"),
+        'x' => in_base(16, "0x"),
+        'X' => in_base(16, "0x").to_uppercase(),
         'f' | 'F' => {
             let scale = i64::try_from(precision).unwrap_or(6);
             let rounded = number.abs().with_scale_round(scale, RoundingMode::HalfEven).to_plain_string();

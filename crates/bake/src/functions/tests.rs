@@ -45,6 +45,11 @@ fn functions_give_what_the_reference_gives() {
             r#""    a|b    |00042|3.14|\"q\"|ff|%""#,
         ),
         (
+            "format",
+            r#"["%#x|%#X|%#o|%#b|%#06x|%#x", 255, 255, 8, 5, 255, -1]"#,
+            r#""0xff|0XFF|010|0b101|0x00ff|-0x1""#,
+        ),
+        (
             "formatdate",
             r#"["EEEE, DD-MMM-YY hh:mm:ss 'o''clock' ZZZ", "2018-01-02T23:12:01+02:00"]"#,
             r#""Tuesday, 02-Jan-18 23:12:01 o'clock +0200""#,
