@@ -65,6 +65,7 @@ pub use build::{
 pub use debug::{DebugOffer, DebugOptions, DebugStep};
 pub use devices::{Device, Devices};
 pub use engine::{Engine, EngineOptions, default_root};
+pub use exporters::layout::replace_file;
 pub use exporters::tarball::join_tars;
 pub use failed::{FailedPart, FailedStep};
 pub use frontend::{

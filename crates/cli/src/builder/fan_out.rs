@@ -444,10 +444,9 @@ fn join_archives(archives: &[PathBuf], destination: &Destination) -> Result<(), 
         Diagnostic::new(ErrorKind::Environment, "cannot join the nodes' archives").cause(error.to_string())
     };
     match destination {
-        Destination::Path(path) => {
-            let file = std::fs::File::create(path).map_err(failed)?;
-            slipway_engine::join_tars(archives, std::io::BufWriter::new(file)).map_err(failed)
-        }
+        Destination::Path(path) => slipway_engine::replace_file(path, |file| {
+            slipway_engine::join_tars(archives, std::io::BufWriter::new(file))
+        }),
         Destination::Stdout | Destination::Client(_) => {
             slipway_engine::join_tars(archives, std::io::stdout().lock()).map_err(failed)
         }

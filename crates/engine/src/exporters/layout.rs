@@ -184,18 +184,19 @@ pub(crate) fn platform_suffix(platform: &slipway_model::Platform) -> String {
     format!("{}{}", platform.architecture, platform.variant.as_deref().unwrap_or_default())
 }
 
-/// Replaces a file as a whole; a pipe or a device is written to.
-pub(crate) fn replace_file(
-    path: &Path,
-    write: impl FnOnce(&File) -> io::Result<()>,
-) -> Result<(), Diagnostic> {
+/// Replaces a file as a whole, in a directory that is made if it is not there; a pipe or a device is written to.
+pub fn replace_file(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<(), Diagnostic> {
     // A pipe or a device cannot be replaced; it is written to as it is.
     let special = std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir());
     let result = match special {
         true => File::options().write(true).open(path).and_then(|file| write(&file)),
-        false => replace(path, write),
+        false => make_parent(path).and_then(|()| replace(path, write)),
     };
     result.map_err(|error| failed(&path.display().to_string(), &error))
+}
+
+fn make_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)
 }
 
 /// Writes a file under another name and renames it, so that the destination is whole or as it was.
@@ -221,7 +222,6 @@ fn failed(destination: &str, error: &io::Error) -> Diagnostic {
             .cause(error.to_string());
     match error.kind() {
         io::ErrorKind::StorageFull => diagnostic.hint("free some space, for instance with `slipway prune`"),
-        io::ErrorKind::NotFound => diagnostic.hint("make the directory first"),
         _ => diagnostic,
     }
 }

@@ -51,10 +51,11 @@ fn layout_manifests(layout: &Path) -> Vec<Value> {
 fn layouts_as_archive_and_as_directory_are_the_same_image() {
     let Some(registry) = registry() else { return };
     let environment = Environment::new();
-    let (archive, directory) = (environment.text("image.tar"), environment.text("image"));
+    // The archive is in a directory that is not there yet.
+    let (archive, directory) = (environment.text("dist/image.tar"), environment.text("image"));
     let outputs = [format!("type=oci,dest={archive}"), format!("type=oci,tar=false,dest={directory}")];
     build(&environment, registry, &["-o", &outputs[0], "-o", &outputs[1], "-t", "hello:1"]);
-    let unpacked = untar(&environment, "image.tar");
+    let unpacked = untar(&environment, "dist/image.tar");
     assert_eq!(layout_manifests(&unpacked).len(), 2);
     assert_eq!(layout_manifests(&unpacked), layout_manifests(Path::new(&directory)));
     for (platform, machine) in [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")] {
