@@ -83,7 +83,7 @@ async fn build(
     let display = DisplayOptions::new(mode, &context.around).at(builder.label());
     let progress = Progress::start_on(display, session.console());
     let debugger = session.debugger(dockerfile(&settings), context.around.absolute(""), launch.stop_on_entry);
-    let (events, level) = (progress.sink(), policy_level(context));
+    let (events, level) = (session.noting(progress.sink()), policy_level(context));
     let built = under_policy(builder, &settings, events, cancel.clone(), level, Some(&debugger)).await;
     let warnings = tokio::task::block_in_place(|| progress.finish());
     tell_more(&settings, builder, &warnings, context)?;

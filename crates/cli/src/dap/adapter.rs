@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slipway_daemon::client::{Gateway, Part, Stepper};
 use slipway_model::llb::Definition;
+use slipway_model::progress::EventSink;
 use slipway_model::{Diagnostic, Digest};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -25,6 +26,7 @@ use super::messages::{
     ThreadArguments, VariablesArguments,
 };
 use super::program::Action;
+use super::progress::{Begun, Noting};
 use super::shell::Shell;
 use super::sources::{Paths, Sources};
 use super::thread::Thread;
@@ -52,6 +54,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Cancelled when the editor has said all that it has to say before the build.
     configured: CancellationToken,
+    pub(super) begun: Arc<Begun>,
     /// Where terminals attach, if the editor can open any.
     shell: OnceLock<Option<Shell>>,
 }
@@ -69,7 +72,27 @@ struct State {
 /// What is known of a thread.
 struct Known {
     name: String,
-    stop: Option<Stop>,
+    does: Does,
+}
+
+/// What a thread does.
+#[derive(Default)]
+enum Does {
+    /// Nothing, or nothing that could be paused.
+    #[default]
+    Nothing,
+    /// It builds until it is told to pause.
+    Builds(oneshot::Sender<()>),
+    Stops(Stop),
+}
+
+impl Known {
+    fn frames(&self) -> &[Frame] {
+        match &self.does {
+            Does::Stops(stop) => &stop.frames,
+            Does::Nothing | Does::Builds(_) => &[],
+        }
+    }
 }
 
 /// A thread that does not go on.
@@ -95,6 +118,7 @@ impl Adapter {
             editor,
             state: Mutex::default(),
             configured: CancellationToken::new(),
+            begun: Arc::default(),
             shell: OnceLock::new(),
         });
         let (launches, launched) = mpsc::channel(1);
@@ -147,6 +171,10 @@ impl Adapter {
             "source" => shared.source(&request),
             "continue" | "next" | "stepIn" | "stepOut" => {
                 shared.go_on(&request).await;
+                return true;
+            }
+            "pause" => {
+                shared.pause(&request).await;
                 return true;
             }
             "variables" | "evaluate" => {
@@ -213,15 +241,14 @@ impl Shared {
         let ThreadArguments { thread_id } = arguments(request)?;
         let state = self.state.lock();
         let known = state.threads.get(&thread_id).ok_or_else(|| no_thread(thread_id))?;
-        let frames = known.stop.iter().flat_map(|stop| &stop.frames);
-        let frames: Vec<&StackFrame> = frames.map(|frame| &frame.shown).collect();
+        let frames: Vec<&StackFrame> = known.frames().iter().map(|frame| &frame.shown).collect();
         Ok(json!({ "stackFrames": frames, "totalFrames": frames.len() }))
     }
 
     fn scopes(&self, request: &Request) -> Result<Value, String> {
         let ScopesArguments { frame_id } = arguments(request)?;
         let state = self.state.lock();
-        let mut frames = state.threads.values().flat_map(|known| &known.stop).flat_map(|stop| &stop.frames);
+        let mut frames = state.threads.values().flat_map(Known::frames);
         let frame = frames.find(|frame| frame.shown.id == frame_id);
         let frame = frame.ok_or_else(|| format!("no such frame: {frame_id}"))?;
         Ok(json!({ "scopes": frame.scopes }))
@@ -258,7 +285,40 @@ impl Shared {
         let mut state = self.state.lock();
         state.references.forget(thread_id);
         let known = state.threads.get_mut(&thread_id).ok_or_else(|| no_thread(thread_id))?;
-        Ok(known.stop.take())
+        match std::mem::take(&mut known.does) {
+            Does::Stops(stop) => Ok(Some(stop)),
+            other => {
+                known.does = other;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Tells a thread to pause, once the editor has heard that it will; one that is at a stop stays there.
+    async fn pause(&self, request: &Request) {
+        let (answer, pause) = match self.interrupt(request) {
+            Ok(pause) => (Ok(Value::Null), pause),
+            Err(error) => (Err(error), None),
+        };
+        self.editor.answer(request, answer).await;
+        if let Some(pause) = pause {
+            // It may have come to where it goes.
+            let _ = pause.send(());
+        }
+    }
+
+    /// Takes what tells a thread to pause, if it builds.
+    fn interrupt(&self, request: &Request) -> Result<Option<oneshot::Sender<()>>, String> {
+        let ThreadArguments { thread_id } = arguments(request)?;
+        let mut state = self.state.lock();
+        let known = state.threads.get_mut(&thread_id).ok_or_else(|| no_thread(thread_id))?;
+        match std::mem::take(&mut known.does) {
+            Does::Builds(pause) => Ok(Some(pause)),
+            other => {
+                known.does = other;
+                Ok(None)
+            }
+        }
     }
 
     /// Answers what others need not wait for.
@@ -330,7 +390,7 @@ impl Shared {
             let mut state = self.state.lock();
             state.last_thread += 1;
             let id = state.last_thread;
-            state.threads.insert(id, Known { name, stop: None });
+            state.threads.insert(id, Known { name, does: Does::Nothing });
             id
         };
         self.editor.event(&Event::Thread { reason: "started", thread_id }).await;
@@ -346,10 +406,21 @@ impl Shared {
         self.editor.event(&Event::Thread { reason: "exited", thread_id }).await;
     }
 
+    /// Notes that a thread builds; returns what tells it to pause.
+    pub(super) fn run_thread(&self, thread_id: i64) -> oneshot::Receiver<()> {
+        let (pause, paused) = oneshot::channel();
+        self.set(thread_id, Does::Builds(pause));
+        paused
+    }
+
     /// Makes a stop known, before the editor hears of it.
     pub(super) fn stop_thread(&self, thread_id: i64, stop: Stop) {
+        self.set(thread_id, Does::Stops(stop));
+    }
+
+    fn set(&self, thread_id: i64, does: Does) {
         if let Some(known) = self.state.lock().threads.get_mut(&thread_id) {
-            known.stop = Some(stop);
+            known.does = does;
         }
     }
 
@@ -397,6 +468,11 @@ impl Session {
     /// Returns the editor's console.
     pub(crate) fn console(&self) -> OutputEvents {
         self.shared.editor.clone().console()
+    }
+
+    /// Has events of the build pass by the debugger on their way.
+    pub(crate) fn noting(&self, shown: Arc<dyn EventSink>) -> Arc<dyn EventSink> {
+        Arc::new(Noting { begun: self.shared.begun.clone(), shown })
     }
 
     /// Makes what steps through a build of that Dockerfile, if it is a file here.

@@ -6,7 +6,8 @@
 //!
 //! - [`program`] puts the vertices of a definition in the order in which a person reads their stages, and knows what
 //!   the next step is. Nothing in it runs.
-//! - [`thread`] builds up to a step by the build's gateway, stops there and waits for the person.
+//! - [`thread`] builds up to a step by the build's gateway, stops there and waits for the person; who pauses it
+//!   stops before a step that has not begun, which [`progress`] knows.
 //! - [`variables`] and [`explorer`] show what a step is given and the files it starts from; [`shell`] runs programs
 //!   there, in a terminal that the editor opens ([`attach`]).
 //!
@@ -22,6 +23,7 @@ mod explorer;
 mod framing;
 mod messages;
 mod program;
+mod progress;
 mod shell;
 mod sources;
 mod thread;

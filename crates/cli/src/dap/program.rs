@@ -132,6 +132,23 @@ impl Program {
         hit.or(until)
     }
 
+    /// Finds where to pause on the way to `until`: before the first step after all that have begun.
+    pub(super) fn pause(
+        &self,
+        from: Option<usize>,
+        until: Option<usize>,
+        has_begun: impl Fn(&Digest) -> bool,
+    ) -> Option<usize> {
+        let on_the_way = from.map_or(0, |at| at + 1)..until.unwrap_or(self.steps.len());
+        let begun = |at: &usize| {
+            let step = &self.steps[*at];
+            step.moment != Moment::After && has_begun(&step.vertex.digest)
+        };
+        let last = on_the_way.clone().rev().find(begun);
+        let at = last.map_or(on_the_way.start, |last| last + 1);
+        (at < on_the_way.end).then_some(at)
+    }
+
     /// Returns the breakpoint that a step is at.
     pub(super) fn hit(&self, at: usize, hits: &HashMap<Digest, i64>) -> Option<i64> {
         let step = self.steps.get(at).filter(|step| step.is_first)?;

@@ -75,6 +75,22 @@ fn stages_are_stepped_into_passed_and_left() {
 }
 
 #[test]
+fn who_pauses_stops_after_what_has_begun() {
+    let program = two_stages();
+    let pause = |from, until, begun: &[usize]| {
+        let begun: Vec<Digest> = begun.iter().map(|at| program.steps[*at].vertex.digest).collect();
+        program.pause(from, until, |vertex| begun.contains(vertex))
+    };
+    assert_eq!(pause(None, None, &[]), Some(0));
+    assert_eq!(pause(None, None, &[1, 2]), Some(3));
+    assert_eq!(pause(None, None, &[1, 2, 3]), Some(4));
+    assert_eq!(pause(None, None, &[1, 2, 3, 5]), Some(6));
+    assert_eq!(pause(Some(3), None, &[1, 2]), Some(4));
+    // It stops there anyway.
+    assert_eq!(pause(None, Some(3), &[1, 2]), None);
+}
+
+#[test]
 fn what_is_not_entered_yet_is_not_built() {
     let program = two_stages();
     let inputs = |at: usize| {

@@ -7,11 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use slipway_daemon::client::{Container, ContainerSpec, Gateway, ProcessEvent, ProgramSpec};
+use slipway_daemon::client::{Container, ContainerSpec, Gateway, Process, ProcessEvent, ProgramSpec};
 use slipway_model::Diagnostic;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::attach::Typed;
@@ -98,6 +99,8 @@ impl Shell {
         }
     }
 
+    /// Runs a program for a terminal until `stop`: no terminal that takes nothing more, and no program that reads
+    /// nothing, keeps the thread.
     async fn run(
         &self,
         gateway: &Gateway,
@@ -105,41 +108,36 @@ impl Shell {
         terminal: &mut Terminal,
         stop: &CancellationToken,
     ) -> Ended {
-        let Some(target) = target else {
-            terminal.say("Nothing can be run here: there are no files yet.").await;
-            return terminal.idle(stop).await;
+        let container = OnceCell::new();
+        let ended = tokio::select! {
+            ended = self.attend(gateway, target, terminal, &container) => ended,
+            () = stop.cancelled() => Ended::Stopped,
         };
-        let made = tokio::select! {
-            made = gateway.container(target.container.clone()) => made,
-            () = stop.cancelled() => return Ended::Stopped,
-        };
-        let container = match made {
-            Ok(container) => container,
-            Err(error) => return terminal.refused(&error, stop).await,
-        };
-        let ended = self.attend(&container, target, terminal, stop).await;
-        container.release().await;
+        if let Some(container) = container.get() {
+            container.release().await;
+        }
         ended
     }
 
     async fn attend(
         &self,
-        container: &Container,
-        target: &Target,
+        gateway: &Gateway,
+        target: Option<&Target>,
         terminal: &mut Terminal,
-        stop: &CancellationToken,
+        container: &OnceCell<Container>,
     ) -> Ended {
-        let mut program = target.program.clone();
-        program.meta.args = self.command.lock().clone();
-        if program.meta.args.is_empty() {
-            program.meta.args.push(PROGRAM.to_owned());
-        }
-        let name = program.meta.args.join(" ");
-        terminal.say(&format!("Running {name} in build container from line {}.", target.line)).await;
-        terminal.say("Changes to the container will be reset after the next step is executed.").await;
-        let mut process = match container.start(program).await {
+        let Some(target) = target else {
+            terminal.say("Nothing can be run here: there are no files yet.").await;
+            return terminal.idle().await;
+        };
+        let container = container.get_or_try_init(|| gateway.container(target.container.clone()));
+        let started = match container.await {
+            Ok(container) => self.start(container, target, terminal).await,
+            Err(error) => Err(error),
+        };
+        let mut process = match started {
             Ok(process) => process,
-            Err(error) => return terminal.refused(&error, stop).await,
+            Err(error) => return terminal.refused(&error).await,
         };
         let input = process.input();
         if let Some((rows, columns)) = terminal.size {
@@ -152,9 +150,9 @@ impl Shell {
                     Ok(ProcessEvent::Exited(_, None)) => return Ended::Program,
                     Ok(ProcessEvent::Exited(_, Some(text))) => {
                         terminal.say(&format!("Build container is not executable. (reason: {text})")).await;
-                        return terminal.idle(stop).await;
+                        return terminal.idle().await;
                     }
-                    Err(error) => return terminal.refused(&error, stop).await,
+                    Err(error) => return terminal.refused(&error).await,
                 },
                 typed = terminal.typed() => match typed {
                     Some(Typed::Keys(keys)) => input.write(keys).await,
@@ -164,9 +162,26 @@ impl Shell {
                 Ok((stream, _)) = self.listener.accept() => {
                     Terminal::new(stream).await.say("Another terminal is attached already.").await;
                 }
-                () = stop.cancelled() => return Ended::Stopped,
             }
         }
+    }
+
+    /// Starts what is asked for.
+    async fn start(
+        &self,
+        container: &Container,
+        target: &Target,
+        terminal: &mut Terminal,
+    ) -> Result<Process, Diagnostic> {
+        let mut program = target.program.clone();
+        program.meta.args = self.command.lock().clone();
+        if program.meta.args.is_empty() {
+            program.meta.args.push(PROGRAM.to_owned());
+        }
+        let name = program.meta.args.join(" ");
+        terminal.say(&format!("Running {name} in build container from line {}.", target.line)).await;
+        terminal.say("Changes to the container will be reset after the next step is executed.").await;
+        container.start(program).await
     }
 }
 
@@ -213,19 +228,13 @@ impl Terminal {
     }
 
     /// Waits where nothing runs; what is typed is lost.
-    async fn idle(&mut self, stop: &CancellationToken) -> Ended {
-        loop {
-            tokio::select! {
-                typed = self.typed() => if typed.is_none() {
-                    return Ended::Terminal;
-                },
-                () = stop.cancelled() => return Ended::Stopped,
-            }
-        }
+    async fn idle(&mut self) -> Ended {
+        while self.typed().await.is_some() {}
+        Ended::Terminal
     }
 
-    async fn refused(&mut self, error: &Diagnostic, stop: &CancellationToken) -> Ended {
+    async fn refused(&mut self, error: &Diagnostic) -> Ended {
         self.say(&format!("Nothing can be run here: {error}")).await;
-        self.idle(stop).await
+        self.idle().await
     }
 }

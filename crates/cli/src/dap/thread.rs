@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use parking_lot::Mutex;
 use slipway_daemon::client::{ContainerSpec, Files, Gateway, Part, ProgramSpec};
 use slipway_model::llb::{Definition, Edge, pb};
 use slipway_model::{Diagnostic, Digest, ErrorKind, ImageConfig};
@@ -32,7 +33,13 @@ pub(super) struct Thread<'a> {
     paths: Vec<String>,
     hits: HashMap<Digest, i64>,
     /// What was asked for before.
-    files: HashMap<Edge, Files>,
+    files: Mutex<HashMap<Edge, Files>>,
+}
+
+/// Where a thread has come to.
+enum Reached {
+    End,
+    Step { at: usize, inputs: Vec<(Input, Files)>, is_pause: bool },
 }
 
 /// What there is to see at a stop.
@@ -62,7 +69,7 @@ impl<'a> Thread<'a> {
             shared.add_source(path, &source.data).await;
         }
         let program = Program::new(definition);
-        let (hits, known) = (HashMap::new(), HashMap::new());
+        let (hits, known) = (HashMap::new(), Mutex::default());
         Ok(Self { shared, gateway, part, id, program, paths: files, hits, files: known })
     }
 
@@ -72,17 +79,13 @@ impl<'a> Thread<'a> {
         let mut action = if stop_on_entry { Action::In } else { Action::Continue };
         let done = loop {
             self.hits = self.shared.find_breakpoints(&self.program.definition, &self.paths).await;
-            let Some(next) = self.program.target(at, action, &self.hits) else {
-                match self.gateway.evaluate(&self.part.files).await {
-                    Ok(()) => break Ok(()),
-                    Err(failure) => break self.failed(at, failure).await,
-                }
-            };
-            match self.arrive(next).await {
-                Ok(inputs) => {
-                    let event = self.event(next, action);
-                    action = self.stop(event, self.view(next, inputs)).await;
-                    at = Some(next);
+            let next = self.program.target(at, action, &self.hits);
+            match self.advance(at, next).await {
+                Ok(Reached::End) => break Ok(()),
+                Ok(Reached::Step { at: here, inputs, is_pause }) => {
+                    let event = if is_pause { paused() } else { self.event(here, action) };
+                    action = self.stop(event, self.view(here, inputs)).await;
+                    at = Some(here);
                 }
                 Err(failure) => break self.failed(at, failure).await,
             }
@@ -91,23 +94,50 @@ impl<'a> Thread<'a> {
         done
     }
 
+    /// Builds up to a step, or to the end; who pauses stops sooner, when what has begun is done.
+    async fn advance(&self, from: Option<usize>, to: Option<usize>) -> Result<Reached, Diagnostic> {
+        let mut pause = self.shared.run_thread(self.id);
+        let all = self.build(to);
+        tokio::pin!(all);
+        tokio::select! {
+            reached = &mut all => return reached,
+            Ok(()) = &mut pause => {}
+        }
+        let Some(at) = self.program.pause(from, to, |vertex| self.shared.begun.contains(vertex)) else {
+            return all.await;
+        };
+        // What runs goes on for `all` meanwhile.
+        tokio::select! {
+            reached = &mut all => reached,
+            inputs = self.arrive(at) => Ok(Reached::Step { at, inputs: inputs?, is_pause: true }),
+        }
+    }
+
+    async fn build(&self, to: Option<usize>) -> Result<Reached, Diagnostic> {
+        match to {
+            Some(at) => Ok(Reached::Step { at, inputs: self.arrive(at).await?, is_pause: false }),
+            None => self.gateway.evaluate(&self.part.files).await.map(|()| Reached::End),
+        }
+    }
+
     /// Builds what a step starts from.
-    async fn arrive(&mut self, at: usize) -> Result<Vec<(Input, Files)>, Diagnostic> {
+    async fn arrive(&self, at: usize) -> Result<Vec<(Input, Files)>, Diagnostic> {
         let inputs = self.inputs(at).await?;
         let now = inputs.iter().filter(|(input, _)| !input.deferred);
         try_join_all(now.map(|(_, files)| self.gateway.evaluate(files))).await?;
         Ok(inputs)
     }
 
-    async fn inputs(&mut self, at: usize) -> Result<Vec<(Input, Files)>, Diagnostic> {
+    async fn inputs(&self, at: usize) -> Result<Vec<(Input, Files)>, Diagnostic> {
         let mut found = Vec::new();
         for input in self.program.inputs(&self.program.steps[at]) {
-            let files = match self.files.get(&input.edge) {
-                Some(files) => files.clone(),
+            let known = self.files.lock().get(&input.edge).cloned();
+            let files = match known {
+                Some(files) => files,
                 None if self.program.definition.result == Some(input.edge) => self.part.files.clone(),
                 None => self.gateway.solve(&self.part.definition.up_to(&input.edge)).await?,
             };
-            self.files.insert(input.edge, files.clone());
+            self.files.lock().insert(input.edge, files.clone());
             found.push((input, files));
         }
         Ok(found)
@@ -127,7 +157,7 @@ impl<'a> Thread<'a> {
     }
 
     /// Stops where something failed; the failure stays one, however the person goes on.
-    async fn failed(&mut self, from: Option<usize>, failure: Diagnostic) -> Result<(), Diagnostic> {
+    async fn failed(&self, from: Option<usize>, failure: Diagnostic) -> Result<(), Diagnostic> {
         let at = failure.vertex.as_ref().and_then(|vertex| self.program.step_of(vertex));
         let event = Stopped {
             reason: "exception",
@@ -147,7 +177,7 @@ impl<'a> Thread<'a> {
     }
 
     /// Shows a step that failed, with what it left if that was kept.
-    async fn view_of_failure(&mut self, at: usize, left: Option<&[Files]>) -> Option<View> {
+    async fn view_of_failure(&self, at: usize, left: Option<&[Files]>) -> Option<View> {
         let inputs = self.inputs(at).await.ok()?;
         let step = &self.program.steps[at];
         let (Some(pb::op::Op::Exec(exec)), Some(left)) = (&step.vertex.op.op, left) else {
@@ -284,6 +314,10 @@ impl<'a> Thread<'a> {
             end_column: span.end_column,
         }
     }
+}
+
+fn paused() -> Stopped {
+    Stopped { reason: "pause", description: "Paused", ..Stopped::default() }
 }
 
 /// Takes what a step says of its process; the arguments are somebody else's.

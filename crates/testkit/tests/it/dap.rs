@@ -1,5 +1,8 @@
 //! Builds that an editor steps through, here and at a daemon.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -122,6 +125,54 @@ fn a_step_that_fails_is_stopped_at_with_what_it_left() {
 }
 
 #[test]
+fn a_build_that_runs_is_paused_before_its_next_step() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let base = registry.reference("library/busybox");
+    // The second step ends when we say so.
+    let gate = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = gate.local_addr().unwrap().port();
+    let dockerfile = format!(
+        "FROM {base}\nRUN echo 1 > /n\nRUN nc 127.0.0.1 {port} < /dev/null >> /n\nRUN echo 3 >> /n\n"
+    );
+    let context = environment.context("app", &dockerfile);
+    let mut editor = debugger(&environment, &[&context]);
+    editor.launch(json!({}), &format!("{context}/Dockerfile"), &[]);
+    let (mut step, _) = gate.accept().unwrap();
+    editor.ask("pause", json!({ "threadId": 1 }));
+    step.write_all(b"2\n").unwrap();
+    drop(step);
+    let (stopped, lines) = editor.stopped();
+    assert_eq!((&stopped["reason"], lines), (&json!("pause"), vec![4]));
+    let file = editor.look(&stopped, &["File Explorer", "/", "n"]);
+    assert_eq!(file[0], ("data".to_owned(), "1\n2\n".to_owned()));
+    // Who is at a stop stays there.
+    editor.ask("pause", thread(&stopped));
+    editor.ask("continue", thread(&stopped));
+    editor.event("terminated");
+    assert_eq!(editor.event("exited"), json!({ "exitCode": 0 }));
+    assert!(editor.end().success());
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_keeps_nobody_from_going_on() {
+    let Some(registry) = registry() else { return };
+    let environment = Environment::new();
+    let base = registry.reference("library/busybox");
+    let context = environment.context("app", &format!("FROM {base}\nRUN true\n"));
+    let mut editor = debugger(&environment, &[&context]);
+    editor.launch(json!({}), &format!("{context}/Dockerfile"), &[2]);
+    let (stopped, _) = editor.stopped();
+    let words = editor.terminal("exec yes");
+    let mut socket = UnixStream::connect(words.last().unwrap()).unwrap();
+    // More than there is room for on the way: the program goes on writing, and nobody reads.
+    socket.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    editor.ask("continue", thread(&stopped));
+    editor.event("terminated");
+    assert!(editor.end().success());
+}
+
+#[test]
 fn an_editor_that_goes_away_leaves_nothing_running() {
     let Some(registry) = registry() else { return };
     let environment = Environment::with_own_program();
@@ -163,7 +214,8 @@ fn what_an_editor_should_not_say_is_an_error_for_it() {
     let context = environment.context("app", "FROM scratch\nCOPY Dockerfile /\n");
     let mut editor = debugger(&environment, &[&context]);
     for (command, arguments, error) in [
-        ("pause", json!({ "threadId": 1 }), "`pause` is not supported"),
+        ("pause", json!({ "threadId": 1 }), "no such thread: 1"),
+        ("stepBack", json!({ "threadId": 1 }), "`stepBack` is not supported"),
         ("next", json!({ "threadId": 9 }), "no such thread: 9"),
         ("next", json!({ "threadId": "x" }), "invalid arguments of `next`"),
         ("scopes", json!({ "frameId": -1 }), "no such frame: -1"),
