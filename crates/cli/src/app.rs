@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) around: Surroundings,
     pub(crate) global: crate::args::GlobalArgs,
     pub(crate) palette: Palette,
+    /// The command line, by the names of [`canonical`].
+    pub(crate) arguments: Vec<String>,
 }
 
 /// Runs the process.
@@ -67,11 +69,13 @@ fn run(
         let described = arguments[1] == completion::REQUEST;
         return output::text(&completion::answer(&words, &mut around, described));
     }
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    let words: Vec<String> = arguments.iter().map(text).collect();
     let root = match Root::try_parse_from(arguments) {
         Ok(root) => root,
-        Err(error) => return stopped_by_clap(&error),
+        Err(error) => return stopped_by_clap(&error, &words),
     };
-    let mut context = Context { around, global: root.global, palette };
+    let mut context = Context { around, global: root.global, palette, arguments: words };
     if context.global.debug {
         log_to_stderr(&context.around);
     }
@@ -114,15 +118,15 @@ fn log_to_stderr(around: &Surroundings) {
 }
 
 /// Help goes to standard output and is no error; everything else is.
-fn stopped_by_clap(error: &clap::Error) -> Result<(), Failure> {
+fn stopped_by_clap(error: &clap::Error, line: &[String]) -> Result<(), Failure> {
     use clap::error::ErrorKind as Kind;
     match error.kind() {
         Kind::DisplayHelp | Kind::DisplayVersion => output::text(&error.render().to_string()),
-        Kind::DisplayHelpOnMissingArgumentOrSubcommand | Kind::MissingSubcommand => {
+        Kind::DisplayHelpOnMissingArgumentOrSubcommand => {
             output::text_to_stderr(&error.render().to_string());
             Err(Failure::Status(error::USAGE))
         }
-        _ => Err(error::from_clap(error)),
+        _ => Err(error::from_clap(error, line)),
     }
 }
 

@@ -96,18 +96,19 @@ impl From<SettingsError> for Failure {
     }
 }
 
-/// Says what clap found wrong, in the same form as everything else.
-pub(crate) fn from_clap(error: &clap::Error) -> Failure {
+/// Says what clap found wrong with a command line, in the same form as everything else.
+pub(crate) fn from_clap(error: &clap::Error, line: &[String]) -> Failure {
     use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
-    let context = |kind: ContextKind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(list)) => Some(list.join(", ")),
-        _ => None,
+    let list = |kind: ContextKind| match error.get(kind) {
+        Some(ContextValue::String(text)) => vec![text.clone()],
+        Some(ContextValue::Strings(list)) => list.clone(),
+        _ => Vec::new(),
     };
+    let context = |kind: ContextKind| Some(list(kind).join(", ")).filter(|text| !text.is_empty());
+    let (path, command) = command_of(line);
     let argument = context(ContextKind::InvalidArg).unwrap_or_default();
-    let flag = argument.split([' ', '=', '[']).next().unwrap_or_default();
+    let flag = name_of(&argument);
     let value = context(ContextKind::InvalidValue).unwrap_or_default();
-    let command = context(ContextKind::InvalidSubcommand).unwrap_or_default();
     let mut hint = context(ContextKind::SuggestedArg)
         .or_else(|| context(ContextKind::SuggestedSubcommand))
         .or_else(|| context(ContextKind::SuggestedValue))
@@ -115,17 +116,18 @@ pub(crate) fn from_clap(error: &clap::Error) -> Failure {
         .and_then(|near| near.rsplit(", ").next().map(|near| format!("did you mean `{near}`?")));
     let message = match error.kind() {
         Kind::UnknownArgument if !argument.starts_with('-') => {
-            hint = Some("give one context; quote a path with blanks".to_owned());
+            hint = takes_context(&command).then(|| "give one context; quote a path with blanks".to_owned());
             format!("unexpected argument `{argument}`")
         }
         Kind::UnknownArgument => format!("unknown flag: {flag}"),
         Kind::InvalidSubcommand => {
-            let usage = match error.get(ContextKind::Usage) {
-                Some(ContextValue::StyledStr(text)) => text.to_string(),
-                _ => String::new(),
-            };
-            hint = hint.or_else(|| Some(instead_of(&command, &usage)));
-            format!("unknown command: {command}")
+            let word = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+            hint = hint.or_else(|| Some(instead_of(&word, &command)));
+            format!("unknown command: {word}")
+        }
+        Kind::MissingSubcommand => {
+            hint = Some(commands_of(&command));
+            format!("`{path}` needs a command")
         }
         Kind::InvalidValue if value.is_empty() => format!("flag needs an argument: {flag}"),
         Kind::InvalidValue | Kind::ValueValidation => {
@@ -134,42 +136,60 @@ pub(crate) fn from_clap(error: &clap::Error) -> Failure {
             format!("invalid value `{value}` for `{flag}`")
         }
         Kind::MissingRequiredArgument => {
-            hint = argument.contains("PATH").then(|| "add the context: `slipway build .`".to_owned());
+            hint = takes_context(&command).then(|| format!("add the context: `{path} .`"));
             format!("missing argument: {argument}")
         }
         Kind::ArgumentConflict => {
-            let other = context(ContextKind::PriorArg).unwrap_or_default();
-            let other = other.split([' ', '=', '[']).next().unwrap_or_default();
-            format!("`{flag}` and `{other}` cannot be used together")
+            let others = list(ContextKind::PriorArg);
+            let others: Vec<String> = others.iter().map(|other| format!("`{}`", name_of(other))).collect();
+            format!("`{flag}` and {} cannot be used together", others.join(", "))
         }
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     let diagnostic = Diagnostic::new(ErrorKind::User, message);
-    Failure::Usage(Box::new(diagnostic.hint(hint.unwrap_or_else(|| "see `slipway build --help`".to_owned()))))
+    Failure::Usage(Box::new(diagnostic.hint(hint.unwrap_or_else(|| format!("see `{path} --help`")))))
 }
 
-/// Says what somebody may have wanted who typed a command that is not there.
-fn instead_of(command: &str, usage: &str) -> String {
-    match command {
-        "doctor" | "info" | "status" | "platforms" => {
-            return "`slipway binfmt --format table` tells which platforms run here".to_owned();
+/// Follows a command line to the command that it names; returns also how one comes to that.
+fn command_of(line: &[String]) -> (String, clap::Command) {
+    let (mut path, mut command) = ("slipway".to_owned(), crate::args::Root::command());
+    for word in line.iter().skip(1) {
+        if let Some(below) = command.find_subcommand(word) {
+            path = format!("{path} {}", below.get_name());
+            command = below.clone();
         }
-        "pull" => return "a build pulls what it needs, and `slipway run IMAGE` runs an image".to_owned(),
-        "rmi" | "gc" | "clean" => return "`slipway prune` removes what nothing uses".to_owned(),
-        _ => {}
     }
-    // `Usage: slipway imagetools [OPTIONS] <COMMAND>`: the words in between lead to the command that was meant.
-    let root = crate::args::Root::command();
-    let words = usage.split_whitespace().skip_while(|word| *word != "slipway").skip(1);
-    let group = words
-        .take_while(|word| !word.starts_with(['[', '<']))
-        .try_fold(&root, |group, word| group.find_subcommand(word))
-        .unwrap_or(&root);
-    let names: Vec<&str> = group
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set())
-        .map(clap::Command::get_name)
-        .collect();
+    (path, command)
+}
+
+/// Tells whether a command's argument is a build context.
+fn takes_context(command: &clap::Command) -> bool {
+    command.get_positionals().any(|argument| argument.get_id() == "context")
+}
+
+/// Returns the name of an argument, without the form of its value.
+fn name_of(argument: &str) -> &str {
+    match argument.starts_with('-') {
+        true => argument.split([' ', '=', '[']).next().unwrap_or_default(),
+        false => argument,
+    }
+}
+
+/// Says what somebody may have wanted who typed a word that is no command of `group`.
+fn instead_of(word: &str, group: &clap::Command) -> String {
+    match word {
+        "doctor" | "info" | "status" | "platforms" => {
+            "`slipway binfmt --format table` tells which platforms run here".to_owned()
+        }
+        "pull" => "a build pulls what it needs, and `slipway run IMAGE` runs an image".to_owned(),
+        "rmi" | "gc" | "clean" => "`slipway prune` removes what nothing uses".to_owned(),
+        _ => commands_of(group),
+    }
+}
+
+fn commands_of(group: &clap::Command) -> String {
+    let shown = group.get_subcommands().filter(|command| !command.is_hide_set());
+    let names: Vec<&str> = shown.map(clap::Command::get_name).collect();
     format!("the commands are {}", names.join(", "))
 }
 

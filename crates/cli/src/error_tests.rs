@@ -66,8 +66,9 @@ fn several_errors_follow_each_other() {
 fn clap_speaks_like_the_rest() {
     use clap::Parser as _;
     let of = |line: &str| {
-        let parsed = crate::args::Root::try_parse_from(line.split(' '));
-        shown(&from_clap(&parsed.expect_err(line)))
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let parsed = crate::args::Root::try_parse_from(&words);
+        shown(&from_clap(&parsed.expect_err(line), &words))
     };
     for (line, want) in [
         (
@@ -96,6 +97,18 @@ fn clap_speaks_like_the_rest() {
             "slipway build a b",
             "error: unexpected argument `b`\nhint: give one context; quote a path with blanks\n",
         ),
+        ("slipway ls x", "error: unexpected argument `x`\nhint: see `slipway ls --help`\n"),
+        ("slipway history rm", "error: missing argument: <REF>...\nhint: see `slipway history rm --help`\n"),
+        (
+            "slipway history rm --all x",
+            "error: `--all` and `[REF]...` cannot be used together\nhint: see `slipway history rm --help`\n",
+        ),
+        ("slipway du --filter", "error: flag needs an argument: --filter\nhint: see `slipway du --help`\n"),
+        (
+            "slipway policy",
+            "error: `slipway policy` needs a command\nhint: the commands are eval, test, json-schema\n",
+        ),
+        ("slipway policy x", "error: unknown command: x\nhint: the commands are eval, test, json-schema\n"),
     ] {
         assert_eq!(of(line), want, "{line}");
     }

@@ -44,10 +44,12 @@ pub(crate) fn run(args: &BakeArgs, context: &mut Context) -> Result<(), Failure>
         return output::text(&listed(&loaded, list));
     }
     let bake = loaded.resolve(args)?;
+    let grants = Grants::parse(&args.allow)?;
     if args.print {
         return output::text(&format!("{}\n", slipway_bake::to_json(&bake)));
     }
-    build(args, &addresses, &loaded, &bake, context)
+    let grants = granted(grants, args.progress, &loaded, &bake, context)?;
+    build(args, &grants, &loaded, &bake, context)
 }
 
 /// Gets the files of a definition at an address.
@@ -110,20 +112,19 @@ fn warn(text: &str, context: &Context) {
     output::text_to_stderr(&format!("{} {text}\n", context.palette.paint(Tone::Warning, "warning:")));
 }
 
-/// Returns what is granted; who is at a terminal is asked for what is missing.
-fn grants(
-    args: &BakeArgs,
-    addresses: &Addresses,
+/// Returns all that is granted; who is at a terminal is asked for what is missing.
+fn granted(
+    mut grants: Grants,
+    progress: ProgressArg,
     loaded: &Loaded,
     bake: &Bake,
     context: &mut Context,
 ) -> Result<Grants, Failure> {
-    let mut grants = Grants::parse(&args.allow)?;
     let missing = privileges::missing(&grants, bake, loaded, &context.around);
     if missing.is_empty() {
         return Ok(grants);
     }
-    if args.progress != ProgressArg::Rawjson {
+    if progress != ProgressArg::Rawjson {
         output::text_to_stderr(&privileges::request(&missing));
         let question = "Do you want to grant the requested privileges and continue?";
         if context.around.stdin_is_terminal && confirmed(question, &mut context.around)? {
@@ -132,17 +133,16 @@ fn grants(
             return Ok(grants);
         }
     }
-    Err(privileges::refused(args, addresses, &missing).into())
+    Err(privileges::refused(&context.arguments, &missing).into())
 }
 
 fn build(
     args: &BakeArgs,
-    addresses: &Addresses,
+    grants: &Grants,
     loaded: &Loaded,
     bake: &Bake,
     context: &mut Context,
 ) -> Result<(), Failure> {
-    let grants = grants(args, addresses, loaded, bake, context)?;
     let layouts = tempfile::tempdir().map_err(|error| {
         Failure::io("failed to make a directory for what targets need of each other", &error)
     })?;
@@ -151,7 +151,7 @@ fn build(
         shares_builds: Builder::is_here(&context.global)?,
         directory: loaded.directory.as_ref(),
     };
-    let targets = bake::plan(args, bake, &grants, &places, &mut context.around)?;
+    let targets = bake::plan(args, bake, grants, &places, &mut context.around)?;
     let Some(first) = targets.first() else { return Ok(()) };
     let display = first.settings.display;
     let builds = targets.iter().any(|target| target.settings.call.is_none());

@@ -333,4 +333,8 @@ fn bake_prints_lists_and_tells_mistakes() {
     let (code, _, errors) = bake(text, &["--print", "--list=targets"]);
     assert_eq!(code, Some(2));
     assert!(errors.contains("mutually exclusive"), "{errors}");
+    // A mistake that would be one when it is built.
+    let (code, printed, errors) = bake(text, &["--print", "--allow=moon"]);
+    assert_eq!((code, printed.as_str()), (Some(1), ""));
+    assert!(errors.contains("moon"), "{errors}");
 }

@@ -233,12 +233,14 @@ fn what_is_outside_needs_leave() {
         "docker-bake.hcl",
         "target \"default\" {\n  context = \"/etc\"\n  dockerfile-inline = \"FROM scratch\\nCOPY hostname /\"\n  output = [\"out\"]\n}\n",
     );
-    let refused = environment.run(["bake"]);
+    let refused = environment.run(["bake", "--set", "default.labels.a=b c", "default"]);
     let asked = "Your build is requesting privileges for following possibly insecure capabilities:\n\n - Read access to \
                  path /etc\n";
     assert!(refused.stderr.starts_with(asked), "{}", refused.stderr);
     let error = refused.failed(1);
-    assert!(error.contains("hint: allow it: `slipway bake --allow=fs.read=/etc`"), "{error}");
+    // All of what was typed, and what it lacks.
+    let again = "slipway bake --allow=fs.read=/etc --set 'default.labels.a=b c' default";
+    assert!(error.contains(&format!("hint: allow it: `{again}`")), "{error}");
     environment.run(["bake", "--allow=fs.read=/etc"]).succeeded();
     assert!(environment.path("out/hostname").is_file());
 }

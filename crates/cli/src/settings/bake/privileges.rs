@@ -7,8 +7,6 @@ use slipway_model::{Diagnostic, ErrorKind};
 
 use super::super::Surroundings;
 use super::Loaded;
-use super::remote::Addresses;
-use crate::args::bake::BakeArgs;
 
 /// Finds what is touched and was not allowed.
 pub(crate) fn missing(grants: &Grants, bake: &Bake, loaded: &Loaded, around: &Surroundings) -> Missing {
@@ -28,13 +26,15 @@ pub(crate) fn request(missing: &Missing) -> String {
     )
 }
 
-/// Refuses, with the command that allows it.
-pub(crate) fn refused(args: &BakeArgs, addresses: &Addresses, missing: &Missing) -> Diagnostic {
-    let addresses = [&addresses.definition, &addresses.context].into_iter().flatten();
-    let words: String = addresses.chain(&args.targets).map(|word| format!(" {}", quoted(word))).collect();
-    let files: String = args.file.iter().map(|file| format!(" -f {}", quoted(file))).collect();
+/// Refuses what the command `line` asks for, with the command that allows it.
+pub(crate) fn refused(line: &[String], missing: &Missing) -> Diagnostic {
+    let command = line.iter().position(|word| word == "bake" || word == "f").map_or(0, |at| at + 1);
+    let (before, after) = line.split_at(command);
+    let mut words: Vec<String> = before.iter().map(|word| quoted(word)).collect();
+    words.push(flags(missing));
+    words.extend(after.iter().map(|word| quoted(word)));
     Diagnostic::new(ErrorKind::User, "additional privileges requested")
-        .hint(format!("allow it: `slipway bake {}{files}{words}`", flags(missing)))
+        .hint(format!("allow it: `{}`", words.join(" ")))
 }
 
 fn flags(missing: &Missing) -> String {
