@@ -108,8 +108,8 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         attestations.metadata = attestations::metadata(around);
     }
     let cache = CacheOptions {
-        imports: cache::parse("cache-from", &args.cache_from)?,
-        exports: cache::parse("cache-to", &args.cache_to)?,
+        imports: cache::parse("cache-from", &args.cache_from, around, &mut notes)?,
+        exports: cache::parse("cache-to", &args.cache_to, around, &mut notes)?,
     };
     let platforms = platforms::of_build(&args.platform, around)?;
     let (step_options, entitlements) = step_options(args, grants.entitlements, around)?;

@@ -106,7 +106,7 @@ pub(super) fn parse(flags: &OutputFlags<'_>, around: &Surroundings) -> Result<Ou
 /// Parses every `--tag`.
 fn tags(values: &[String]) -> Result<Vec<Reference>, SettingsError> {
     let mut list = Vec::new();
-    for value in values.iter().filter(|value| !value.is_empty()) {
+    for value in values {
         let reference = parse_image_name("tag", value)?;
         if !list.contains(&reference) {
             list.push(reference);
@@ -145,7 +145,6 @@ fn apply_load(specs: &mut Vec<OutputSpec>, load: bool) {
     }
 }
 
-/// Gives an image output the names of `--tag`, which go before its own, and the flags' annotations.
 /// Returns how an output's image is written, if it is one.
 fn image_options(spec: &mut OutputSpec) -> Option<&mut ImageOptions> {
     match spec {
@@ -156,6 +155,7 @@ fn image_options(spec: &mut OutputSpec) -> Option<&mut ImageOptions> {
     }
 }
 
+/// Gives an image output the names of `--tag`, which go before its own, and the flags' annotations.
 fn fill_in(spec: &mut OutputSpec, tags: &[Reference], annotations: &[AnnotationSpec]) {
     let (names, image, by_digest) = match spec {
         OutputSpec::Image(output) => (&mut output.names, &mut output.image, output.push_by_digest),
@@ -316,7 +316,7 @@ impl Entry {
             }
         };
         let Some(Destination::Path(path)) = self.destination(around, false)? else {
-            return Err(self.needs_directory());
+            return Err(self.needs_directory("is required"));
         };
         if delete && !local_delete && !is_below(&path, &around.absolute("")) {
             return Err(SettingsError::flag(format!(
@@ -339,8 +339,8 @@ impl Entry {
         self.attributes.get("tar").and_then(boolean).unwrap_or(true)
     }
 
-    fn needs_directory(&self) -> SettingsError {
-        SettingsError::flag(format!("dest is required for {} exporter", self.kind()))
+    fn needs_directory(&self, problem: &str) -> SettingsError {
+        SettingsError::flag(format!("dest {problem} for {} exporter", self.kind()))
             .hint(format!("write `--output type={},dest=DIRECTORY`", self.kind()))
     }
 
@@ -349,7 +349,8 @@ impl Entry {
         let path = match self.attributes.get("dest") {
             None | Some("") if file => return Ok(None),
             Some("-") if file => return Ok(Some(Destination::Stdout)),
-            None | Some("" | "-") => return Err(self.needs_directory()),
+            None | Some("") => return Err(self.needs_directory("is required")),
+            Some("-") => return Err(self.needs_directory("cannot be stdout")),
             Some(path) => path,
         };
         let absolute = around.absolute(path);

@@ -58,9 +58,9 @@ impl Surroundings {
         self.variable(name).filter(|value| !value.is_empty())
     }
 
-    /// Returns `path` as it is from the working directory.
+    /// Returns `path` as it is from the working directory, without what says nothing (`.`, a `/` at its end).
     pub(crate) fn absolute(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.directory.join(path)
+        self.directory.join(path).components().collect()
     }
 
     /// Returns standard input.

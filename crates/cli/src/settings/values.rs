@@ -42,10 +42,15 @@ pub(crate) fn csv_pairs(flag: &str, value: &str) -> Result<Vec<(String, String)>
         .into_iter()
         .map(|field| match field.split_once('=') {
             Some((key, value)) => Ok((key.trim().to_ascii_lowercase(), value.to_owned())),
-            None => Err(SettingsError::flag(format!(
-                "invalid value `{value}` for `--{flag}`: field `{field}` must be a key=value pair"
-            ))
-            .hint(format!("write `{}=VALUE`", field.trim()))),
+            None => {
+                let error = SettingsError::flag(format!(
+                    "invalid value `{value}` for `--{flag}`: field `{field}` must be a key=value pair"
+                ));
+                Err(error.hint(match field.trim() {
+                    "" => "leave out the comma that nothing follows".to_owned(),
+                    name => format!("write `{name}=VALUE`"),
+                }))
+            }
         })
         .collect()
 }

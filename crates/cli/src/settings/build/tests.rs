@@ -207,6 +207,29 @@ fn caching_is_chosen() {
 }
 
 #[test]
+fn a_cache_of_github_is_for_its_runners() {
+    let both = ["--cache-from=type=gha", "--cache-to=type=gha,mode=max"];
+    let elsewhere = settings(&both, &[("ACTIONS_RESULTS_URL", "https://r")]).unwrap();
+    assert!(elsewhere.request.cache.imports.is_empty() && elsewhere.request.cache.exports.is_empty());
+    assert_eq!(
+        elsewhere.notes[1],
+        "`--cache-to type=gha` has no effect: this is no runner of GitHub Actions"
+    );
+    let runner = [
+        ("ACTIONS_RUNTIME_TOKEN", "t"),
+        ("ACTIONS_RESULTS_URL", "https://r"),
+        ("ACTIONS_CACHE_SERVICE_V2", "true"),
+    ];
+    let export = settings(&both, &runner).unwrap().request.cache.exports.remove(0);
+    let attributes = [("mode", "max"), ("token", "t"), ("url", "https://r"), ("url_v2", "https://r")];
+    assert_eq!(export.attributes, attributes.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    let own = ["--cache-from=type=gha,token=mine,url=https://u,version=1"];
+    let import = settings(&own, &runner).unwrap().request.cache.imports.remove(0);
+    assert_eq!((&*import.attributes["token"], &*import.attributes["url"]), ("mine", "https://u"));
+    assert!(!import.attributes.contains_key("url_v2"));
+}
+
+#[test]
 fn displays() {
     let of = |line: &[&str], variables: &[(&str, &str)]| {
         settings(line, variables).map(|s| (s.display, s.print_id))

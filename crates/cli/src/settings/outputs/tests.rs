@@ -92,7 +92,7 @@ fn mistakes_are_named() {
         ("type=oci,x", "invalid value `type=oci,x` for `--output`: field `x` must be a key=value pair"),
         ("type=img", "unknown output type `img`"),
         ("type=local", "dest is required for local exporter"),
-        ("type=local,dest=-", "dest is required for local exporter"),
+        ("type=local,dest=-", "dest cannot be stdout for local exporter"),
         ("type=local,dest=file", "destination directory file is a file"),
         ("type=oci,dest=dir", "destination file dir is a directory"),
         ("type=oci,tar=false", "dest is required for oci exporter"),
@@ -133,6 +133,8 @@ fn tags_name_every_image_output() {
         Ok(strings(&["oci app:1 x tar=true", "docker app:1 load ", "local out None false"]))
     );
     assert!(of(&[], &["App:1"]).unwrap_err().starts_with("invalid tag `App:1`"));
+    // As of a script whose variable is not set.
+    assert!(of(&[], &[""]).is_err());
     assert!(of(&[], &["a:b:c"]).is_err());
 }
 
