@@ -216,19 +216,40 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) 
     result
 }
 
+/// Tells why a destination was not written, with what is below an error of others' that went through a writer.
 fn failed(destination: &str, error: &io::Error) -> Diagnostic {
-    let diagnostic =
-        Diagnostic::new(ErrorKind::Environment, format!("cannot write the image to `{destination}`"))
-            .cause(error.to_string());
-    match error.kind() {
-        io::ErrorKind::StorageFull => diagnostic.hint("free some space, for instance with `slipway prune`"),
-        _ => diagnostic,
+    let message = format!("cannot write the image to `{destination}`");
+    let mut diagnostic = Diagnostic::new(ErrorKind::Environment, message);
+    let mut is_full = false;
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let own = error.downcast_ref::<io::Error>();
+        is_full |= own.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull);
+        diagnostic = diagnostic.cause(error.to_string());
+        next = error.source();
+    }
+    match is_full {
+        true => diagnostic.hint("free some space, for instance with `slipway prune`"),
+        false => diagnostic,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_whoever_found_it() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let source = full();
+        let through =
+            slipway_files::FilesError::Host { operation: "write archive", path: "-".into(), source };
+        for error in [full(), io::Error::other(through)] {
+            let diagnostic = failed("x.tar", &error);
+            assert!(diagnostic.hint.is_some_and(|hint| hint.contains("prune")));
+            assert_eq!(diagnostic.causes.last().map(String::as_str), Some(&*full().to_string()));
+        }
+    }
 
     #[test]
     fn writers_of_one_file_do_not_disturb_each_other() {
