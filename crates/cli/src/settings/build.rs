@@ -96,7 +96,10 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         },
         around,
     )?;
-    let iid_file = args.iidfile.as_ref().map(|path| around.absolute(path));
+    let place =
+        |flag: &str, path: &Option<PathBuf>| path.as_deref().map(|path| around.place(flag, path)).transpose();
+    let iid_file = place("iidfile", &args.iidfile)?;
+    let metadata_file = place("metadata-file", &args.metadata_file)?;
     let writes_files = |spec: &OutputSpec| matches!(spec, OutputSpec::Local(_) | OutputSpec::Tar(_));
     if iid_file.is_some() && outputs.specs.iter().any(writes_files) {
         return Err(SettingsError::flag("local and tar exporters are incompatible with image ID file")
@@ -104,7 +107,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
     }
     let mut attestations =
         attestations::parse(&args.attest, args.provenance.as_deref(), args.sbom.as_deref(), around)?;
-    if args.metadata_file.is_some() {
+    if metadata_file.is_some() {
         attestations.metadata = attestations::metadata(around);
     }
     let cache = CacheOptions {
@@ -184,7 +187,7 @@ pub(crate) fn resolve(args: &BuildArgs, around: &mut Surroundings) -> Result<Bui
         print_id: print_id && call.is_none(),
         call,
         dockerfile_name,
-        metadata_file: args.metadata_file.as_ref().map(|path| around.absolute(path)),
+        metadata_file,
         iid_file,
         explain: args.explain,
         policy,

@@ -75,7 +75,11 @@ pub(crate) fn create(args: &CreateArgs, around: &Surroundings) -> Result<CreateS
         },
         targets,
         repositories,
-        metadata_file: args.metadata_file.as_ref().map(|path| around.absolute(path)),
+        metadata_file: args
+            .metadata_file
+            .as_deref()
+            .map(|path| around.place("metadata-file", path))
+            .transpose()?,
     })
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 
+use super::SettingsError;
+
 /// Holds the state of the process that the command line is read in.
 pub(crate) struct Surroundings {
     variables: BTreeMap<String, String>,
@@ -61,6 +63,23 @@ impl Surroundings {
     /// Returns `path` as it is from the working directory, without what says nothing (`.`, a `/` at its end).
     pub(crate) fn absolute(&self, path: impl AsRef<Path>) -> PathBuf {
         self.directory.join(path).components().collect()
+    }
+
+    /// Returns where a flag's file is written when everything else is done, if that can be: who has waited for that
+    /// long is not to be told then.
+    pub(crate) fn place(&self, flag: &str, path: &Path) -> Result<PathBuf, SettingsError> {
+        let place = self.absolute(path);
+        let error =
+            |problem: String| Err(SettingsError::input(format!("cannot write `--{flag}`: {problem}")));
+        if place.is_dir() {
+            return error(format!("`{}` is a directory", path.display()));
+        }
+        match place.parent() {
+            Some(parent) if !parent.is_dir() => {
+                error(format!("there is no directory `{}`", parent.display()))
+            }
+            _ => Ok(place),
+        }
     }
 
     /// Returns standard input.

@@ -207,6 +207,16 @@ fn caching_is_chosen() {
 }
 
 #[test]
+fn what_is_written_last_has_a_place() {
+    for flag in ["--metadata-file", "--iidfile"] {
+        let refused = |path: &str| settings(&[flag, path], &[]).err().unwrap_or_default();
+        assert_eq!(refused("a.json"), "");
+        assert!(refused("none/a.json").contains("there is no directory"), "{}", refused("none/a.json"));
+        assert!(refused(".").contains("is a directory"));
+    }
+}
+
+#[test]
 fn a_cache_of_github_is_for_its_runners() {
     let both = ["--cache-from=type=gha", "--cache-to=type=gha,mode=max"];
     let elsewhere = settings(&both, &[("ACTIONS_RESULTS_URL", "https://r")]).unwrap();
