@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
+use rustix::io::ioctl_fionread;
 use serde_json::{Value, json};
 use slipway_testkit::{Console, Daemon, Editor, Environment, descendants, registry, wait_until_gone};
 
@@ -165,8 +166,18 @@ fn a_terminal_that_takes_nothing_keeps_nobody_from_going_on() {
     let (stopped, _) = editor.stopped();
     let words = editor.terminal("exec yes");
     let mut socket = UnixStream::connect(words.last().unwrap()).unwrap();
-    // More than there is room for on the way: the program goes on writing, and nobody reads.
-    socket.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    // The program goes on writing and nobody reads, until there is no more room on the way.
+    socket.read_exact(&mut vec![0; 4096]).unwrap();
+    let mut arrived = 0;
+    loop {
+        for _ in 0..50 {
+            editor.ask("threads", json!({}));
+        }
+        let before = std::mem::replace(&mut arrived, ioctl_fionread(&socket).unwrap());
+        if arrived > 0 && arrived == before {
+            break;
+        }
+    }
     editor.ask("continue", thread(&stopped));
     editor.event("terminated");
     assert!(editor.end().success());
