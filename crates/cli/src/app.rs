@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::args::{Command, PLUGIN, PluginCall, Root, called_buildx, canonical, plugin_call};
 use crate::error::{self, Failure};
@@ -122,8 +122,10 @@ fn stopped_by_clap(error: &clap::Error, line: &[String]) -> Result<(), Failure> 
     use clap::error::ErrorKind as Kind;
     match error.kind() {
         Kind::DisplayHelp | Kind::DisplayVersion => output::text(&error.render().to_string()),
-        Kind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            output::text_to_stderr(&error.render().to_string());
+        Kind::DisplayHelpOnMissingArgumentOrSubcommand | Kind::MissingSubcommand
+            if !error::names_command(line) =>
+        {
+            output::text_to_stderr(&Root::command().render_help().to_string());
             Err(Failure::Status(error::USAGE))
         }
         _ => Err(error::from_clap(error, line)),

@@ -96,6 +96,9 @@ impl From<SettingsError> for Failure {
     }
 }
 
+/// What command lines begin with.
+const ROOT: &str = "slipway";
+
 /// Says what clap found wrong with a command line, in the same form as everything else.
 pub(crate) fn from_clap(error: &clap::Error, line: &[String]) -> Failure {
     use clap::error::{ContextKind, ContextValue, ErrorKind as Kind};
@@ -125,7 +128,7 @@ pub(crate) fn from_clap(error: &clap::Error, line: &[String]) -> Failure {
             hint = hint.or_else(|| Some(instead_of(&word, &command)));
             format!("unknown command: {word}")
         }
-        Kind::MissingSubcommand => {
+        Kind::MissingSubcommand | Kind::DisplayHelpOnMissingArgumentOrSubcommand => {
             hint = Some(commands_of(&command));
             format!("`{path}` needs a command")
         }
@@ -152,7 +155,7 @@ pub(crate) fn from_clap(error: &clap::Error, line: &[String]) -> Failure {
 
 /// Follows a command line to the command that it names; returns also how one comes to that.
 fn command_of(line: &[String]) -> (String, clap::Command) {
-    let (mut path, mut command) = ("slipway".to_owned(), crate::args::Root::command());
+    let (mut path, mut command) = (ROOT.to_owned(), crate::args::Root::command());
     for word in line.iter().skip(1) {
         if let Some(below) = command.find_subcommand(word) {
             path = format!("{path} {}", below.get_name());
@@ -160,6 +163,11 @@ fn command_of(line: &[String]) -> (String, clap::Command) {
         }
     }
     (path, command)
+}
+
+/// Tells whether a command line names any command.
+pub(crate) fn names_command(line: &[String]) -> bool {
+    command_of(line).0 != ROOT
 }
 
 /// Tells whether a command's argument is a build context.

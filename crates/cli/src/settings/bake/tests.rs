@@ -57,7 +57,9 @@ fn planned_at(
         let grants = Grants::parse(&args.allow)?;
         let missing = privileges::missing(&grants, &bake, &loaded, &around);
         if !missing.is_empty() {
-            return Err(privileges::refused(&[], &missing).into());
+            let typed = ["slipway", "bake", "-f", "-"].iter().chain(line);
+            let typed: Vec<String> = typed.map(|word| (*word).to_owned()).collect();
+            return Err(privileges::refused(&typed, &missing).into());
         }
         let places = Places { layouts: Path::new("/layouts"), shares_builds, directory: None };
         plan(&args, &bake, &grants, &places, &mut around)

@@ -67,10 +67,7 @@ fn a_missing_dockerfile_is_told_with_what_there_is() {
     let open = |name: &str| format!("failed to read dockerfile: open {name}: no such file or directory");
     assert_eq!(
         Place::new(&["x"]).dockerfile(".", None),
-        Err(format!(
-            "{} (there is no Dockerfile in `{{cwd}}/.`: name one with `--file`)",
-            open("Dockerfile")
-        ))
+        Err(format!("{} (there is no Dockerfile in `{{cwd}}`: name one with `--file`)", open("Dockerfile")))
     );
     assert_eq!(
         Place::new(&["c/Dockerfile.dev", "c/.dockerignore"]).dockerfile("c", None),
