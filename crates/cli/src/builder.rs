@@ -88,6 +88,9 @@ trait Place: Send + Sync {
         Vec::new()
     }
 
+    /// Says, before the first build, that there will be several.
+    fn share_directories(&mut self) {}
+
     /// Tidies up, if that is ours to do.
     fn tidy(&self) {}
 }
@@ -184,10 +187,15 @@ impl Builder {
         Self::with(global, builders::select(global.builder.as_deref(), &Docker::of_process())?)
     }
 
-    /// Tells whether the builder builds in this process.
-    pub(crate) fn is_here(global: &GlobalArgs) -> Result<bool, Failure> {
+    /// Tells whether platforms may be built in different places.
+    pub(crate) fn has_several_nodes(global: &GlobalArgs) -> Result<bool, Failure> {
         let selected = builders::select(global.builder.as_deref(), &Docker::of_process())?;
-        Ok(selected.elsewhere.is_none())
+        Ok(selected.elsewhere.is_some_and(|group| group.nodes.len() > 1))
+    }
+
+    /// Says, before the first build, that there will be several: what they read of directories they have in common.
+    pub(crate) fn share_directories(&mut self) {
+        self.place.share_directories();
     }
 
     fn with(global: &GlobalArgs, selected: Selected) -> Result<Self, Failure> {

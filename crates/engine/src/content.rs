@@ -115,7 +115,7 @@ pub(crate) fn snapshot_of_context(
     let active = store.snapshots().prepare(None, lease).diagnose()?;
     let root = Root::from(active.mount().diagnose()?.into_fd());
     let options = slipway_files::CopyOptions { dir_copy_contents: true, ..Default::default() };
-    slipway_files::copy(&context.tree, "/", &root, "/", &options, Some(&context.digests)).diagnose()?;
+    slipway_files::copy(context.tree(), "/", &root, "/", &options, Some(context.digests())).diagnose()?;
     drop(root);
     let info =
         CommitInfo { description: format!("[internal] context {}", context.name), ..CommitInfo::default() };

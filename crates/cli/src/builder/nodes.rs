@@ -26,8 +26,14 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    async fn new(group: &NodeGroup, node: &Node, events: &Arc<dyn EventSink>) -> Result<Self, Diagnostic> {
+    async fn new(
+        group: &NodeGroup,
+        node: &Node,
+        shares_directories: bool,
+        events: &Arc<dyn EventSink>,
+    ) -> Result<Self, Diagnostic> {
         let client = driver::boot(group, node, events).await?;
+        let client = if shares_directories { client.sharing_directories() } else { client };
         let workers = tokio::time::timeout(ANSWER, client.workers()).await;
         let workers = workers.map_err(|_| driver::silent_node(node))?.map_err(Diagnostic::from)?;
         let runs = workers.into_iter().next().unwrap_or_default().platforms;
@@ -70,8 +76,12 @@ pub(super) struct Nodes {
 
 impl Nodes {
     /// Connects to every node at once; what does not answer is told, and an error only if nobody does.
-    pub(super) async fn connect(group: &NodeGroup, events: &Arc<dyn EventSink>) -> Result<Self, Diagnostic> {
-        let tries = group.nodes.iter().map(|node| Connected::new(group, node, events));
+    pub(super) async fn connect(
+        group: &NodeGroup,
+        shares_directories: bool,
+        events: &Arc<dyn EventSink>,
+    ) -> Result<Self, Diagnostic> {
+        let tries = group.nodes.iter().map(|node| Connected::new(group, node, shares_directories, events));
         let mut list = Vec::new();
         let mut failed = Vec::new();
         for (node, result) in group.nodes.iter().zip(join_all(tries).await) {

@@ -27,17 +27,20 @@ pub(super) struct Remote {
     /// For what is at the client: registries, images in layouts, container engines.
     pub(super) engine: Engine,
     pub(super) group: NodeGroup,
+    /// Builds have their directories in common.
+    shares_directories: bool,
     nodes: OnceCell<Nodes>,
 }
 
 impl Remote {
     pub(super) fn new(engine: Engine, group: NodeGroup) -> Self {
-        Self { engine, group, nodes: OnceCell::new() }
+        Self { engine, group, shares_directories: false, nodes: OnceCell::new() }
     }
 
     /// Connects to the nodes, once; those that are stopped are started.
     async fn nodes(&self, events: &Arc<dyn EventSink>) -> Result<&Nodes, Diagnostic> {
-        self.nodes.get_or_try_init(|| Nodes::connect(&self.group, events)).await
+        let connect = || Nodes::connect(&self.group, self.shares_directories, events);
+        self.nodes.get_or_try_init(connect).await
     }
 
     /// Returns the node that answers questions.
@@ -146,6 +149,10 @@ impl Place for Remote {
             }
         }
         Err(last.unwrap_or_else(|| Diagnostic::new(ErrorKind::Environment, "every node is down")).into())
+    }
+
+    fn share_directories(&mut self) {
+        self.shares_directories = true;
     }
 
     fn notes(&self, request: &SolveRequest) -> Vec<String> {

@@ -148,15 +148,18 @@ fn build(
     })?;
     let places = Places {
         layouts: layouts.path(),
-        shares_builds: Builder::is_here(&context.global)?,
+        several_nodes: Builder::has_several_nodes(&context.global)?,
         directory: loaded.directory.as_ref(),
     };
     let targets = bake::plan(args, bake, grants, &places, &mut context.around)?;
     let Some(first) = targets.first() else { return Ok(()) };
     let display = first.settings.display;
     let builds = targets.iter().any(|target| target.settings.call.is_none());
-    let builder =
+    let mut builder =
         if builds { Builder::open(&context.global)? } else { Builder::open_unprivileged(&context.global)? };
+    if targets.len() > 1 {
+        builder.share_directories();
+    }
     if display != DisplayMode::RawJson {
         let mut notes: Vec<String> = targets.iter().flat_map(|t| t.settings.notes.iter().cloned()).collect();
         notes.extend(builder.notes());

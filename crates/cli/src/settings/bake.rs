@@ -291,8 +291,8 @@ pub(crate) fn plan(
 pub(crate) struct Places<'a> {
     /// What targets need of each other goes through OCI layouts below it, where they cannot share a build.
     pub(crate) layouts: &'a Path,
-    /// The builder can build what a target needs as a part of it.
-    pub(crate) shares_builds: bool,
+    /// The builder has several nodes, and none has what another makes.
+    pub(crate) several_nodes: bool,
     /// Where the definition is, if that is not here.
     pub(crate) directory: Option<&'a RemoteDirectory>,
 }

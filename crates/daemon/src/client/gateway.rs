@@ -48,7 +48,10 @@ pub(super) fn question(wire: &mut ControlSolveRequest) -> SolveRequest {
     SolveRequest {
         frontend: std::mem::take(&mut wire.frontend),
         frontend_opt: wire.frontend_attrs.clone().into_iter().collect(),
-        frontend_inputs: inputs.iter().map(|(name, input)| (name.clone(), recode(input))).collect(),
+        frontend_inputs: inputs
+            .iter()
+            .map(|(name, input)| (name.clone(), recode(&input.for_others())))
+            .collect(),
         allow_result_return: true,
         allow_result_array_ref: true,
         ..SolveRequest::default()
@@ -117,7 +120,7 @@ impl Gateway {
     /// The definition is refused.
     pub async fn solve(&self, definition: &pb::Definition) -> Result<Files, Diagnostic> {
         let request = SolveRequest {
-            definition: Some(recode(definition)),
+            definition: Some(recode(&definition.for_others())),
             allow_result_return: true,
             allow_result_array_ref: true,
             ..SolveRequest::default()

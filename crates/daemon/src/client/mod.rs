@@ -9,12 +9,14 @@
 
 mod agents;
 mod call;
+mod directories;
 mod endpoint;
 mod gateway;
 mod learn;
 mod logins;
 mod offer;
 mod outputs;
+mod parts;
 mod places;
 mod policies;
 mod records;
@@ -30,6 +32,7 @@ mod stream;
 mod uploads;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -54,11 +57,14 @@ pub use stream::Stream;
 use crate::session::MAX_MESSAGE;
 use crate::wire::control::control_client::ControlClient;
 use crate::wire::error;
+use directories::Directories;
 
 /// A connection to a daemon.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
+    /// The directories of all its builds, where they are had in common.
+    directories: Option<Arc<Directories>>,
 }
 
 /// What is to be built.
@@ -122,7 +128,7 @@ impl Client {
         tls: Option<&ClientTls>,
         patience: Patience,
     ) -> Result<Self, Diagnostic> {
-        let client = Self { channel: endpoint.channel(tls, patience).await? };
+        let client = Self { channel: endpoint.channel(tls, patience).await?, directories: None };
         if let Endpoint::Ssh(_) = endpoint {
             // What `ssh` complains of is heard when it is first spoken to.
             match client.workers().await {
@@ -146,7 +152,7 @@ impl Client {
         let endpoint = tonic::transport::Endpoint::from_static("http://localhost")
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20);
-        Ok(Self { channel: endpoint.connect_with_connector(connector).await? })
+        Ok(Self { channel: endpoint.connect_with_connector(connector).await?, directories: None })
     }
 
     fn control(&self) -> ControlClient<Channel> {

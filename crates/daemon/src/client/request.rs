@@ -7,16 +7,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
 use slipway_engine::session::EmbeddedSession;
 use slipway_engine::{Engine, Location, frontend_options};
+use slipway_model::attestation::Attestations;
 use slipway_model::solve::{
     CacheSpec, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContext,
     NamedContextSource, SolveRequest, SourceDateEpoch,
 };
-use slipway_model::{Diagnostic, ErrorKind, ImageConfig};
+use slipway_model::{Diagnostic, ErrorKind};
 use tempfile::TempDir;
 
+use super::parts::{Part, input_metadata};
 use super::places::Places;
 use super::{Offer, SolveSpec, logins, uploads};
 
@@ -27,6 +28,8 @@ const DOCKERFILE: &str = "dockerfile";
 pub(super) struct Prepared {
     pub(super) spec: SolveSpec,
     pub(super) offer: Offer,
+    /// What contexts are made of.
+    pub(super) parts: Vec<Part>,
     pub(super) places: Places,
     /// Directories that are made for the request alone.
     _temporary: Vec<TempDir>,
@@ -44,6 +47,7 @@ pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<P
             session: Some(Arc::new(EmbeddedSession::new(engine, request))),
             ..logins::offered(engine)
         },
+        parts: Vec::new(),
         temporary: Vec::new(),
     };
     match &request.frontend {
@@ -75,7 +79,8 @@ pub(super) async fn prepare(engine: &Engine, request: &SolveRequest) -> Result<P
         places.add_cache(cache, &mut making.offer)?;
         making.spec.cache_exports.push(with_keys(cache));
     }
-    Ok(Prepared { spec: making.spec, offer: making.offer, places, _temporary: making.temporary })
+    let Making { spec, offer, parts, temporary } = making;
+    Ok(Prepared { spec, offer, parts, places, _temporary: temporary })
 }
 
 fn invalid(message: impl Into<String>) -> Diagnostic {
@@ -85,6 +90,7 @@ fn invalid(message: impl Into<String>) -> Diagnostic {
 struct Making {
     spec: SolveSpec,
     offer: Offer,
+    parts: Vec<Part>,
     temporary: Vec<TempDir>,
 }
 
@@ -256,18 +262,55 @@ impl Making {
                 // Not to be taken for the main ones.
                 let name = format!("named:{key}");
                 if let Some(config) = config {
-                    self.set(format!("input-metadata:{name}"), input_metadata(config));
+                    let config = serde_json::to_vec(config).unwrap_or_default();
+                    self.set(format!("input-metadata:{name}"), input_metadata(&config));
                 }
                 self.spec.inputs.insert(name.clone(), (**definition).clone());
                 format!("input:{name}")
             }
-            NamedContextSource::Client(_)
-            | NamedContextSource::ClientLayout { .. }
-            | NamedContextSource::Target { .. } => {
+            NamedContextSource::Target { name, request } => {
+                // The frontend's answer says what to write for it.
+                return self.part(engine, key, name, request).await;
+            }
+            NamedContextSource::Client(_) | NamedContextSource::ClientLayout { .. } => {
                 return Err(invalid(format!("the context `{key}` of another client cannot be sent on")));
             }
         };
         self.set(format!("context:{key}"), value);
+        Ok(())
+    }
+
+    /// Makes a context of another request, of which only what the frontend makes of it is wanted.
+    async fn part(
+        &mut self,
+        engine: &Engine,
+        context: String,
+        name: &str,
+        request: &SolveRequest,
+    ) -> Result<(), Diagnostic> {
+        if let Some(known) = self.parts.iter_mut().find(|part| part.name == name) {
+            known.contexts.push(context);
+            return Ok(());
+        }
+        let Frontend::Dockerfile(dockerfile) = &request.frontend else {
+            return Err(invalid(format!("the context `{context}` cannot be made of a definition")));
+        };
+        let asked = SolveRequest { attestations: Attestations::default(), ..request.clone() };
+        let mut making = Making {
+            spec: SolveSpec { attributes: frontend_options(&asked), ..SolveSpec::default() },
+            offer: Offer::default(),
+            parts: Vec::new(),
+            temporary: Vec::new(),
+        };
+        making.spec.frontend = "dockerfile.v0".to_owned();
+        Box::pin(making.dockerfile(engine, dockerfile)).await?;
+        let Making { spec, offer, parts, temporary } = making;
+        // Names of uploads are used once only. Secrets and agents of parts are in the session of the whole.
+        self.offer.uploads.extend(offer.uploads);
+        self.temporary.extend(temporary);
+        let (directories, shared_key) = (offer.directories, offer.shared_key);
+        let contexts = vec![context];
+        self.parts.push(Part { name: name.to_owned(), contexts, spec, directories, shared_key, parts });
         Ok(())
     }
 
@@ -287,13 +330,6 @@ impl Making {
         }
         self.spec.cache_imports.push(cache);
     }
-}
-
-/// Tells a frontend the image config that comes with an input.
-fn input_metadata(config: &ImageConfig) -> String {
-    let config = serde_json::to_vec(config).unwrap_or_default();
-    let encoded = base64::engine::general_purpose::STANDARD.encode(config);
-    serde_json::json!({ slipway_engine::keys::CONFIG: encoded }).to_string()
 }
 
 /// Adds to a cache in a bucket the keys that this machine's environment has, if it has none: a daemon elsewhere

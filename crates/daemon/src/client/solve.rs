@@ -52,12 +52,18 @@ impl Client {
             let mut prepared = request::prepare(engine, request).await?;
             let tail = Arc::new(Tail { inner: events, lines: Mutex::default() });
             prepared.offer.judge = judge;
+            let _apart = self.serve_apart(&mut prepared).await.map_err(Refused::from)?;
             let offer = Arc::new(std::mem::take(&mut prepared.offer));
             let built = async {
                 let built = match stepper {
                     _ if is_call(request) => self.call(&prepared.spec, offer, tail.clone()).await,
-                    Some(stepper) => self.step(&prepared.spec, offer, tail.clone(), stepper).await,
-                    None => self.solve(prepared.spec.clone(), offer, tail.clone()).await,
+                    None if prepared.parts.is_empty() => {
+                        self.solve(prepared.spec.clone(), offer, tail.clone()).await
+                    }
+                    stepper => {
+                        let (spec, parts) = (&prepared.spec, &prepared.parts);
+                        self.assemble(spec, parts, offer, tail.clone(), stepper).await
+                    }
                 };
                 built.map_err(|refused| tail.add_to(refused.diagnostic()))
             };

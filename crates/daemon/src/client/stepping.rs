@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tonic::transport::Server;
 
 use super::solve::wire_request;
-use super::{Built, Client, Files, Gateway, Offer, Refused, SolveSpec, gateway};
+use super::{Built, Client, Files, Gateway, Offer, Refused, SolveSpec, gateway, parts};
 use crate::gateway::{Bridge, Gateway as Service, result_to_wire};
 use crate::wire::gateway::{Ref as WireRef, Result as WireResult, result};
 use crate::wire::{error, recode};
@@ -47,20 +47,26 @@ pub struct Part {
 }
 
 impl Client {
-    /// Builds as `stepper` says.
-    pub(super) async fn step(
+    /// Builds what the frontend makes of a request, and of the requests that contexts are made of; as `stepper` says,
+    /// if there is one.
+    pub(super) async fn assemble(
         &self,
         spec: &SolveSpec,
+        of_contexts: &[parts::Part],
         offer: Arc<Offer>,
         events: Arc<dyn EventSink>,
-        stepper: &dyn Stepper,
+        stepper: Option<&dyn Stepper>,
     ) -> Result<Built, Refused> {
         let mut wire = wire_request(spec, new_id(), offer.judge.is_some());
-        let question = gateway::question(&mut wire);
+        let mut question = gateway::question(&mut wire);
         let make = async |gateway: &Gateway| {
+            parts::settle(gateway, of_contexts, &mut question).await?;
             let result = gateway.frontend(question).await?;
-            let stepped = stepper.step(gateway, parts(&result)).await;
-            stepped.map(|()| ((), result)).map_err(|diagnostic| error::status(&diagnostic))
+            if let Some(stepper) = stepper {
+                let stepped = stepper.step(gateway, with_steps(&result)).await;
+                stepped.map_err(|diagnostic| error::status(&diagnostic))?;
+            }
+            Ok(((), result))
         };
         let ((), response) = self.solve_here(wire, offer, events, make).await?;
         Ok(Built { response, ..Built::default() })
@@ -77,7 +83,7 @@ impl Debugger for EngineStepper<'_> {
         // The result is known already: nobody waits for another one.
         let (returned, _) = oneshot::channel();
         let bridge = Arc::new(Bridge::new(worker, Arc::new(build), BTreeMap::new(), returned));
-        let parts = parts(&result_to_wire(&bridge, result, true));
+        let parts = with_steps(&result_to_wire(&bridge, result, true));
         let (ours, theirs) = tokio::io::duplex(BUFFER);
         let connections = stream::once(async { Ok::<_, std::io::Error>(theirs) }).chain(stream::pending());
         let serve =
@@ -101,21 +107,28 @@ fn broken(error: Option<tonic::transport::Error>) -> Diagnostic {
     }
 }
 
-/// Takes a result apart; what is the empty file system has no steps.
-fn parts(result: &WireResult) -> Vec<Part> {
+/// Takes a result apart, without what has no steps.
+fn with_steps(result: &WireResult) -> Vec<Part> {
+    let mut parts = parts_of(result);
+    parts.retain(|part| !part.definition.def.is_empty());
+    parts
+}
+
+/// Takes a result apart; the empty file system has the empty definition.
+pub(super) fn parts_of(result: &WireResult) -> Vec<Part> {
     let config = |key: &str| result.metadata.get(key).cloned().unwrap_or_default();
     let part = |platform: Option<&String>, reference: &WireRef| {
         let config = match platform {
             Some(platform) => config(&format!("containerimage.config/{platform}")),
             None => config("containerimage.config"),
         };
-        let definition = recode(reference.def.as_ref()?);
-        Some(Part { platform: platform.cloned(), definition, files: Files(reference.id.clone()), config })
+        let definition = reference.def.as_ref().map(recode).unwrap_or_default();
+        Part { platform: platform.cloned(), definition, files: Files(reference.id.clone()), config }
     };
     let mut parts: Vec<Part> = match &result.result {
-        Some(result::Result::Ref(reference)) => part(None, reference).into_iter().collect(),
+        Some(result::Result::Ref(reference)) => vec![part(None, reference)],
         Some(result::Result::Refs(refs)) => {
-            refs.refs.iter().filter_map(|(platform, reference)| part(Some(platform), reference)).collect()
+            refs.refs.iter().map(|(platform, reference)| part(Some(platform), reference)).collect()
         }
         _ => Vec::new(),
     };

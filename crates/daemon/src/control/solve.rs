@@ -76,7 +76,7 @@ async fn run(
     is_recorded: bool,
 ) -> Result<Given, Vec<Diagnostic>> {
     let one = |diagnostic: Diagnostic| vec![diagnostic];
-    let session = BuildSession::open(daemon.sessions.clone(), request.session.as_str()).await;
+    let session = BuildSession::new(daemon.sessions.clone(), request.session.as_str());
     let attestations = slipway_engine::attestations(&request.frontend_attrs).map_err(one)?;
     let options = BuildOptions {
         id: request.reference.clone(),

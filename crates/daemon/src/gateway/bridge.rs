@@ -146,7 +146,8 @@ impl Bridge {
     }
 
     pub(super) fn inputs(&self) -> InputsResponse {
-        let definitions = self.inputs.iter().map(|(name, definition)| (name.clone(), recode(definition)));
+        let definitions =
+            self.inputs.iter().map(|(name, definition)| (name.clone(), recode(&definition.for_others())));
         InputsResponse { definitions: definitions.collect() }
     }
 

@@ -73,7 +73,7 @@ pub(super) fn cache_imports(entries: &[wire::CacheOptionsEntry]) -> Vec<CacheSpe
 pub(crate) fn result_to_wire(bridge: &Bridge, result: &BuildResult, with_definitions: bool) -> wire::Result {
     let place = |reference: Option<&Ref>| wire::Ref {
         id: bridge.register(reference),
-        def: reference.map(|reference| recode(reference.definition())),
+        def: reference.map(|reference| recode(&reference.definition().for_others())),
     };
     let refs = match (&result.refs, with_definitions) {
         (Refs::Single(reference), true) => result::Result::Ref(place(reference.as_ref())),

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use slipway_engine::session::SharedDirectories;
 use slipway_model::{Diagnostic, ErrorKind};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +53,8 @@ const MAX_SESSIONS: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct ClientSession {
     pub(crate) id: String,
-    pub(crate) shared_key: String,
+    /// What builds have fetched over it.
+    pub(crate) directories: Arc<SharedDirectories>,
     /// What is offered, as `/service/method` in lower case.
     methods: HashSet<String>,
     channel: Channel,
@@ -134,7 +136,7 @@ impl Sessions {
         }
         let session = Arc::new(ClientSession {
             id,
-            shared_key: text("x-docker-expose-session-sharedkey"),
+            directories: Arc::new(SharedDirectories::new(text("x-docker-expose-session-sharedkey"))),
             methods,
             channel: connect(tunnel).await?,
             gone,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use slipway_engine::registry::Credentials;
 use slipway_engine::session::{
     AgentOffer, AgentStream, ContentReader, ExporterId, LocalDirectory, LocalRequest, MirrorDirectory,
-    OutputStream, OutputTree, Session,
+    OutputStream, OutputTree, Session, SharedDirectories,
 };
 use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, Secret};
 use tonic::Code;
@@ -22,30 +22,31 @@ use crate::wire::secrets::secrets_client::SecretsClient;
 pub(crate) struct BuildSession {
     sessions: Sessions,
     id: String,
-    shared_key: String,
 }
 
 impl BuildSession {
-    /// Finds the session with an id; one that does not come is missed only when it is needed.
-    pub(crate) async fn open(sessions: Sessions, id: impl Into<String>) -> Self {
-        let mut session = Self { sessions, id: id.into(), shared_key: String::new() };
-        if let Ok(client) = session.client().await {
-            session.shared_key.clone_from(&client.shared_key);
-        }
-        session
+    /// Names a session; one that does not come is missed only when it is needed.
+    pub(crate) fn new(sessions: Sessions, id: impl Into<String>) -> Self {
+        Self { sessions, id: id.into() }
     }
 
     /// Finds the client.
     pub(crate) async fn client(&self) -> Result<Arc<ClientSession>, Diagnostic> {
-        self.other("").await
-    }
-
-    async fn other(&self, id: &str) -> Result<Arc<ClientSession>, Diagnostic> {
-        let id = if id.is_empty() { &self.id } else { id };
-        if id.is_empty() {
+        if self.id.is_empty() {
             return Err(Diagnostic::new(ErrorKind::User, "the build has no session"));
         }
-        self.sessions.get(id).await
+        self.sessions.get(&self.id).await
+    }
+
+    /// Finds who has the directories of a session; for one that is gone the build's own stands, as in the reference.
+    async fn with_directories(&self, id: &str) -> Result<Arc<ClientSession>, Diagnostic> {
+        if id.is_empty() || id == self.id {
+            return self.client().await;
+        }
+        match self.sessions.get(id).await {
+            Ok(found) => Ok(found),
+            Err(gone) => self.client().await.map_err(|_| gone),
+        }
     }
 }
 
@@ -55,8 +56,8 @@ impl Session for BuildSession {
         self.id.clone()
     }
 
-    fn shared_key(&self) -> String {
-        self.shared_key.clone()
+    async fn directories(&self, session: &str) -> Result<Arc<SharedDirectories>, Diagnostic> {
+        Ok(self.with_directories(session).await?.directories.clone())
     }
 
     async fn local(
@@ -64,7 +65,7 @@ impl Session for BuildSession {
         request: &LocalRequest,
         mirror: &MirrorDirectory,
     ) -> Result<LocalDirectory, Diagnostic> {
-        let client = self.other(&request.session).await?;
+        let client = self.with_directories(&request.session).await?;
         let path = mirror.path().await?.to_owned();
         super::files::fetch(&client, request, &path, mirror.transferred()).await?;
         Ok(LocalDirectory { path, filtered: true })

@@ -10,8 +10,7 @@ use serde_json::{Map, Value, json};
 use slipway_model::llb::{json as llb_json, pb};
 use slipway_model::{Diagnostic, Digest, ErrorKind};
 
-/// Attributes of a source that differ from run to run.
-const OF_ONE_RUN: [&str; 2] = ["local.session", "local.unique"];
+use crate::sources::local::is_of_one_run;
 
 /// The steps of a definition.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -62,7 +61,7 @@ fn steps(definition: &pb::Definition) -> Result<(BuildConfig, Numbers), Diagnost
     for bytes in &definition.def {
         let mut op = pb::Op::decode(bytes.as_slice()).map_err(|error| invalid(error.to_string()))?;
         if let Some(pb::op::Op::Source(source)) = &mut op.op {
-            source.attrs.retain(|name, _| !OF_ONE_RUN.contains(&name.as_str()));
+            source.attrs.retain(|name, _| !is_of_one_run(name));
         }
         let digest = Digest::of(bytes).to_string();
         ops.insert(digest.clone(), op);

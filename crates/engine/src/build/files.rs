@@ -112,7 +112,7 @@ impl Build {
                 None => Tree::Empty,
             };
             if let Tree::Local(context) = tree {
-                return blocking(move || work(&context.tree)).await;
+                return blocking(move || work(context.tree())).await;
             }
             let vertex = slipway_model::Digest::of("read");
             let root = match job.materialize(&tree, vertex).await? {

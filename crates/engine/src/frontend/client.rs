@@ -1,7 +1,7 @@
 //! Directories of a client elsewhere: the Dockerfile and the ignore files are fetched alone, and of a context
 //! only what the Dockerfile can read.
 //!
-//! What a definition says of such a directory (its filters, a session other than the build's own) is in the
+//! What a definition says of such a directory (its filters, the session that has it) is in the
 //! definition, so that it means the same in another build. What is needed of it is known when the Dockerfile is converted; so it is
 //! converted twice, the second time with the filters.
 
@@ -28,7 +28,7 @@ pub(super) const IGNORE: &str = ".dockerignore";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) name: String,
-    /// Not the build's own, if it is not empty.
+    /// Empty for a client on this machine.
     pub(super) session: String,
 }
 

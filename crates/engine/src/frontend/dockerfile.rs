@@ -312,10 +312,10 @@ impl<'a> DockerfileFrontend<'a> {
         }
     }
 
-    /// Names a directory of the client.
+    /// Names a directory of the client, and the session that has it: what is made of it may go to another build.
     fn place(&self, name: &str) -> Place {
-        let session = self.dockerfile.client_sessions.get(name).cloned().unwrap_or_default();
-        Place { name: name.to_owned(), session }
+        let session = self.dockerfile.client_sessions.get(name).cloned();
+        Place { name: name.to_owned(), session: session.unwrap_or_else(|| self.job.session.id()) }
     }
 
     /// Hands the request on to a frontend in an image, if the file or a build argument names one.

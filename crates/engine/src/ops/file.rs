@@ -227,12 +227,12 @@ impl Work<'_> {
             });
         if let Some(context) = local {
             let copied = slipway_files::copy(
-                &context.tree,
+                context.tree(),
                 &copy.src,
                 dest,
                 &copy.dest,
                 &options,
-                Some(&context.digests),
+                Some(context.digests()),
             );
             let report = copied.map_err(|error| context.explain(crate::content::explain_missing(error)))?;
             self.tell_skipped(&report);

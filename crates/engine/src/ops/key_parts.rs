@@ -9,6 +9,7 @@ use slipway_model::llb::{Vertex, pb};
 use slipway_model::progress::KeyPart;
 
 use super::keys::keyed_exec;
+use crate::sources::local::is_of_one_run;
 
 /// Lists the parts of what a vertex does.
 pub(crate) fn key_parts(vertex: &Vertex) -> Vec<KeyPart> {
@@ -24,7 +25,7 @@ pub(crate) fn key_parts(vertex: &Vertex) -> Vec<KeyPart> {
         Some(pb::op::Op::File(file)) => file.actions.iter().for_each(|action| parts.file(action)),
         Some(pb::op::Op::Source(source)) => {
             parts.add("the source", &source.identifier);
-            for (name, value) in &source.attrs {
+            for (name, value) in source.attrs.iter().filter(|(name, _)| !is_of_one_run(name)) {
                 parts.add(format!("the attribute `{name}`"), value);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use slipway_files::Root;
@@ -14,7 +15,9 @@ use slipway_store::{Lease, Store};
 use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 
-use super::{AgentOffer, AgentStream, LocalDirectory, LocalRequest, MirrorDirectory, Session};
+use super::{
+    AgentOffer, AgentStream, LocalDirectory, LocalRequest, MirrorDirectory, Session, SharedDirectories,
+};
 use crate::engine::Engine;
 use crate::error::{Context as _, blocking, internal};
 use crate::sources::local::{MAIN, place_of_target};
@@ -31,6 +34,7 @@ pub struct EmbeddedSession {
     ssh: Vec<ForwardedAgent>,
     /// For what has to be written somewhere.
     store: Option<Store>,
+    shared: Arc<SharedDirectories>,
 }
 
 /// An agent that is found or started when it is first asked for.
@@ -111,6 +115,10 @@ impl EmbeddedSession {
 
 #[async_trait]
 impl Session for EmbeddedSession {
+    async fn directories(&self, _: &str) -> Result<Arc<SharedDirectories>, Diagnostic> {
+        Ok(self.shared.clone())
+    }
+
     async fn local(
         &self,
         request: &LocalRequest,

@@ -14,6 +14,7 @@ use slipway_model::{Diagnostic, Digest};
 use slipway_store::{Lease, Store};
 use tokio::sync::OnceCell;
 
+use super::{Fetched, LocalDirectory};
 use crate::error::{Context as _, blocking, internal};
 
 /// Where mirrors are, below the state directory.
@@ -23,7 +24,7 @@ const MAX_SLOTS: u32 = 1000;
 /// How long a mirror stays that nobody uses.
 const IDLE: Duration = Duration::from_secs(48 * 3600);
 
-/// A directory that is kept between builds, locked from the first use until dropped.
+/// A directory that is kept between builds, locked from the first use.
 pub struct MirrorDirectory {
     store: Store,
     lease: Lease,
@@ -35,8 +36,9 @@ pub struct MirrorDirectory {
 /// Is told how many bytes came, each time that some did.
 pub type Transferred = Arc<dyn Fn(u64) + Send + Sync>;
 
+/// A mirror that nobody else writes to while this lives.
 #[derive(Debug)]
-struct Locked {
+pub(super) struct Locked {
     path: PathBuf,
     _lock: OwnedFd,
 }
@@ -56,6 +58,11 @@ impl MirrorDirectory {
         let (state, key) = (self.store.root().join(DIRECTORY), self.key);
         let locked = self.locked.get_or_try_init(|| blocking(move || lock(&state, &key))).await?;
         Ok(&locked.path)
+    }
+
+    /// Keeps what was brought up to date, and lets go of the build that asked for it.
+    pub(crate) fn keep(self, directory: LocalDirectory) -> Fetched {
+        Fetched { directory, _mirror: self.locked.into_inner() }
     }
 
     /// Makes an empty directory that goes away with the build, for what cannot be kept up to date.

@@ -11,6 +11,7 @@
 //!    below their directory only.
 //! 3. Dropping the future of a call stops the transfer.
 
+mod directories;
 mod embedded;
 mod mirror;
 
@@ -22,6 +23,8 @@ use async_trait::async_trait;
 use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, Secret};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use directories::SharedDirectories;
+pub(crate) use directories::{Fetched, Opened};
 pub use embedded::EmbeddedSession;
 pub(crate) use mirror::collect as collect_mirrors;
 pub use mirror::{MirrorDirectory, Transferred};
@@ -34,17 +37,16 @@ pub trait Session: Send + Sync + 'static {
         String::new()
     }
 
-    /// Returns what tells this client's directories from those of others, between builds.
-    fn shared_key(&self) -> String {
-        String::new()
-    }
+    /// Returns what builds have in common of the directories of a session: the build's own, or the one of that id.
+    async fn directories(&self, session: &str) -> Result<Arc<SharedDirectories>, Diagnostic>;
 
     /// Gives a directory of the client as one of this machine.
     ///
     /// A client on this machine answers with the directory itself, unfiltered. Any other brings `mirror` up
     /// to date with what `request` selects, and answers with its path; the engine has locked the mirror
     /// and keeps it locked for as long as the answer is in use. What the mirror holds already is from an
-    /// earlier request of the same client for the same name, maybe with other filters.
+    /// earlier request of the same client for the same name, maybe with other filters. It is asked once for each
+    /// request, by whichever build of the session comes first.
     async fn local(
         &self,
         request: &LocalRequest,

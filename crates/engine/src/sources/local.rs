@@ -25,7 +25,7 @@ use crate::job::{Job, Slot};
 use crate::ops::keys::Selection;
 use crate::ops::{VertexOperation, keys};
 use crate::progress::{Counter, Progress};
-use crate::session::{LocalDirectory, LocalRequest, MirrorDirectory, Session};
+use crate::session::{Fetched, LocalRequest, MirrorDirectory, Opened, Session};
 use crate::tree::Tree;
 
 /// The name of the main context in LLB.
@@ -35,20 +35,23 @@ pub(crate) const MAIN: &str = "context";
 pub(crate) struct LocalContext {
     pub(crate) name: String,
     pub(crate) directory: PathBuf,
-    pub(crate) tree: ContextTree,
-    pub(crate) digests: DigestCache,
+    opened: Arc<Opened>,
     origin: Origin,
     /// The ignore file's name, for messages.
     ignore_file: String,
     snapshot: OnceCell<Result<SnapshotId, Diagnostic>>,
-    /// Keeps a mirror as it is.
-    fetched: Fetched,
+    fetched: Arc<Fetched>,
 }
 
 impl std::fmt::Debug for LocalContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "LocalContext({})", self.directory.display())
     }
+}
+
+/// Tells whether an attribute of a source differs from run to run.
+pub(crate) fn is_of_one_run(attribute: &str) -> bool {
+    matches!(attribute, "local.session" | "local.unique")
 }
 
 /// Returns what the names of a target's directories begin with, where a context is made of it.
@@ -133,9 +136,20 @@ impl Contexts {
         &self,
         request: &LocalRequest,
         vertex: Digest,
+    ) -> Result<Arc<Fetched>, Diagnostic> {
+        let shared = self.session.directories(&request.session).await?;
+        shared.fetched(request, || self.fetch(request, vertex, shared.shared_key())).await
+    }
+
+    /// Asks the client.
+    async fn fetch(
+        &self,
+        request: &LocalRequest,
+        vertex: Digest,
+        shared_key: &str,
     ) -> Result<Fetched, Diagnostic> {
         let mut key = Digester::new();
-        for part in [self.session.shared_key().as_str(), &request.name, &request.shared_key_hint] {
+        for part in [shared_key, &request.name, &request.shared_key_hint] {
             key.field(part);
         }
         let (progress, name, counter) =
@@ -147,7 +161,7 @@ impl Contexts {
         let (store, lease) = (self.store.clone(), self.lease.clone());
         let mirror = MirrorDirectory::new(store, lease, key.finish(), Arc::new(transferred));
         let directory = self.session.local(request, &mirror).await?;
-        Ok(Fetched { directory, _mirror: mirror })
+        Ok(mirror.keep(directory))
     }
 
     /// Opens what a request asks for; equal requests are one directory.
@@ -161,10 +175,43 @@ impl Contexts {
             let ignore = self.ignore_files.lock().get(&request.name).cloned().unwrap_or_default();
             let fetched = self.directory(request, vertex).await?;
             let origin = self.origins.lock().get(&request.name).copied().unwrap_or_default();
-            let state = self.store.root().join("contexts");
-            LocalContext::open(request, fetched, &ignore, origin, &state).map(Arc::new)
+            self.open(request, fetched, &ignore, origin).await.map(Arc::new)
         };
         slot.get_or_init(open).await.clone()
+    }
+
+    async fn open(
+        &self,
+        request: &LocalRequest,
+        fetched: Arc<Fetched>,
+        ignore: &IgnoreFile,
+        origin: Origin,
+    ) -> Result<LocalContext, Diagnostic> {
+        let directory = fetched.directory.path.clone();
+        let mut patterns = ignore.patterns.clone();
+        if !fetched.directory.filtered {
+            patterns.extend(parse_ignore_file(request.exclude.join("\n").as_bytes()));
+        }
+        let look = || {
+            let doing = || format!("cannot read the context directory `{}`", directory.display());
+            let matcher = PatternMatcher::from_patterns(patterns.clone())
+                .context(|| format!("cannot use `{}`", ignore.name))?;
+            let tree = ContextTree::new(Root::open(&directory).context(doing)?, matcher).context(doing)?;
+            let name = DigestCache::name_of_directory(&directory);
+            let digests = DigestCache::load(&self.store.root().join("contexts"), &name, Stability::Live);
+            Ok(Opened { tree, digests })
+        };
+        let shared = self.session.directories(&request.session).await?;
+        let opened = shared.opened(&fetched.directory, &patterns, look).await?;
+        Ok(LocalContext {
+            name: request.name.clone(),
+            directory: directory.clone(),
+            opened,
+            origin,
+            ignore_file: ignore.name.clone(),
+            snapshot: OnceCell::new(),
+            fetched,
+        })
     }
 
     /// Keeps what was found out about files: what was read of them need not be read again by the next build.
@@ -176,12 +223,6 @@ impl Contexts {
             }
         }
     }
-}
-
-/// A directory of the client, here for as long as this lives.
-pub(crate) struct Fetched {
-    pub(crate) directory: LocalDirectory,
-    _mirror: MirrorDirectory,
 }
 
 /// Reads what a source operation asks for.
@@ -239,54 +280,34 @@ impl IgnoreFile {
 }
 
 impl LocalContext {
-    fn open(
-        request: &LocalRequest,
-        fetched: Fetched,
-        ignore: &IgnoreFile,
-        origin: Origin,
-        state: &Path,
-    ) -> Result<Self, Diagnostic> {
-        let directory = fetched.directory.path.clone();
-        let doing = || format!("cannot read the context directory `{}`", directory.display());
-        let root = Root::open(&directory).context(doing)?;
-        let mut patterns = ignore.patterns.clone();
-        if !fetched.directory.filtered {
-            patterns.extend(parse_ignore_file(request.exclude.join("\n").as_bytes()));
-        }
-        let matcher =
-            PatternMatcher::from_patterns(patterns).context(|| format!("cannot use `{}`", ignore.name))?;
-        let tree = ContextTree::new(root, matcher).context(doing)?;
-        let digests = DigestCache::load(state, &DigestCache::name_of_directory(&directory), Stability::Live);
-        Ok(Self {
-            name: request.name.clone(),
-            directory,
-            tree,
-            digests,
-            origin,
-            ignore_file: ignore.name.clone(),
-            snapshot: OnceCell::new(),
-            fetched,
-        })
+    /// Returns the files.
+    pub(crate) fn tree(&self) -> &ContextTree {
+        &self.opened.tree
+    }
+
+    /// Returns what is known of the files' contents.
+    pub(crate) fn digests(&self) -> &DigestCache {
+        &self.opened.digests
     }
 
     /// Returns the question whether the ignore file keeps a path out, if there is such a file.
     pub(crate) fn ignored(self: &Arc<Self>) -> Option<Ignored> {
         let context = self.clone();
-        if context.ignore_file.is_empty() || context.tree.has_exceptions() {
+        if context.ignore_file.is_empty() || context.tree().has_exceptions() {
             return None;
         }
-        Some(Arc::new(move |path: &str| context.tree.excluded_by(Path::new(path)).is_some()))
+        Some(Arc::new(move |path: &str| context.tree().excluded_by(Path::new(path)).is_some()))
     }
 
     /// Computes the digest of what is selected.
     pub(crate) fn content_digest(&self, selections: &[Selection]) -> Result<Digest, Diagnostic> {
-        let digest = crate::content::of_tree(&self.tree, &self.digests, selections);
+        let digest = crate::content::of_tree(self.tree(), self.digests(), selections);
         digest.map_err(|error| self.explain(error))
     }
 
     /// Keeps what was found out about files for the next build; without it that build is slower, no more.
     pub(crate) fn save_digests(&self) {
-        if let Err(error) = self.digests.save() {
+        if let Err(error) = self.digests().save() {
             tracing::warn!(%error, directory = %self.directory.display(), "could not keep file digests");
         }
     }
@@ -294,7 +315,7 @@ impl LocalContext {
     /// Says of a missing file whether it is excluded, and what is nearest to its name.
     pub(crate) fn explain(&self, mut diagnostic: Diagnostic) -> Diagnostic {
         let Some(path) = crate::content::missing_path(&diagnostic) else { return diagnostic };
-        if let Some(pattern) = self.tree.excluded_by(&path)
+        if let Some(pattern) = self.tree().excluded_by(&path)
             && std::fs::symlink_metadata(self.directory.join(&path)).is_ok()
         {
             let excluded = format!(
@@ -363,7 +384,7 @@ impl LocalContext {
     fn nearest(&self, path: &Path) -> Option<String> {
         let wanted = path.file_name()?.to_string_lossy().into_owned();
         let parent = path.parent().unwrap_or(Path::new(""));
-        let directory = self.tree.children(parent).or_else(|_| self.tree.children(Path::new(""))).ok()?;
+        let directory = self.tree().children(parent).or_else(|_| self.tree().children(Path::new(""))).ok()?;
         directory
             .entries
             .iter()

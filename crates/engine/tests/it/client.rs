@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use slipway_engine::session::{
     AgentOffer, AgentStream, ExporterId, LocalDirectory, LocalRequest, MirrorDirectory, OutputStream,
-    OutputTree,
+    OutputTree, SharedDirectories,
 };
 use slipway_engine::{Build, BuildOptions, Engine, EngineOptions, Session};
 use slipway_model::progress::NoEvents;
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Client {
     pub(crate) directories: BTreeMap<String, PathBuf>,
     pub(crate) requests: Mutex<Vec<LocalRequest>>,
+    /// What builds of one session have in common; without it each build is a session.
+    pub(crate) shared: Option<Arc<SharedDirectories>>,
     /// Files of `local` outputs, by path.
     pub(crate) received: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
 }
@@ -46,8 +48,8 @@ fn copy(from: &Path, to: &Path, request: &LocalRequest) -> std::io::Result<()> {
 
 #[async_trait]
 impl Session for Client {
-    fn shared_key(&self) -> String {
-        "client".to_owned()
+    async fn directories(&self, _: &str) -> Result<Arc<SharedDirectories>, Diagnostic> {
+        Ok(self.shared.clone().unwrap_or_else(|| Arc::new(SharedDirectories::new("client"))))
     }
 
     async fn local(

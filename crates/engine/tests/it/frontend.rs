@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use slipway_engine::{ExportOptions, ExporterRequest, Refs};
+use slipway_engine::session::SharedDirectories;
+use slipway_engine::{Build, ExportOptions, ExporterRequest, Refs};
 
 use crate::client::{Client, Fixture};
 
@@ -40,6 +41,46 @@ async fn only_what_is_copied_is_fetched_and_the_result_is_sent_back() {
     assert_eq!(
         (request.follow_paths, request.exclude),
         (vec!["taken".to_owned()], vec!["hidden".to_owned()])
+    );
+}
+
+/// Builds a Dockerfile, and reads the file that it takes.
+async fn taken(build: &Build) -> Result<Vec<u8>, Vec<slipway_model::Diagnostic>> {
+    let asked = options(&[("build-arg:NAME", "here")]);
+    let result = build.frontend("dockerfile.v0", &asked, BTreeMap::new()).await?;
+    let Refs::Single(reference) = &result.refs else { panic!("one platform was asked for") };
+    build.read_file(reference.as_ref(), "/here", None).await.map_err(|error| vec![error])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn builds_of_a_session_get_a_directory_once() {
+    let fixture = Fixture::new();
+    let whole = Arc::into_inner(client(&fixture)).unwrap();
+    let shared = Some(Arc::new(SharedDirectories::new("together")));
+    // One that fails leaves nothing for those who come later.
+    let without = Arc::new(Client { shared: shared.clone(), ..Client::default() });
+    taken(&fixture.start("failed", &without)).await.unwrap_err();
+    let client = Arc::new(Client { shared, ..whole });
+    let builds = ["one", "two", "three"].map(|id| fixture.start(id, &client));
+    let [first, second] = [taken(&builds[0]), taken(&builds[1])];
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((first.unwrap(), second.unwrap()), (b"text".to_vec(), b"text".to_vec()));
+    // So it is for one that begins when the others are done.
+    assert_eq!(taken(&builds[2]).await.unwrap(), b"text");
+    let mut asked: Vec<String> = client
+        .requests
+        .lock()
+        .iter()
+        .map(|request| format!("{} {}", request.name, request.follow_paths.join(" ")))
+        .collect();
+    asked.sort();
+    assert_eq!(
+        asked,
+        [
+            "context .dockerignore",
+            "context taken",
+            "dockerfile Dockerfile dockerfile Dockerfile.dockerignore"
+        ]
     );
 }
 

@@ -26,7 +26,7 @@ pub(crate) use wildcard::{is_well_formed, split_wildcards};
 use crate::error::{FilesError, Result};
 
 /// A pattern as it was written, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern {
     pub text: String,
     /// The line of the ignore file, from 1; 0 when it comes from elsewhere.

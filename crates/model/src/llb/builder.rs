@@ -148,7 +148,7 @@ impl GraphBuilder {
                 locations: self
                     .locations
                     .iter()
-                    .filter(|(k, _)| keep(k))
+                    .filter(|(k, v)| keep(k) && !v.locations.is_empty())
                     .map(|(k, v)| (k.clone(), v.clone()))
                     .collect(),
                 infos: self.sources.clone(),

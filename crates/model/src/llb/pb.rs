@@ -371,6 +371,24 @@ pub struct Definition {
     pub source: Option<Source>,
 }
 
+impl Definition {
+    /// Returns the definition for others to read, who want of every operation an entry of metadata, and fail at an
+    /// entry of places without a place.
+    pub fn for_others(&self) -> Self {
+        let mut definition = self.clone();
+        for bytes in &self.def {
+            definition.metadata.entry(crate::Digest::of(bytes).to_string()).or_default();
+        }
+        if let Some(source) = &mut definition.source {
+            source.locations.retain(|_, locations| !locations.locations.is_empty());
+            for info in &mut source.infos {
+                info.definition = info.definition.as_ref().map(Self::for_others);
+            }
+        }
+        definition
+    }
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct FileOp {
     #[prost(message, repeated, tag = "2")]

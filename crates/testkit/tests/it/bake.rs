@@ -6,6 +6,8 @@ use slipway_testkit::{
     need, registry,
 };
 
+use crate::pair::Pair;
+
 const DEFINITION: &str = r#"
 variable "BASE" {}
 variable "WORDS" {
@@ -96,10 +98,18 @@ fn the_second_bake_runs_nothing() {
     }
 }
 
+/// Starts a daemon, and makes a builder of it that is called `away`.
+fn away(environment: &Environment) -> Daemon {
+    let daemon = Daemon::start(environment, "away");
+    environment.run(["create", "--name", "away", "--driver", "remote", daemon.address()]).succeeded();
+    daemon
+}
+
 #[test]
 fn targets_that_are_made_of_each_other_overlap() {
     let Some(registry) = registry() else { return };
     let environment = Environment::new();
+    let _daemon = away(&environment);
     environment.write(
         "docker-bake.hcl",
         r#"
@@ -133,10 +143,116 @@ target "lib" {
         ),
     );
     environment.write("app/word", "app\n");
-    let built = environment.run(bake(registry, &[])).succeeded();
-    let read = |name: &str| std::fs::read_to_string(environment.path("out").join(name)).unwrap();
-    assert_eq!((read("of-lib").as_str(), read("of-app").as_str()), ("lib\n", "app\n"));
+    for builder in ["default", "away"] {
+        let built = environment.run(bake(registry, &["--builder", builder])).succeeded();
+        let read = |name: &str| std::fs::read_to_string(environment.path("out").join(name)).unwrap();
+        assert_eq!((read("of-lib").as_str(), read("of-app").as_str()), ("lib\n", "app\n"));
+        assert!(!built.stderr.contains("exporting to oci image format"), "{}", built.stderr);
+        std::fs::remove_dir_all(environment.path("out")).unwrap();
+    }
+}
+
+/// Counts the files of each directory that a daemon keeps of what its clients sent; what was sent twice at once is in
+/// two.
+fn sent(environment: &Environment) -> Vec<usize> {
+    let mirrors = std::fs::read_dir(environment.path("away-state/mirrors")).unwrap();
+    let directories = mirrors.flatten().filter(|entry| entry.path().is_dir());
+    let mut counts: Vec<usize> = directories
+        .map(|entry| std::fs::read_dir(entry.path()).unwrap().count())
+        .filter(|count| *count > 0)
+        .collect();
+    counts.sort_unstable();
+    counts
+}
+
+#[test]
+fn a_context_of_several_targets_is_sent_once() {
+    let environment = Environment::new();
+    let _daemon = away(&environment);
+    environment.write(
+        "docker-bake.hcl",
+        r#"
+group "default" { targets = ["one", "two", "three", "other"] }
+target "_all" {
+  context  = "app"
+  contexts = { more = "more" }
+}
+target "one" {
+  inherits = ["_all"]
+  output   = ["out/one"]
+}
+target "two" {
+  inherits = ["_all"]
+  args     = { EXTRA = "2" }
+  output   = ["out/two"]
+}
+target "three" {
+  inherits = ["_all"]
+  contexts = { two = "target:two" }
+  target   = "last"
+  output   = ["out/three"]
+}
+target "other" {
+  context = "other"
+  output  = ["out/other"]
+}
+"#,
+    );
+    let both = "COPY . /\nCOPY --from=more / /more\n";
+    environment.write(
+        "app/Dockerfile",
+        format!(
+            "FROM scratch AS last\n{both}COPY --from=two /of2 /\nFROM scratch\nARG EXTRA\n{both}COPY Dockerfile /of${{EXTRA}}\n"
+        ),
+    );
+    for number in 0..7 {
+        environment.write(&format!("app/{number}"), "app");
+        environment.write(&format!("more/{number}"), "more");
+    }
+    environment.write("other/Dockerfile", "FROM scratch\nCOPY own /\n");
+    environment.write("other/own", "own");
+    environment.run(["bake", "--builder", "away"]).succeeded();
+    assert!(environment.path("out/three/of2").is_file());
+    assert!(environment.path("out/other/own").is_file());
+    // The Dockerfiles, what the other target has, the other files, the context.
+    assert_eq!(sent(&environment), [1, 1, 1, 7, 8]);
+}
+
+#[test]
+fn what_a_target_is_made_of_is_built_at_its_nodes() {
+    let environment = Environment::new();
+    let _pair = Pair::start(&environment, ["linux/amd64", "linux/arm64"]);
+    environment.write(
+        "docker-bake.hcl",
+        r#"
+target "default" {
+  context   = "app"
+  contexts  = { lib = "target:lib" }
+  platforms = ["linux/amd64", "linux/arm64"]
+  output    = ["out"]
+}
+target "lib" {
+  context = "lib"
+}
+"#,
+    );
+    environment.write("app/Dockerfile", "FROM lib\nCOPY word /of-app\n");
+    environment.write("app/word", "app\n");
+    environment.write("lib/Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY word /of-$TARGETARCH\n");
+    environment.write("lib/word", "lib\n");
+    let built = environment.run(["bake", "--builder", "both"]).succeeded();
+    let is_there = |name: &str| assert!(environment.path("out").join(name).is_file(), "no {name}");
+    for name in ["linux_amd64/of-amd64", "linux_amd64/of-app", "linux_arm64/of-arm64"] {
+        is_there(name);
+    }
     assert!(!built.stderr.contains("exporting to oci image format"), "{}", built.stderr);
+
+    // What only one of the nodes builds gets to the other as an image.
+    std::fs::remove_dir_all(environment.path("out")).unwrap();
+    let only = ["bake", "--builder", "both", "--set", "lib.platform=linux/amd64"];
+    let built = environment.run(only).succeeded();
+    is_there("linux_arm64/of-amd64");
+    assert!(built.stderr.contains("exporting to oci image format"), "{}", built.stderr);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Contexts that are other targets: as parts of one build where the builder can, else as images in OCI layouts.
+//! Contexts that are other targets: as parts of one build where that comes to the same, else as images in OCI layouts.
 //!
 //! A part is built from the same request as the target itself, so what both have in common runs once, and nothing
 //! waits. A layout is written when a target is built, and what needs it waits for that.
@@ -39,10 +39,13 @@ pub(super) fn link(
         let PlannedTarget { settings, needs, parts, .. } = &mut planned[at];
         // Nobody else has them yet.
         let Some(settings) = Arc::get_mut(settings) else { continue };
-        let may_have_parts = places.shares_builds && settings.call.is_none() && settings.policy.is_none();
+        let may_have_parts = settings.call.is_none() && settings.policy.is_none();
+        let is_part = |part: &SolveRequest, whole: &SolveRequest| {
+            can_be_part(part, whole) && (!places.several_nodes || is_on_its_nodes(part, whole))
+        };
         for (name, needed) in links {
             let part = done.get(&needed).and_then(Option::as_ref);
-            let source = match part.filter(|part| may_have_parts && can_be_part(part, &settings.request)) {
+            let source = match part.filter(|part| may_have_parts && is_part(part, &settings.request)) {
                 Some(part) => {
                     parts.insert(needed.clone());
                     NamedContextSource::Target { name: needed, request: Box::new(part.clone()) }
@@ -104,6 +107,13 @@ fn can_be_part(part: &SolveRequest, whole: &SolveRequest) -> bool {
         && !reads_layouts(dockerfile)
         && is_for_built_in(dockerfile)
         && is_for_built_in(of_whole)
+}
+
+/// Tells whether the nodes that build the whole build each platform of it that the part has; what is built for
+/// another is built elsewhere.
+fn is_on_its_nodes(part: &SolveRequest, whole: &SolveRequest) -> bool {
+    let has = |platform: &Platform| part.platforms.contains(platform);
+    part.platforms.is_empty() == whole.platforms.is_empty() && whole.platforms.iter().all(has)
 }
 
 /// Tells whether a Dockerfile is here to be read, and for the built-in frontend: another one is in an image, and is

@@ -32,12 +32,12 @@ fn why(failure: &Failure) -> String {
 
 /// Makes the requests of a definition in a directory with a few files.
 fn planned(text: &str, line: &[&str], variables: &[(&str, &str)]) -> Result<Vec<PlannedTarget>, String> {
-    planned_at(false, text, line, variables)
+    planned_at(true, text, line, variables)
 }
 
-/// Makes the requests for a builder that can build parts, or one that cannot.
+/// Makes the requests for a builder with several nodes, or one.
 fn planned_at(
-    shares_builds: bool,
+    several_nodes: bool,
     text: &str,
     line: &[&str],
     variables: &[(&str, &str)],
@@ -61,7 +61,7 @@ fn planned_at(
             let typed: Vec<String> = typed.map(|word| (*word).to_owned()).collect();
             return Err(privileges::refused(&typed, &missing).into());
         }
-        let places = Places { layouts: Path::new("/layouts"), shares_builds, directory: None };
+        let places = Places { layouts: Path::new("/layouts"), several_nodes, directory: None };
         plan(&args, &bake, &grants, &places, &mut around)
     };
     make().map_err(|failure| why(&failure))
@@ -181,7 +181,7 @@ fn linked_targets_are_parts_of_what_is_made_of_them() {
             "target \"app\" {{\n contexts = {{ lib = \"target:lib\" }}\n{app}\n}}\n\
              target \"lib\" {{\n contexts = {{ deep = \"target:deep\" }}\n{lib}\n}}\ntarget \"deep\" {{}}"
         );
-        planned_at(true, &text, &["app"], &[]).unwrap_or_else(|error| panic!("{error}"))
+        planned_at(false, &text, &["app"], &[]).unwrap_or_else(|error| panic!("{error}"))
     };
     let targets = linked("", "");
     let NamedContextSource::Target { name, request } = &dockerfile(&targets[0]).named_contexts[0].source
