@@ -189,8 +189,12 @@ impl Builder {
 
     /// Tells whether platforms may be built in different places.
     pub(crate) fn has_several_nodes(global: &GlobalArgs) -> Result<bool, Failure> {
-        let selected = builders::select(global.builder.as_deref(), &Docker::of_process())?;
-        Ok(selected.elsewhere.is_some_and(|group| group.nodes.len() > 1))
+        Ok(builders::select(global.builder.as_deref(), &Docker::of_process())?.has_several_nodes())
+    }
+
+    /// Tells whether this builder builds in different places.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.selected.has_several_nodes()
     }
 
     /// Says, before the first build, that there will be several: what they read of directories they have in common.

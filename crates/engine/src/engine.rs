@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ use crate::error::Context as _;
 use crate::frontend::FrontendHost;
 use crate::history::History;
 use crate::in_flight::InFlight;
+use crate::session::SharedDirectories;
 use crate::sources::KnownReferences;
 
 /// The key-value namespace of the versions of emulators.
@@ -79,6 +80,8 @@ pub(crate) struct Inner {
     /// Which requests made what is an input of others, of all builds together.
     pub(crate) producers: Producers,
     pub(crate) config: Config,
+    /// What is known of directories of this machine, where builds have that in common.
+    pub(crate) directories: OnceLock<Arc<SharedDirectories>>,
     /// What git references mean, in an engine for one command.
     pub(crate) references: Option<KnownReferences>,
     emulation: EmulationOptions,
@@ -119,11 +122,18 @@ impl Engine {
                 frontends: options.frontends,
                 producers: Producers::default(),
                 config,
+                directories: OnceLock::new(),
                 references: options.one_command.then(KnownReferences::default),
                 emulation,
                 facts: Mutex::default(),
             }),
         })
+    }
+
+    /// Lets the requests of this process, from now on, have in common what they find out about directories: those are
+    /// what they are when they are first looked at.
+    pub fn share_directories(&self) {
+        self.inner.directories.get_or_init(Arc::default);
     }
 
     /// Cleans up after builds that died and frees what has not been used for long, if that is due.

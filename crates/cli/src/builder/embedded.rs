@@ -97,6 +97,10 @@ impl Place for Embedded {
         Ok(self.engine.document(digest).await?)
     }
 
+    fn share_directories(&mut self) {
+        self.engine.share_directories();
+    }
+
     fn tidy(&self) {
         self.engine.collect_garbage();
     }

@@ -54,6 +54,11 @@ impl Selected {
     fn default_builder() -> Self {
         Self { name: DEFAULT.to_owned(), node: DEFAULT.to_owned(), ..Self::default() }
     }
+
+    /// Tells whether platforms may be built in different places.
+    pub(crate) fn has_several_nodes(&self) -> bool {
+        self.elsewhere.as_ref().is_some_and(|group| group.nodes.len() > 1)
+    }
 }
 
 /// Chooses the builder: the one that was named, or the current one.

@@ -27,7 +27,7 @@ use crate::output;
 use crate::settings::SettingsError;
 use crate::settings::bake::remote::Addresses;
 use crate::settings::bake::{self, Loaded, Places, PlannedTarget, privileges};
-use crate::ui::{DisplayMode, DisplayOptions, Prefixed, Progress, Tone, call, explain, warnings};
+use crate::ui::{DisplayMode, DisplayOptions, Prefixed, Progress, Together, Tone, call, explain, warnings};
 
 /// Runs `bake`.
 pub(crate) fn run(args: &BakeArgs, context: &mut Context) -> Result<(), Failure> {
@@ -183,7 +183,7 @@ fn build(
         tell_definition(loaded, of_environment, &progress.sink());
     }
     let built = solve_all(&builder, &targets, &progress, policy_level(context));
-    let warnings = progress.finish();
+    let warnings = once(&progress.finish());
     if builds && !matches!(display, DisplayMode::Silent | DisplayMode::RawJson) {
         output::text_to_stderr(&warnings::summary(&warnings, &context.palette, context.global.debug));
     }
@@ -298,6 +298,7 @@ fn spawn_all(
     (stop, level): (&CancellationToken, LogLevel),
 ) -> JoinSet<Built> {
     let mut tasks = JoinSet::new();
+    let together = Together::new(progress.sink());
     let (senders, receivers): (HashMap<&str, _>, HashMap<&str, _>) = targets
         .iter()
         .map(|target| {
@@ -313,10 +314,12 @@ fn spawn_all(
         };
         let parts: Vec<watch::Receiver<bool>> =
             target.parts.iter().filter_map(|name| receivers.get(name.as_str()).cloned()).collect();
-        let prefix = (targets.len() > 1).then(|| target.name.clone());
-        let events: Arc<dyn EventSink> = match prefix {
-            Some(prefix) => Arc::new(Prefixed::new(prefix, progress.sink())),
-            None => progress.sink(),
+        let name = target.name.clone();
+        // The same step at two nodes is two.
+        let events: Arc<dyn EventSink> = match targets.len() {
+            1 => progress.sink(),
+            _ if builder.is_spread() => Arc::new(Prefixed::new(name, progress.sink())),
+            _ => together.build(name),
         };
         let (builder, stop) = (Arc::clone(builder), stop.clone());
         let (name, settings) = (target.name.clone(), Arc::clone(&target.settings));
@@ -371,7 +374,7 @@ fn leave_results(
             })
             .collect();
         // Warnings are of all targets together.
-        let of_all = metadata(&BuildOutcome::default(), &once(found), context);
+        let of_all = metadata(&BuildOutcome::default(), found, context);
         members.extend(of_all);
         let members: Map<String, Value> = members.into_iter().collect();
         output::file(&context.around.absolute(path), format!("{:#}", Value::Object(members)).as_bytes())?;

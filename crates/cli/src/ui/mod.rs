@@ -15,6 +15,7 @@ mod sanitize;
 pub(crate) mod source;
 mod terminal;
 mod thread;
+mod together;
 mod trace;
 mod tty;
 pub(crate) mod warnings;
@@ -22,6 +23,7 @@ pub(crate) mod warnings;
 pub(crate) use colors::{Palette, Tone};
 pub(crate) use prefixed::Prefixed;
 pub(crate) use thread::{DisplayMode, DisplayOptions, Progress, replay};
+pub(crate) use together::Together;
 
 use std::io;
 use std::time::SystemTime;

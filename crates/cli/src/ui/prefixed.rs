@@ -5,7 +5,7 @@ use std::sync::Arc;
 use slipway_model::Digest;
 use slipway_model::progress::{Event, EventSink};
 
-/// Says of every event which build it belongs to. Builds that do the same step each show it.
+/// Says of every event which build it belongs to. Builds in different places that do the same step each show it.
 pub(crate) struct Prefixed {
     prefix: String,
     inner: Arc<dyn EventSink>,
@@ -19,12 +19,13 @@ impl Prefixed {
     fn digest(&self, digest: &Digest) -> Digest {
         Digest::of(format!("{}\n{digest}", self.prefix))
     }
+}
 
-    fn name(&self, name: &str) -> String {
-        match name.strip_prefix('[') {
-            Some(rest) => format!("[{} {rest}", self.prefix),
-            None => format!("[{}] {name}", self.prefix),
-        }
+/// Says in a step's name which build it belongs to.
+pub(super) fn name(prefix: &str, name: &str) -> String {
+    match name.strip_prefix('[') {
+        Some(rest) => format!("[{prefix} {rest}"),
+        None => format!("[{prefix}] {name}"),
     }
 }
 
@@ -32,7 +33,7 @@ impl EventSink for Prefixed {
     fn emit(&self, event: Event) {
         self.inner.emit(match event {
             Event::Vertex(mut vertex) => {
-                vertex.name = self.name(&vertex.name);
+                vertex.name = name(&self.prefix, &vertex.name);
                 vertex.digest = self.digest(&vertex.digest);
                 vertex.inputs.iter_mut().for_each(|input| *input = self.digest(input));
                 Event::Vertex(vertex)

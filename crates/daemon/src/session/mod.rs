@@ -18,7 +18,7 @@ mod service;
 mod tunnel;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -94,6 +94,8 @@ pub(crate) struct Sessions {
 #[derive(Debug, Default)]
 struct Inner {
     sessions: Mutex<HashMap<String, Arc<ClientSession>>>,
+    /// What was fetched over sessions, also over those that have ended, as long as a build needs it.
+    directories: Mutex<HashMap<String, Weak<SharedDirectories>>>,
     changed: Notify,
 }
 
@@ -143,15 +145,23 @@ impl Sessions {
         });
         tracing::debug!(session = session.id, "session began");
         self.inner.sessions.lock().insert(session.id.clone(), session.clone());
+        let mut directories = self.inner.directories.lock();
+        directories.retain(|_, known| known.strong_count() > 0);
+        directories.insert(session.id.clone(), Arc::downgrade(&session.directories));
+        drop(directories);
         self.inner.changed.notify_waiters();
         let _watched = health::watch(session.clone(), headers);
         Ok(Registered { sessions: self.clone(), session, _watched })
     }
 
+    /// Finds what was fetched over a session that is there, or was there and is needed.
+    pub(crate) fn directories(&self, id: &str) -> Option<Arc<SharedDirectories>> {
+        self.inner.directories.lock().get(own_part(id))?.upgrade()
+    }
+
     /// Finds a session, and waits a little for one that is on its way.
     pub(crate) async fn get(&self, id: &str) -> Result<Arc<ClientSession>, Diagnostic> {
-        // A prefix keeps equal contexts of different builds apart, and is no part of the id.
-        let id = id.split_once(':').map_or(id, |(_, rest)| rest);
+        let id = own_part(id);
         let found = async {
             loop {
                 let changed = self.inner.changed.notified();
@@ -168,6 +178,11 @@ impl Sessions {
             Diagnostic::new(ErrorKind::User, format!("no active session for {id}: context deadline exceeded"))
         })
     }
+}
+
+/// Takes off the prefix that keeps equal contexts of different builds apart.
+fn own_part(id: &str) -> &str {
+    id.split_once(':').map_or(id, |(_, rest)| rest)
 }
 
 /// Speaks HTTP/2 over a tunnel.

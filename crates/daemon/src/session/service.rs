@@ -38,13 +38,16 @@ impl BuildSession {
         self.sessions.get(&self.id).await
     }
 
-    /// Finds who has the directories of a session; for one that is gone the build's own stands, as in the reference.
+    /// Finds who has the directories of a session; for one that nobody knows the build's own stands, as
+    /// in the reference.
     async fn with_directories(&self, id: &str) -> Result<Arc<ClientSession>, Diagnostic> {
         if id.is_empty() || id == self.id {
             return self.client().await;
         }
         match self.sessions.get(id).await {
             Ok(found) => Ok(found),
+            // It was there: what this build has by the same name is something else.
+            Err(gone) if self.sessions.directories(id).is_some() => Err(gone),
             Err(gone) => self.client().await.map_err(|_| gone),
         }
     }
@@ -57,7 +60,10 @@ impl Session for BuildSession {
     }
 
     async fn directories(&self, session: &str) -> Result<Arc<SharedDirectories>, Diagnostic> {
-        Ok(self.with_directories(session).await?.directories.clone())
+        match self.sessions.directories(session) {
+            Some(known) => Ok(known),
+            None => Ok(self.with_directories(session).await?.directories.clone()),
+        }
     }
 
     async fn local(

@@ -124,6 +124,7 @@ impl Build {
         policies: &[SourcePolicy],
     ) -> Result<Option<Ref>, Diagnostic> {
         self.import_caches().await;
+        self.job.contexts.keep(&definition).await;
         let definition = self.until_cancelled(self.admit_all(definition, policies)).await?;
         let Some(reference) = self.reference(definition)? else { return Ok(None) };
         if evaluate {
@@ -188,6 +189,9 @@ impl Build {
         inputs: BTreeMap<String, pb::Definition>,
     ) -> Result<BuildResult, Vec<Diagnostic>> {
         self.import_caches().await;
+        for input in inputs.values() {
+            self.job.contexts.keep(input).await;
+        }
         // Boxed, since frontends ask frontends.
         let run: BoxFuture<'_, _> = Box::pin(crate::frontend::run(self, name, options, inputs));
         self.until_cancelled(run).await

@@ -14,6 +14,7 @@ use slipway_dockerfile::{
     ResolveRequest, SourceFile,
 };
 use slipway_model::llb::pb;
+use slipway_model::progress::NoEvents;
 use slipway_model::solve::{
     Call, ContextSource, DockerfileRequest, DockerfileSource, Frontend, NamedContextSource, NoCache,
     SolveRequest,
@@ -31,7 +32,7 @@ use crate::platform_check::Base;
 use crate::progress::Progress;
 use crate::session::LocalRequest;
 use crate::sources::layout::Layout;
-use crate::sources::local::{IgnoreFile, MAIN, Origin};
+use crate::sources::local::{IgnoreFile, MAIN, Origin, session_of};
 
 /// The answer to `--call`.
 #[derive(Clone, Debug)]
@@ -86,8 +87,10 @@ pub(crate) struct DockerfileFrontend<'a> {
     request: &'a SolveRequest,
     dockerfile: &'a DockerfileRequest,
     platforms: Vec<Platform>,
-    /// What the names of local directories begin with; empty for a request of its own.
-    place: String,
+    /// Hears what is done to read the Dockerfile.
+    progress: Progress,
+    /// The result is a part of another request's.
+    is_part: bool,
     /// What the client wrote, for a frontend in an image that the file names.
     asked: Option<Asked<'a>>,
 }
@@ -109,12 +112,13 @@ impl<'a> DockerfileFrontend<'a> {
             true => vec![Platform::host()],
             false => request.platforms.clone(),
         };
-        Ok(Self { build, job: &build.job, request, dockerfile, platforms, place: String::new(), asked: None })
+        let (job, progress) = (&*build.job, build.job.progress.clone());
+        Ok(Self { build, job, request, dockerfile, platforms, progress, is_part: false, asked: None })
     }
 
-    /// Says that the result is a part of another request's, where names of directories begin with `place`.
-    pub(super) fn part_at(self, place: String) -> Self {
-        Self { place, ..self }
+    /// Says that the result is a part of another request's, and that somebody else tells of the Dockerfile.
+    pub(super) fn as_part(self) -> Self {
+        Self { progress: Progress::new(Arc::new(NoEvents)), is_part: true, ..self }
     }
 
     /// Says how the client wrote the request.
@@ -171,9 +175,10 @@ impl<'a> DockerfileFrontend<'a> {
         let source = self.load_dockerfile(&context).await;
         for named in &self.dockerfile.named_contexts {
             if let NamedContextSource::Directory(path) = &named.source {
-                let name = format!("{}{MAIN}:{}", self.place, named.key());
-                self.job.contexts.ignore(&name, IgnoreFile::read(path, None)?);
-                self.job.contexts.get(&local(&name), Digest::of(&name)).await?;
+                let name = format!("{MAIN}:{}", named.key());
+                let request = local(&name, session_of(path));
+                self.job.contexts.ignore(&request, IgnoreFile::read(path, None)?);
+                self.job.contexts.get(&request, Digest::of(&name)).await?;
             }
         }
         Ok((context, source?))
@@ -224,17 +229,16 @@ impl<'a> DockerfileFrontend<'a> {
     /// Opens a context that is on this machine.
     async fn local_context(&self) -> Result<BuildContext, Diagnostic> {
         let contexts = &self.job.contexts;
-        let name = format!("{}{MAIN}", self.place);
-        let request = local(&name);
+        let request = local(MAIN, self.session_of_context());
         contexts.comes_from(
-            &name,
+            &request,
             match self.dockerfile.context {
                 ContextSource::Empty => Origin::Nowhere,
                 ContextSource::Archive(_) => Origin::Archive,
                 _ => Origin::Named,
             },
         );
-        let fetched = contexts.directory(&request, Digest::of(&name)).await?;
+        let fetched = contexts.directory(&request, Digest::of(MAIN)).await?;
         match &self.dockerfile.context {
             ContextSource::Empty => {}
             _ => self.build.scope.read(MAIN),
@@ -243,8 +247,8 @@ impl<'a> DockerfileFrontend<'a> {
         let has_context = self.dockerfile.context != ContextSource::Empty;
         let directory = has_context.then_some(fetched.directory.path.as_path());
         let special = directory.and_then(|d| ignore_file_of(d, &self.dockerfile.dockerfile));
-        contexts.ignore(&name, IgnoreFile::read(&fetched.directory.path, special)?);
-        let context = contexts.get(&request, Digest::of(&name)).await?;
+        contexts.ignore(&request, IgnoreFile::read(&fetched.directory.path, special)?);
+        let context = contexts.get(&request, Digest::of(MAIN)).await?;
         Ok(match has_context {
             true => BuildContext::Local(context),
             false => BuildContext::Empty(context),
@@ -259,7 +263,15 @@ impl<'a> DockerfileFrontend<'a> {
     }
 
     fn progress(&self) -> &Progress {
-        &self.job.progress
+        &self.progress
+    }
+
+    /// Names the session of the main context, where that is a directory of this machine.
+    fn session_of_context(&self) -> String {
+        match &self.dockerfile.context {
+            ContextSource::Directory(path) => session_of(path),
+            _ => String::new(),
+        }
     }
 
     /// Has every platform's result scanned, if a bill of materials is asked for; what the Dockerfile says of the
@@ -405,16 +417,24 @@ impl<'a> DockerfileFrontend<'a> {
         options
     }
 
-    /// Returns the operations that give directories whose names are not the plain ones.
+    /// Returns the operations that give directories of this machine.
     fn locals(&self) -> BTreeMap<String, pb::SourceOp> {
-        if self.place.is_empty() {
-            return BTreeMap::new();
+        let source = |name: &str, path: &Path| {
+            let mut source = slipway_dockerfile::local(name);
+            source.attrs.insert("local.session".to_owned(), session_of(path));
+            source
+        };
+        let mut locals = BTreeMap::new();
+        if let ContextSource::Directory(path) = &self.dockerfile.context {
+            locals.insert(MAIN.to_owned(), source(MAIN, path));
         }
-        let source = |name: &str| slipway_dockerfile::local(&format!("{}{name}", self.place));
-        let named = self.dockerfile.named_contexts.iter();
-        let named = named.map(|context| context.key());
-        let named = named.map(|key| (key.clone(), source(&format!("{MAIN}:{key}"))));
-        named.chain([(MAIN.to_owned(), source(MAIN))]).collect()
+        for named in &self.dockerfile.named_contexts {
+            if let NamedContextSource::Directory(path) = &named.source {
+                let key = named.key();
+                locals.insert(key.clone(), source(&format!("{MAIN}:{key}"), path));
+            }
+        }
+        locals
     }
 
     /// Resolves every base image for every platform at once, and reports all that is missing.
@@ -547,7 +567,7 @@ impl<'a> DockerfileFrontend<'a> {
 
     /// Passes on what the checks found, each finding once.
     fn warn(&self, warnings: &[LintWarning], source: &Arc<pb::SourceInfo>) {
-        if !self.place.is_empty() {
+        if self.is_part {
             // The target's own build tells.
             return;
         }
@@ -606,8 +626,8 @@ impl<'a> DockerfileFrontend<'a> {
 }
 
 /// Asks for a directory as the frontend's own definitions do.
-fn local(name: &str) -> LocalRequest {
-    LocalRequest { shared_key_hint: name.to_owned(), ..LocalRequest::named(name) }
+fn local(name: &str, session: String) -> LocalRequest {
+    LocalRequest { shared_key_hint: name.to_owned(), session, ..LocalRequest::named(name) }
 }
 
 /// Finds `<Dockerfile>.dockerignore`, which wins over `.dockerignore`.

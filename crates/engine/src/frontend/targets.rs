@@ -2,7 +2,7 @@
 //! and what they give is a definition. So nothing waits for a target but the steps that read it, and what the target
 //! and those made of it have in common runs once, by its key.
 //!
-//! Directories of a target are called by the target's name, since each Dockerfile has a `context`.
+//! The target's own build tells how its Dockerfile is read; of the steps that both have, the whole tells as well.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,6 @@ use slipway_model::{Diagnostic, ErrorKind, SolveRequest};
 use super::dockerfile::{Answer, DockerfileFrontend};
 use crate::build::{Build, BuildResult, key_of, keys};
 use crate::error::internal;
-use crate::sources::local::place_of_target;
 
 /// Puts what targets give in the place of the contexts that are made of them.
 pub(crate) fn settle<'r>(
@@ -52,7 +51,7 @@ async fn converted(
     let build = build.of_frontend(super::told(request));
     let request = settle(&build, request).await?;
     let frontend = DockerfileFrontend::new(&build, &request).map_err(|error| vec![error])?;
-    match Box::pin(frontend.part_at(place_of_target(name)).run()).await? {
+    match Box::pin(frontend.as_part().run()).await? {
         Answer::Built(result) => Ok(result),
         Answer::Called(_) => Err(vec![internal("a context cannot be made of a call")]),
         Answer::Elsewhere(image) => Err(vec![

@@ -2,7 +2,8 @@
 //!
 //! Builds that belong together, as the targets of a bake, often have the same context. What one of them has fetched
 //! of a client's directory, or found out of its files, the others take as it is. For a session a directory is what
-//! it was when it was first asked for.
+//! it was when it was first asked for. A definition that one build has made of it may be part of another build,
+//! which then keeps what is known here, also when the session has ended.
 //!
 //! Invariants: equal requests are one transfer, also when they come at the same time; what failed or was given up
 //! is done again by whoever wants it next.
@@ -20,7 +21,7 @@ use tokio::sync::OnceCell;
 use super::mirror::Locked;
 use super::{LocalDirectory, LocalRequest};
 
-/// What is known of the directories of a session; it goes away with the session.
+/// What is known of the directories of a session; it goes away with the session and the builds that name it.
 #[derive(Default)]
 pub struct SharedDirectories {
     /// What tells this client's directories from those of others, between sessions.
@@ -70,10 +71,7 @@ impl SharedDirectories {
     where
         F: Future<Output = Result<Fetched, Diagnostic>>,
     {
-        // A part before the id keeps requests apart that are otherwise equal; the id is that of this session.
-        let apart = request.session.rsplit_once(':').map_or("", |(apart, _)| apart);
-        let key = LocalRequest { session: apart.to_owned(), ..request.clone() };
-        let cell = self.fetched.lock().entry(key).or_default().clone();
+        let cell = self.fetched.lock().entry(request.clone()).or_default().clone();
         cell.get_or_try_init(|| async { fetch().await.map(Arc::new) }).await.cloned()
     }
 

@@ -20,13 +20,14 @@ use super::{
 };
 use crate::engine::Engine;
 use crate::error::{Context as _, blocking, internal};
-use crate::sources::local::{MAIN, place_of_target};
+use crate::sources::local::{MAIN, session_of};
 use crate::ssh::Agent;
 
 /// The client is the person at this machine.
 #[derive(Default)]
 pub struct EmbeddedSession {
-    directories: BTreeMap<String, PathBuf>,
+    /// By name and session.
+    directories: BTreeMap<(String, String), PathBuf>,
     /// The context came as an archive, which is unpacked when it is first asked for.
     archive: Option<PathBuf>,
     unpacked: OnceCell<PathBuf>,
@@ -57,25 +58,25 @@ impl EmbeddedSession {
             if let ContextSource::Archive(path) = &dockerfile.context {
                 session.archive = Some(path.clone());
             }
-            session.add_contexts(dockerfile, "");
+            session.add_contexts(dockerfile);
         }
         session
     }
 
     /// Offers the contexts of a request, and what the requests may use that make some of them.
-    fn add_contexts(&mut self, request: &DockerfileRequest, place: &str) {
+    fn add_contexts(&mut self, request: &DockerfileRequest) {
         if let ContextSource::Directory(path) = &request.context {
-            self.add_directory(&format!("{place}{MAIN}"), path);
+            self.add_directory(MAIN.to_owned(), path);
         }
         for named in &request.named_contexts {
             match &named.source {
                 NamedContextSource::Directory(path) => {
-                    self.add_directory(&format!("{place}{MAIN}:{}", named.key()), path);
+                    self.add_directory(format!("{MAIN}:{}", named.key()), path);
                 }
-                NamedContextSource::Target { name, request } => {
+                NamedContextSource::Target { request, .. } => {
                     self.add_offers(&request.steps);
                     if let Frontend::Dockerfile(dockerfile) = &request.frontend {
-                        self.add_contexts(dockerfile, &place_of_target(name));
+                        self.add_contexts(dockerfile);
                     }
                 }
                 _ => {}
@@ -103,13 +104,13 @@ impl EmbeddedSession {
             secrets: steps.secrets.clone(),
             ssh: steps.ssh.iter().map(ForwardedAgent::new).collect(),
             store: Some(engine.inner.store.clone()),
+            shared: engine.inner.directories.get().cloned().unwrap_or_default(),
             ..Self::default()
         }
     }
 
-    /// Offers a directory under a name.
-    pub fn add_directory(&mut self, name: &str, path: impl Into<PathBuf>) {
-        self.directories.insert(name.to_owned(), path.into());
+    fn add_directory(&mut self, name: String, path: &Path) {
+        self.directories.insert((name, session_of(path)), path.to_owned());
     }
 }
 
@@ -125,7 +126,7 @@ impl Session for EmbeddedSession {
         mirror: &MirrorDirectory,
     ) -> Result<LocalDirectory, Diagnostic> {
         let found = |path: &Path| Ok(LocalDirectory { path: path.to_owned(), filtered: false });
-        if let Some(path) = self.directories.get(&request.name) {
+        if let Some(path) = self.directories.get(&(request.name.clone(), request.session.clone())) {
             return found(path);
         }
         if request.name != MAIN {

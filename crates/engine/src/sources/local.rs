@@ -4,7 +4,7 @@
 //! digests come from an index that is kept between builds. A bind mount, which a step could otherwise use to
 //! see excluded files or to race with an editor, gets a snapshot of the context instead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +25,7 @@ use crate::job::{Job, Slot};
 use crate::ops::keys::Selection;
 use crate::ops::{VertexOperation, keys};
 use crate::progress::{Counter, Progress};
-use crate::session::{Fetched, LocalRequest, MirrorDirectory, Opened, Session};
+use crate::session::{Fetched, LocalRequest, MirrorDirectory, Opened, Session, SharedDirectories};
 use crate::tree::Tree;
 
 /// The name of the main context in LLB.
@@ -54,9 +54,19 @@ pub(crate) fn is_of_one_run(attribute: &str) -> bool {
     matches!(attribute, "local.session" | "local.unique")
 }
 
-/// Returns what the names of a target's directories begin with, where a context is made of it.
-pub(crate) fn place_of_target(target: &str) -> String {
-    format!("target:{target}/")
+/// Names the session that has a directory of this machine: requests that are parts of one build have directories of
+/// the same names.
+pub(crate) fn session_of(directory: &Path) -> String {
+    Digest::of(directory.as_os_str().as_encoded_bytes()).hex()[..25].to_owned()
+}
+
+/// Lists the sessions that the directories of a definition are named to be in.
+fn sessions_in(definition: &pb::Definition) -> BTreeSet<String> {
+    let session = |bytes: &Vec<u8>| match pb::Op::decode(bytes.as_slice()).ok()?.op? {
+        pb::op::Op::Source(mut source) => source.attrs.remove("local.session"),
+        _ => None,
+    };
+    definition.def.iter().filter_map(session).filter(|session| !session.is_empty()).collect()
 }
 
 /// A local directory's content is only known by looking at what is used of it, so its own key is new each time.
@@ -81,10 +91,12 @@ pub(crate) struct Contexts {
     store: Store,
     lease: Lease,
     progress: Progress,
-    /// What is known of the ignore files of directories, by name.
-    ignore_files: Mutex<HashMap<String, Arc<IgnoreFile>>>,
+    /// What is known of directories by the sessions that have them, where definitions name them.
+    shared: Mutex<HashMap<String, Arc<SharedDirectories>>>,
+    /// What is known of the ignore files of directories, by name and session.
+    ignore_files: Mutex<HashMap<(String, String), Arc<IgnoreFile>>>,
     /// Where directories come from that the client has not named.
-    origins: Mutex<HashMap<String, Origin>>,
+    origins: Mutex<HashMap<(String, String), Origin>>,
     open: Mutex<HashMap<LocalRequest, Slot<Arc<LocalContext>>>>,
 }
 
@@ -115,6 +127,7 @@ impl Contexts {
             store,
             lease,
             progress,
+            shared: Mutex::default(),
             ignore_files: Mutex::default(),
             origins: Mutex::default(),
             open: Mutex::default(),
@@ -122,13 +135,29 @@ impl Contexts {
     }
 
     /// Sets the ignore file of a directory that the engine filters, before it is opened.
-    pub(crate) fn ignore(&self, name: &str, file: IgnoreFile) {
-        self.ignore_files.lock().insert(name.to_owned(), Arc::new(file));
+    pub(crate) fn ignore(&self, request: &LocalRequest, file: IgnoreFile) {
+        self.ignore_files.lock().insert(place(request), Arc::new(file));
     }
 
     /// Says where a directory comes from, before it is opened.
-    pub(crate) fn comes_from(&self, name: &str, origin: Origin) {
-        self.origins.lock().insert(name.to_owned(), origin);
+    pub(crate) fn comes_from(&self, request: &LocalRequest, origin: Origin) {
+        self.origins.lock().insert(place(request), origin);
+    }
+
+    /// Keeps what is known of the directories that a definition names: their sessions may end before this build.
+    pub(crate) async fn keep(&self, definition: &pb::Definition) {
+        for session in sessions_in(definition) {
+            // One that is gone is missed when the directory is needed.
+            let _ = self.shared(&session).await;
+        }
+    }
+
+    async fn shared(&self, session: &str) -> Result<Arc<SharedDirectories>, Diagnostic> {
+        if let Some(known) = self.shared.lock().get(session) {
+            return Ok(known.clone());
+        }
+        let shared = self.session.directories(session).await?;
+        Ok(self.shared.lock().entry(session.to_owned()).or_insert(shared).clone())
     }
 
     /// Gives what a request asks for, without reading it; what has to come is counted below `vertex`.
@@ -137,8 +166,13 @@ impl Contexts {
         request: &LocalRequest,
         vertex: Digest,
     ) -> Result<Arc<Fetched>, Diagnostic> {
-        let shared = self.session.directories(&request.session).await?;
-        shared.fetched(request, || self.fetch(request, vertex, shared.shared_key())).await
+        let shared = self.shared(&request.session).await?;
+        let fetch = || self.fetch(request, vertex, shared.shared_key());
+        if request.session.is_empty() {
+            // Without a name it is a directory of this build.
+            return fetch().await.map(Arc::new);
+        }
+        shared.fetched(request, fetch).await
     }
 
     /// Asks the client.
@@ -172,9 +206,9 @@ impl Contexts {
     ) -> Result<Arc<LocalContext>, Diagnostic> {
         let slot = self.open.lock().entry(request.clone()).or_default().clone();
         let open = || async {
-            let ignore = self.ignore_files.lock().get(&request.name).cloned().unwrap_or_default();
+            let ignore = self.ignore_files.lock().get(&place(request)).cloned().unwrap_or_default();
             let fetched = self.directory(request, vertex).await?;
-            let origin = self.origins.lock().get(&request.name).copied().unwrap_or_default();
+            let origin = self.origins.lock().get(&place(request)).copied().unwrap_or_default();
             self.open(request, fetched, &ignore, origin).await.map(Arc::new)
         };
         slot.get_or_init(open).await.clone()
@@ -201,7 +235,7 @@ impl Contexts {
             let digests = DigestCache::load(&self.store.root().join("contexts"), &name, Stability::Live);
             Ok(Opened { tree, digests })
         };
-        let shared = self.session.directories(&request.session).await?;
+        let shared = self.shared(&request.session).await?;
         let opened = shared.opened(&fetched.directory, &patterns, look).await?;
         Ok(LocalContext {
             name: request.name.clone(),
@@ -223,6 +257,11 @@ impl Contexts {
             }
         }
     }
+}
+
+/// Tells which directory is meant, whatever is wanted of it.
+fn place(request: &LocalRequest) -> (String, String) {
+    (request.name.clone(), request.session.clone())
 }
 
 /// Reads what a source operation asks for.
