@@ -24,8 +24,11 @@ use crate::worker::new_id;
 /// The directories that builds have in common, served for as long as this lives.
 #[derive(Debug, Default)]
 pub(super) struct Directories {
-    served: Mutex<HashMap<(String, PathBuf), Arc<OnceCell<Served>>>>,
+    served: Mutex<HashMap<Directory, Arc<OnceCell<Served>>>>,
 }
+
+/// A directory, and the name that builds know it by.
+type Directory = (String, PathBuf);
 
 /// A session that has one directory.
 #[derive(Debug)]

@@ -117,7 +117,7 @@ impl<'a> DockerfileFrontend<'a> {
     }
 
     /// Says that the result is a part of another request's, and that somebody else tells of the Dockerfile.
-    pub(super) fn as_part(self) -> Self {
+    pub(super) fn part_of_another(self) -> Self {
         Self { progress: Progress::new(Arc::new(NoEvents)), is_part: true, ..self }
     }
 

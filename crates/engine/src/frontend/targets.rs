@@ -51,7 +51,7 @@ async fn converted(
     let build = build.of_frontend(super::told(request));
     let request = settle(&build, request).await?;
     let frontend = DockerfileFrontend::new(&build, &request).map_err(|error| vec![error])?;
-    match Box::pin(frontend.as_part().run()).await? {
+    match Box::pin(frontend.part_of_another().run()).await? {
         Answer::Built(result) => Ok(result),
         Answer::Called(_) => Err(vec![internal("a context cannot be made of a call")]),
         Answer::Elsewhere(image) => Err(vec![
