@@ -25,6 +25,11 @@ impl Progress {
         self.sink.emit(Event::Vertex(vertex));
     }
 
+    /// Says which steps are those of a part.
+    pub(crate) fn part(&self, name: &str, steps: &[Digest]) {
+        self.sink.part(name, steps);
+    }
+
     pub(crate) fn key(&self, key: StepKey) {
         self.sink.emit(Event::Key(Box::new(key)));
     }

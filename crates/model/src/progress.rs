@@ -14,6 +14,11 @@ use crate::llb::pb;
 pub trait EventSink: Send + Sync {
     /// Takes one event, in order for each vertex.
     fn emit(&self, event: Event);
+
+    /// Hears, before anything is said of them, which steps are those of a part that may also be built by itself.
+    fn part(&self, name: &str, steps: &[Digest]) {
+        let _ = (name, steps);
+    }
 }
 
 /// Drops every event.

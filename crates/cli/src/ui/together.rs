@@ -1,7 +1,8 @@
 //! Events of several builds that are shown together: each step once, whichever of them it is a step of.
 //!
-//! Builds that have steps in common, as a target has with what it is made of, all tell of them. A step is shown under
-//! the build that has told of it first. What others tell of it is news only if the first has not come so far.
+//! Builds that have steps in common, as a target has with what it is made of, all tell of them. A step of such a part
+//! is shown under the part, any other under the build that has told of it first. What others tell of it is news only
+//! if the first has not come so far.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +15,14 @@ use slipway_model::progress::{Event, EventSink, Vertex};
 /// Builds that are shown together.
 pub(crate) struct Together {
     inner: Arc<dyn EventSink>,
-    steps: Mutex<HashMap<Digest, Step>>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    steps: HashMap<Digest, Step>,
+    /// Which build a step is one of, where builds are made of each other.
+    parts: HashMap<Digest, String>,
 }
 
 /// One of the builds.
@@ -26,7 +34,7 @@ struct Member {
 /// What was told of a step.
 #[derive(Default)]
 struct Step {
-    /// Who told first.
+    /// Whose it is.
     owner: String,
     /// How far it has come, and who told that.
     phase: Phase,
@@ -61,7 +69,7 @@ impl Phase {
 impl Together {
     /// Shows builds by `inner`.
     pub(crate) fn new(inner: Arc<dyn EventSink>) -> Arc<Self> {
-        Arc::new(Self { inner, steps: Mutex::default() })
+        Arc::new(Self { inner, told: Mutex::default() })
     }
 
     /// Returns where the build of that name sends its events.
@@ -98,6 +106,14 @@ impl Step {
 }
 
 impl EventSink for Member {
+    fn part(&self, name: &str, steps: &[Digest]) {
+        let mut told = self.together.told.lock();
+        for step in steps {
+            // A part of a part was told of before.
+            told.parts.entry(*step).or_insert_with(|| name.to_owned());
+        }
+    }
+
     fn emit(&self, mut event: Event) {
         let digest = match &event {
             Event::Vertex(vertex) => vertex.digest,
@@ -105,8 +121,10 @@ impl EventSink for Member {
             Event::Log(log) => log.vertex,
             Event::Warning(_) | Event::Key(_) => return self.together.inner.emit(event),
         };
-        let mut steps = self.together.steps.lock();
-        let new = || Step { owner: self.name.clone(), teller: self.name.clone(), ..Step::default() };
+        let mut told = self.together.told.lock();
+        let Told { steps, parts } = &mut *told;
+        let owner = || parts.get(&digest).unwrap_or(&self.name).clone();
+        let new = || Step { owner: owner(), teller: self.name.clone(), ..Step::default() };
         let step = steps.entry(digest).or_insert_with(new);
         if !step.is_news(&event, &self.name) {
             return;
@@ -163,12 +181,13 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_several_builds_is_shown_once_under_the_first() {
+    fn a_step_of_a_part_is_shown_once_under_the_part() {
         let said = Arc::new(Said::default());
         let together = Together::new(said.clone());
         let (lib, app) = (together.build("lib".to_owned()), together.build("app".to_owned()));
-        lib.emit(vertex(None, None, false));
-        // The other one runs it, and the first waits for that.
+        // The one that is made of the other is faster.
+        app.part("lib", &[Digest::of("a step")]);
+        app.emit(vertex(None, None, false));
         app.emit(vertex(Some(1), None, false));
         lib.emit(vertex(Some(1), None, false));
         app.emit(line("begun", 2));

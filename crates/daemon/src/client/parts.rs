@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use futures_util::future::{BoxFuture, try_join_all};
+use slipway_model::Digest;
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta, pb};
+use slipway_model::progress::EventSink;
 use tonic::Status;
 
 use super::solve::wire_request;
@@ -32,21 +34,24 @@ pub(super) struct Part {
     pub(super) parts: Vec<Part>,
 }
 
-/// Asks for what the contexts of a question are made of, and adds that to the question.
+/// Asks for what the contexts of a question are made of, adds that to the question, and tells whose steps they are.
 pub(super) fn settle<'a>(
     gateway: &'a Gateway,
     parts: &'a [Part],
     question: &'a mut SolveRequest,
+    events: &'a dyn EventSink,
 ) -> BoxFuture<'a, Result<(), Status>> {
     Box::pin(async move {
         let answers = parts.iter().map(async |part| {
             let mut wire = wire_request(&part.spec, String::new(), false);
             let mut asked = gateway::question(&mut wire);
-            settle(gateway, &part.parts, &mut asked).await?;
+            settle(gateway, &part.parts, &mut asked, events).await?;
             gateway.frontend(asked).await
         });
         for (part, answer) in parts.iter().zip(try_join_all(answers).await?) {
             for made in parts_of(&answer) {
+                let steps: Vec<Digest> = made.definition.def.iter().map(Digest::of).collect();
+                events.part(&part.name, &steps);
                 let suffix = made.platform.map(|platform| format!("::{platform}")).unwrap_or_default();
                 let input = format!("target:{}{suffix}", part.name);
                 for context in &part.contexts {

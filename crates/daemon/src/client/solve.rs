@@ -210,6 +210,10 @@ struct Tail {
 }
 
 impl EventSink for Tail {
+    fn part(&self, name: &str, steps: &[Digest]) {
+        self.inner.part(name, steps);
+    }
+
     fn emit(&self, event: Event) {
         if let Event::Log(log) = &event {
             let mut steps = self.lines.lock();

@@ -59,8 +59,9 @@ impl Client {
     ) -> Result<Built, Refused> {
         let mut wire = wire_request(spec, new_id(), offer.judge.is_some());
         let mut question = gateway::question(&mut wire);
+        let told = events.clone();
         let make = async |gateway: &Gateway| {
-            parts::settle(gateway, of_contexts, &mut question).await?;
+            parts::settle(gateway, of_contexts, &mut question, &*told).await?;
             let result = gateway.frontend(question).await?;
             if let Some(stepper) = stepper {
                 let stepped = stepper.step(gateway, with_steps(&result)).await;

@@ -52,7 +52,12 @@ async fn converted(
     let request = settle(&build, request).await?;
     let frontend = DockerfileFrontend::new(&build, &request).map_err(|error| vec![error])?;
     match Box::pin(frontend.part_of_another().run()).await? {
-        Answer::Built(result) => Ok(result),
+        Answer::Built(result) => {
+            let made = result.refs.iter().filter_map(|(_, reference)| reference);
+            let steps = made.flat_map(|reference| &reference.decoded().vertices).map(|vertex| vertex.digest);
+            build.job.progress.part(name, &steps.collect::<Vec<_>>());
+            Ok(result)
+        }
         Answer::Called(_) => Err(vec![internal("a context cannot be made of a call")]),
         Answer::Elsewhere(image) => Err(vec![
             Diagnostic::new(

@@ -86,6 +86,10 @@ struct Tee {
 }
 
 impl EventSink for Tee {
+    fn part(&self, name: &str, steps: &[Digest]) {
+        self.next.part(name, steps);
+    }
+
     fn emit(&self, event: Event) {
         self.said.lock().take(&event);
         // How keys came about is for those who ask later.

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Client {
     pub(crate) directories: BTreeMap<String, PathBuf>,
     pub(crate) requests: Mutex<Vec<LocalRequest>>,
-    /// What builds of one session have in common; without it each build is a session.
+    /// What builds have in common that name one session; without it none is named.
     pub(crate) shared: Option<Arc<SharedDirectories>>,
     /// Files of `local` outputs, by path.
     pub(crate) received: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
@@ -48,6 +48,10 @@ fn copy(from: &Path, to: &Path, request: &LocalRequest) -> std::io::Result<()> {
 
 #[async_trait]
 impl Session for Client {
+    fn id(&self) -> String {
+        self.shared.iter().map(|_| "together").collect()
+    }
+
     async fn directories(&self, _: &str) -> Result<Arc<SharedDirectories>, Diagnostic> {
         Ok(self.shared.clone().unwrap_or_else(|| Arc::new(SharedDirectories::new("client"))))
     }

@@ -152,8 +152,9 @@ target "lib" {
         assert!(!built.stderr.contains("exporting to oci image format"), "{}", built.stderr);
         // What they have in common is shown once.
         for step in ["] COPY word /of-lib", "touch /both/lib"] {
-            let lines = built.stderr.lines().filter(|line| line.contains(step));
-            let numbers: BTreeSet<&str> = lines.filter_map(|line| line.split(' ').next()).collect();
+            let lines: Vec<&str> = built.stderr.lines().filter(|line| line.contains(step)).collect();
+            assert!(lines.iter().all(|line| line.contains(" [lib ")), "{step}: {}", built.stderr);
+            let numbers: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
             assert_eq!(numbers.len(), 1, "{step}: {}", built.stderr);
         }
         std::fs::remove_dir_all(environment.path("out")).unwrap();
