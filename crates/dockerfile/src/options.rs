@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -180,11 +181,25 @@ pub enum ImageOrigin {
 }
 
 /// Whether what is known locally is good enough.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ResolveMode {
     #[default]
     Default,
+    /// Only what the registry says now.
     Pull,
+}
+
+impl FromStr for ResolveMode {
+    type Err = String;
+
+    /// Reads the value of a source's attribute, or of a frontend's option; what is preferred locally is so anyway.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "default" | "local" => Ok(Self::Default),
+            "pull" => Ok(Self::Pull),
+            other => Err(format!("invalid resolvemode: {other}")),
+        }
+    }
 }
 
 impl ResolveMode {

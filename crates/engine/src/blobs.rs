@@ -13,6 +13,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use slipway_dockerfile::ResolveMode;
 use slipway_model::{Descriptor, Diagnostic, Digest, ErrorKind, Reference};
 use slipway_registry::{Access, Client};
 use std::ops::ControlFlow;
@@ -243,8 +244,13 @@ impl Blobs {
         &self.inner.client
     }
 
-    /// Finds what a reference stands for now; if nobody can be asked, what it stood for last time.
-    pub(crate) async fn resolve(&self, reference: &Reference) -> Result<Descriptor, Diagnostic> {
+    /// Finds what a reference stands for now; if nobody can be asked, what it stood for last time, unless the mode
+    /// says that it has to be what the registry says.
+    pub(crate) async fn resolve(
+        &self,
+        reference: &Reference,
+        mode: ResolveMode,
+    ) -> Result<Descriptor, Diagnostic> {
         let values = self.inner.store.key_values();
         let key = reference.to_string();
         let known = || -> Option<Descriptor> {
@@ -266,14 +272,15 @@ impl Blobs {
                 Ok(descriptor)
             }
             Err(error) => {
+                let usable = mode == ResolveMode::Default;
                 let built = || {
                     self.inner.store.images().get(&reference.with_default_tag().to_string()).ok().flatten()
                 };
-                if let Some(image) = built() {
+                if let Some(image) = usable.then(built).flatten() {
                     self.note(&format!("using {} from slipway's own images", reference.familiar()), &error);
                     return Ok(image.descriptor);
                 }
-                match known().filter(|_| error.kind() == ErrorKind::Environment) {
+                match known().filter(|_| usable && error.kind() == ErrorKind::Environment) {
                     Some(descriptor) => {
                         self.note(
                             &format!("using {} as it was when last resolved", reference.familiar()),

@@ -6,13 +6,13 @@
 //! Every reference is resolved once for each solve, however many platforms and stages name it. A name is
 //! asked for at its registry; if that cannot be reached, the last answer is used and a warning says so, and
 //! an image of that name in slipway's own store serves too, so that building on what was just built works
-//! without a registry.
+//! without a registry. Whoever wants it pulled gets what the registry says, or an error.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use prost::Message as _;
-use slipway_dockerfile::{ImageOrigin, ResolveRequest, ResolvedImage};
+use slipway_dockerfile::{ImageOrigin, ResolveMode, ResolveRequest, ResolvedImage};
 use slipway_model::llb::pb;
 use slipway_model::solve::LayoutSelector;
 use slipway_model::{
@@ -52,7 +52,7 @@ enum LayoutPlace {
 pub(crate) struct Images {
     blobs: Blobs,
     layouts: parking_lot::Mutex<HashMap<String, LayoutPlace>>,
-    roots: parking_lot::Mutex<HashMap<String, Slot<Descriptor>>>,
+    roots: parking_lot::Mutex<HashMap<(String, ResolveMode), Slot<Descriptor>>>,
     pinned: parking_lot::Mutex<HashMap<(String, Platform), Slot<Pinned>>>,
     /// What a policy says is used instead of an image.
     replaced: parking_lot::Mutex<HashMap<(String, Platform), pb::SourceOp>>,
@@ -101,9 +101,14 @@ impl Images {
         &self,
         reference: &Reference,
         platform: &Platform,
+        mode: ResolveMode,
     ) -> Result<Pinned, Diagnostic> {
         let source = BlobSource::Registry(reference.without_tag());
-        self.pin(reference.to_string(), platform, source, self.root_of(reference)).await
+        let name = match mode {
+            ResolveMode::Default => reference.to_string(),
+            ResolveMode::Pull => format!("pulled:{reference}"),
+        };
+        self.pin(name, platform, source, self.root_of(reference, mode)).await
     }
 
     /// Resolves an image in a named OCI layout for a platform.
@@ -156,9 +161,9 @@ impl Images {
         self.pin(format!("own:{name}"), platform, source, async { Ok(root) }).await
     }
 
-    async fn root_of(&self, reference: &Reference) -> Result<Descriptor, Diagnostic> {
-        let slot = self.roots.lock().entry(reference.to_string()).or_default().clone();
-        slot.get_or_init(|| self.blobs.resolve(reference)).await.clone()
+    async fn root_of(&self, reference: &Reference, mode: ResolveMode) -> Result<Descriptor, Diagnostic> {
+        let slot = self.roots.lock().entry((reference.to_string(), mode)).or_default().clone();
+        slot.get_or_init(|| self.blobs.resolve(reference, mode)).await.clone()
     }
 
     async fn pin(
@@ -222,7 +227,9 @@ impl Images {
     /// Resolves one image for one platform, wherever it comes from.
     pub(crate) async fn find(&self, request: &ResolveRequest) -> Result<Pinned, Diagnostic> {
         let found = match &request.origin {
-            ImageOrigin::Registry => self.pin_registry(&request.reference, &request.platform).await,
+            ImageOrigin::Registry => {
+                self.pin_registry(&request.reference, &request.platform, request.mode).await
+            }
             ImageOrigin::OciLayout { context } => {
                 self.pin_layout(context, request.reference.digest(), &request.platform).await
             }

@@ -81,7 +81,7 @@ pub use remote_cache::{IN_SESSION, JointCache, list_cache};
 pub use run::{RunOptions, RunSource, Volume};
 pub use services::ImageSummary;
 pub use session::Session;
-pub use slipway_dockerfile::{SYNTAX_VERSION as DOCKERFILE_VERSION, is_for_built_in};
+pub use slipway_dockerfile::{ResolveMode, SYNTAX_VERSION as DOCKERFILE_VERSION, is_for_built_in};
 pub use solve::{Debugger, SolveResponse};
 pub use sources::{DetachedSignature, GitObject, SignedBy};
 pub use terminal::{RawTerminal, restore_terminal};

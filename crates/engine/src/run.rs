@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use slipway_dockerfile::ResolveMode;
 use slipway_model::progress::EventSink;
 use slipway_model::solve::{LayoutSelector, NetworkMode};
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
@@ -135,7 +136,10 @@ impl Engine {
                 let own = self.inner.store.images().get(&name.to_string()).diagnose()?;
                 match own.filter(|_| !options.pull) {
                     Some(own) => images.pin_stored(&name, own.descriptor, &options.platform).await,
-                    None => images.pin_registry(&name, &options.platform).await,
+                    None => {
+                        let mode = if options.pull { ResolveMode::Pull } else { ResolveMode::Default };
+                        images.pin_registry(&name, &options.platform, mode).await
+                    }
                 }
             }
         }

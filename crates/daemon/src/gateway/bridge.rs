@@ -183,7 +183,7 @@ impl Bridge {
         let op = pb::SourceOp { identifier: format!("{scheme}://{}", request.r#ref), attrs };
         let options = ResolveOptions {
             policies: self.policies(&request.source_policies)?,
-            ..convert::options(request.platform.as_ref(), &request.resolve_mode, request.log_name)
+            ..convert::options(request.platform.as_ref(), &request.resolve_mode, request.log_name)?
         };
         let found = self.build.resolve_source(op, &options).await;
         let found = found.map_err(|diagnostic| self.status(&diagnostic))?;

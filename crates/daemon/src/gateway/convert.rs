@@ -209,7 +209,7 @@ pub(crate) fn wanted(request: wire::ResolveSourceMetaRequest) -> Result<Wanted, 
     let options = ResolveOptions {
         git_objects: request.git.is_some_and(|git| git.return_object),
         checksum: asked.map(checksum_request).transpose()?,
-        ..options(request.platform.as_ref(), &request.resolve_mode, request.log_name)
+        ..options(request.platform.as_ref(), &request.resolve_mode, request.log_name)?
     };
     Ok(Wanted {
         options,
@@ -314,10 +314,15 @@ fn known_chain(
 }
 
 /// Takes how an image is to be resolved.
-pub(super) fn options(platform: Option<&wire_pb::Platform>, mode: &str, log_name: String) -> ResolveOptions {
+pub(super) fn options(
+    platform: Option<&wire_pb::Platform>,
+    mode: &str,
+    log_name: String,
+) -> Result<ResolveOptions, Status> {
     let platform = platform.map(|platform| {
         let platform: pb::Platform = recode(platform);
         Platform::from(&platform)
     });
-    ResolveOptions { platform, pull: mode == "pull", log_name, ..ResolveOptions::default() }
+    let mode = mode.parse().map_err(|error: String| Status::unknown(error))?;
+    Ok(ResolveOptions { platform, mode, log_name, ..ResolveOptions::default() })
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
+use slipway_dockerfile::ResolveMode;
 use slipway_model::llb::pb;
 use slipway_model::{
     Descriptor, Diagnostic, Digest, ErrorKind, ImageIndex, Manifest, MediaType, Platform, Reference,
@@ -53,7 +54,7 @@ impl Build {
         predicate_types: &[String],
     ) -> Result<Option<AttestationChain>, Diagnostic> {
         let blobs = &self.job.blobs;
-        let root = blobs.resolve(reference).await?;
+        let root = blobs.resolve(reference, ResolveMode::Default).await?;
         if root.media_type != MediaType::OCI_INDEX {
             return Ok(None);
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use slipway_dockerfile::ResolveMode;
 use slipway_model::attestation::SbomOptions;
 use slipway_model::llb::{DefinitionError, Edge, GraphBuilder, VertexMeta, pb};
 use slipway_model::{Diagnostic, ErrorKind, ImageConfig, Platform, Reference};
@@ -44,7 +45,7 @@ impl Scanner {
         let platform = Platform::host();
         let reference = &options.generator;
         let step = job.progress.step(format!("resolve image config for {reference}"));
-        let pinned = step.end(job.images.pin_registry(reference, &platform).await)?;
+        let pinned = step.end(job.images.pin_registry(reference, &platform, ResolveMode::Default).await)?;
         let invalid = |cause: String| {
             Diagnostic::new(ErrorKind::User, format!("cannot use the SBOM generator {reference}"))
                 .cause(cause)

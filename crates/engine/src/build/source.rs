@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use slipway_dockerfile::ResolveMode;
 use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Platform, Reference};
 
@@ -14,8 +15,8 @@ use crate::sources::{self, Found};
 #[derive(Clone, Debug, Default)]
 pub struct ResolveOptions {
     pub platform: Option<Platform>,
-    /// Ask the registry even for what is known locally.
-    pub pull: bool,
+    /// Whether an image may be what was known of it before.
+    pub mode: ResolveMode,
     /// Shown to people while it is resolved.
     pub log_name: String,
     /// Of repositories, the commit and the tag themselves are wanted too, which have to be fetched.
@@ -160,7 +161,7 @@ impl Build {
             name => name.to_owned(),
         };
         let step = self.job.progress.step(shown);
-        let pinned = step.end(self.job.images.pin_registry(&reference, &platform).await)?;
+        let pinned = step.end(self.job.images.pin_registry(&reference, &platform, options.mode).await)?;
         let digest = pinned.root.digest;
         self.note(reference.clone(), &platform, digest, false);
         let identifier = format!("docker-image://{}", reference.with_digest(digest));

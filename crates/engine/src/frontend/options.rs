@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
+use slipway_dockerfile::ResolveMode;
 use slipway_model::attestation::Attestations;
 use slipway_model::llb::pb;
 use slipway_model::solve::{
@@ -171,9 +172,11 @@ impl Options<'_> {
                 Some(stages) => NoCache::Stages(stages.split(',').map(str::to_owned).collect()),
             },
             pull: match self.get("image-resolve-mode") {
-                None | Some("default" | "local") => false,
-                Some("pull") => true,
-                Some(other) => return Err(invalid(format!("invalid image-resolve-mode: {other}"))),
+                None => false,
+                Some(text) => {
+                    let invalid = |_| invalid(format!("invalid image-resolve-mode: {text}"));
+                    text.parse::<ResolveMode>().map_err(invalid)? == ResolveMode::Pull
+                }
             },
             call: match self.get("requestid") {
                 None => Call::Build,

@@ -1,5 +1,6 @@
 //! Images as sources: a chain of lazy layers, known by chain id; nothing is downloaded here.
 
+use slipway_dockerfile::ResolveMode;
 use slipway_model::llb::pb;
 use slipway_model::oci::MediaType;
 use slipway_model::{Diagnostic, Digest, ErrorKind, ImageConfig, Platform, Reference};
@@ -138,11 +139,12 @@ pub(crate) fn is_layer(media_type: &str) -> bool {
 
 async fn pin(operation: &VertexOperation, name: &str, layout: bool) -> Result<Pinned, Diagnostic> {
     let platform = operation.vertex.platform().unwrap_or_else(Platform::host);
+    let attribute = |name: &str| match &operation.vertex.op.op {
+        Some(pb::op::Op::Source(source)) => source.attrs.get(name).map(String::as_str),
+        _ => None,
+    };
     if layout {
-        let store = match &operation.vertex.op.op {
-            Some(pb::op::Op::Source(source)) => source.attrs.get("oci.store").map(String::as_str),
-            _ => None,
-        };
+        let store = attribute("oci.store");
         let (context, digest) =
             name.split_once('@').ok_or_else(|| internal(format!("`{name}` is not pinned")))?;
         let digest = digest.parse().map_err(|e: slipway_model::ParseDigestError| internal(e.to_string()))?;
@@ -156,7 +158,9 @@ async fn pin(operation: &VertexOperation, name: &str, layout: bool) -> Result<Pi
     let reference: Reference = name
         .parse()
         .map_err(|e: slipway_model::ParseReferenceError| Diagnostic::new(ErrorKind::User, e.to_string()))?;
-    operation.job.images.pin_registry(&reference, &platform).await
+    let mode = attribute("image.resolvemode").unwrap_or_default().parse();
+    let mode: ResolveMode = mode.map_err(|error: String| Diagnostic::new(ErrorKind::User, error))?;
+    operation.job.images.pin_registry(&reference, &platform, mode).await
 }
 
 #[cfg(test)]
