@@ -60,6 +60,9 @@ async fn write(
     resolved: &Resolved,
     target: &Path,
 ) -> Result<(), Failure> {
+    if source.bundle.is_none() {
+        repository.complete(access, resolved).await?;
+    }
     let directory = access.home.join("bundle.git");
     std::fs::create_dir(&directory).map_err(Failure::Start)?;
     let call = Call { git_dir: Some(&directory), ..Call::default() };

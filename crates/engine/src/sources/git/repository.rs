@@ -130,6 +130,19 @@ impl Repository {
         Call { local: true, ..self.call() }.run(access, &fetch).await.map(drop)
     }
 
+    /// Fetches what is before the commit too, unless it is here.
+    pub(super) async fn complete(&self, access: &Access<'_>, resolved: &Resolved) -> Result<(), Failure> {
+        if !self.path().join("shallow").exists() {
+            return Ok(());
+        }
+        let (name, reference) = (resolved.name.as_deref(), Self::reference(resolved));
+        let specification = format!("+{}:{reference}", name.unwrap_or(&resolved.object));
+        let fetch = ["fetch", "--unshallow", "--no-tags", "--force", "origin", &specification];
+        Call { shown: true, ..self.call() }.run(access, &fetch).await?;
+        // The name may stand for another commit by now.
+        self.call().run(access, &["update-ref", "--no-deref", &reference, &resolved.object]).await.map(drop)
+    }
+
     /// Fetches the commit alone, or, from servers that do not give a commit by its name, all branches and tags.
     async fn fetch_object(
         &self,
