@@ -21,6 +21,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     /// Starts a problem that the author of the Dockerfile can mend.
+    #[track_caller]
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Diagnostic::new(ErrorKind::User, message).into()
     }

@@ -14,6 +14,7 @@ pub(crate) trait Explain: std::error::Error {
         None
     }
 
+    #[track_caller]
     fn explain(&self) -> Diagnostic
     where
         Self: Sized,
@@ -87,28 +88,38 @@ impl Explain for std::io::Error {
 /// Turns a result's error into a diagnostic.
 pub(crate) trait Context<T> {
     /// Shows the error as it is.
+    #[track_caller]
     fn diagnose(self) -> Result<T, Diagnostic>;
 
     /// Shows what was being done, and the error as the cause.
+    #[track_caller]
     fn context(self, doing: impl FnOnce() -> String) -> Result<T, Diagnostic>;
 }
 
 impl<T, E: Explain> Context<T> for Result<T, E> {
+    // Without closures: in one, the caller would be the standard library.
     fn diagnose(self) -> Result<T, Diagnostic> {
-        self.map_err(|error| error.explain())
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => Err(error.explain()),
+        }
     }
 
     fn context(self, doing: impl FnOnce() -> String) -> Result<T, Diagnostic> {
-        self.map_err(|error| {
-            let mut diagnostic = error.explain();
-            let message = std::mem::replace(&mut diagnostic.message, doing());
-            diagnostic.causes.insert(0, message);
-            diagnostic
-        })
+        match self {
+            Ok(value) => Ok(value),
+            Err(error) => {
+                let mut diagnostic = error.explain();
+                let message = std::mem::replace(&mut diagnostic.message, doing());
+                diagnostic.causes.insert(0, message);
+                Err(diagnostic)
+            }
+        }
     }
 }
 
 /// Says that slipway itself is wrong.
+#[track_caller]
 pub(crate) fn internal(message: impl Into<String>) -> Diagnostic {
     Diagnostic::new(ErrorKind::Internal, message)
         .hint("this is a bug in slipway; please report it with the Dockerfile")

@@ -4,10 +4,11 @@
 //! rendered (terminal), sent (gRPC error details) and stored (history).
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 
 use crate::llb::pb;
-use crate::{Digest, ErrorKind, Hint, Platform};
+use crate::{Digest, ErrorKind, Hint, Platform, Trace};
 
 /// One error, ready to be shown.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Diagnostic {
     pub exit_code: Option<i32>,
     /// The vertex that failed.
     pub vertex: Option<Digest>,
+    /// Where in slipway it was made, and passed.
+    pub trace: Trace,
     /// What another program said of it, for clients that understand it.
     pub foreign: Option<Arc<ForeignError>>,
 }
@@ -62,7 +65,10 @@ pub struct SourceSpan {
 
 impl Diagnostic {
     /// Starts a diagnostic with a message alone.
+    #[track_caller]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let mut trace = Trace::default();
+        trace.pass(Location::caller());
         Self {
             kind,
             message: message.into(),
@@ -74,11 +80,13 @@ impl Diagnostic {
             log_tail: Vec::new(),
             exit_code: None,
             vertex: None,
+            trace,
             foreign: None,
         }
     }
 
     /// Starts a diagnostic from an error and the chain of its sources.
+    #[track_caller]
     pub fn from_error(kind: ErrorKind, error: &dyn std::error::Error) -> Self {
         let mut diagnostic = Self::new(kind, error.to_string());
         let mut next = error.source();
@@ -105,14 +113,18 @@ impl Diagnostic {
 
     /// Sets the place, unless there is one already: the innermost knows best.
     #[must_use]
+    #[track_caller]
     pub fn at(mut self, span: Option<SourceSpan>) -> Self {
+        self.trace.pass(Location::caller());
         self.span = self.span.or(span);
         self
     }
 
     /// Sets the places, the nearest first, unless there is one already.
     #[must_use]
+    #[track_caller]
     pub fn at_all(mut self, spans: &[SourceSpan]) -> Self {
+        self.trace.pass(Location::caller());
         if self.span.is_none()
             && let Some((nearest, others)) = spans.split_first()
         {
@@ -124,14 +136,18 @@ impl Diagnostic {
 
     /// Sets the vertex, unless there is one already.
     #[must_use]
+    #[track_caller]
     pub fn of_vertex(mut self, vertex: Digest) -> Self {
+        self.trace.pass(Location::caller());
         self.vertex = self.vertex.or(Some(vertex));
         self
     }
 
     /// Sets the platform, unless there is one already.
     #[must_use]
+    #[track_caller]
     pub fn on(mut self, platform: Option<Platform>) -> Self {
+        self.trace.pass(Location::caller());
         self.platform = self.platform.or(platform);
         self
     }

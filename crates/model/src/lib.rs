@@ -25,6 +25,7 @@ mod reference;
 mod size;
 pub mod solve;
 pub mod source_rules;
+mod trace;
 
 pub use boolean::parse_bool;
 pub use diagnostic::{Diagnostic, ErrorDetail, ForeignError, SourceSpan};
@@ -41,3 +42,4 @@ pub use reference::{ParseReferenceError, Reference};
 pub use size::parse_size;
 pub use solve::SolveRequest;
 pub use source_rules::SourceRules;
+pub use trace::{Frame, Trace};

@@ -204,6 +204,7 @@ async fn connect(tunnel: Tunnel) -> Result<Channel, Status> {
 }
 
 /// Says what a call to the client was for when it failed.
+#[track_caller]
 pub(crate) fn failed(doing: impl Into<String>, status: &Status) -> Diagnostic {
     let kind = match status.code() {
         Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded => ErrorKind::Environment,

@@ -8,7 +8,7 @@ use bollard_buildkit_proto::google::protobuf::Any;
 use prost::Message as _;
 use serde_json::{Value, json};
 use slipway_engine::{FailedPart, FailedStep};
-use slipway_model::{Diagnostic, ErrorDetail, ErrorKind, ForeignError, Hint};
+use slipway_model::{Diagnostic, ErrorDetail, ErrorKind, ForeignError, Frame, Hint, Trace};
 use tonic::{Code, Status};
 
 use super::{RpcStatus, json};
@@ -50,7 +50,7 @@ pub(crate) fn rpc_status_of_all(diagnostics: &[Diagnostic]) -> RpcStatus {
 
 /// Makes the message form of an error, as it is kept and as frontends return it.
 pub(crate) fn rpc_status(diagnostic: &Diagnostic) -> RpcStatus {
-    let mut details = vec![origin()];
+    let mut details = vec![origin(&diagnostic.trace)];
     let mut add = |name: &str, value: Value| details.push(detail(name, &value));
     if let Some(code) = diagnostic.exit_code {
         add(EXIT, json!({ "Code": code }));
@@ -81,14 +81,16 @@ pub(crate) fn rpc_status(diagnostic: &Diagnostic) -> RpcStatus {
     RpcStatus { code, message: text(diagnostic), details }
 }
 
-/// Says which program an error comes from, in the place where the reference shows its stack.
-fn origin() -> Any {
+/// Says which program an error comes from, and from where in it, as the reference does of its stack.
+fn origin(trace: &Trace) -> Any {
+    let frame = |frame: &Frame| json!({ "Name": frame.module(), "File": frame.file, "Line": frame.line });
+    let frames: Vec<Value> = trace.frames().iter().map(frame).collect();
     let cmdline: Vec<String> =
         std::env::args_os().take(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     detail(
         STACK,
         &json!({
-            "frames": [],
+            "frames": frames,
             "cmdline": cmdline,
             "pid": std::process::id(),
             "version": BUILDKIT_VERSION,
@@ -258,7 +260,8 @@ mod tests {
         let mut told = rpc_status(&failure());
         told.details.push(detail("errdefs.Subrequest", &json!({ "name": "unknown" })));
         let heard = from_rpc(told.clone());
-        let expected = Diagnostic { foreign: heard.foreign.clone(), ..failure() };
+        let (foreign, trace) = (heard.foreign.clone(), heard.trace.clone());
+        let expected = Diagnostic { foreign, trace, ..failure() };
         assert_eq!(format!("{heard:?}"), format!("{expected:?}"));
         assert_eq!(rpc_status(&heard), told);
     }
