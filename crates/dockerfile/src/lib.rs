@@ -42,7 +42,7 @@ pub use document::{Dockerfile, Stage, parse};
 pub use expand::{EnvList, Environment, ExpandError, Expander, Expansion};
 pub use git::{GitReference, GitReferenceError, directory_of_repository};
 pub use instruction::{
-    ArgDefinition, CacheSharing, CommandLine, Copy, From, INSTRUCTIONS, InlineFile, Instruction,
+    ArgDefinition, CacheSharing, CommandLine, Copy, DeviceSpec, From, INSTRUCTIONS, InlineFile, Instruction,
     InstructionKind, KeyValue, Mount, MountSpec, MountType, Run, RunNetwork, Security,
 };
 pub use lint::{IDENTICAL_LAYERS_ACROSS_PLATFORMS, LintConfig, LintWarning, RULES, Rule};

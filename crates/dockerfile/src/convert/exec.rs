@@ -8,7 +8,9 @@ use super::outline::MountNote;
 use super::stage::{Command, StageState};
 use super::{Converter, Purpose, names};
 use crate::expand::{Environment as _, Masked};
-use crate::instruction::{CacheSharing, Instruction, Mount, MountType, Run, RunNetwork, Security};
+use crate::instruction::{
+    CacheSharing, DeviceSpec, Instruction, Mount, MountType, Run, RunNetwork, Security,
+};
 use crate::parser::parse_heredoc_word;
 use crate::problem::Problem;
 use crate::text::{base_name, clean, join, quote};
@@ -88,6 +90,7 @@ impl Converter<'_> {
                 Security::Sandbox => pb::SecurityMode::Sandbox as i32,
                 Security::Insecure => pb::SecurityMode::Insecure as i32,
             },
+            cdi_devices: run.devices.iter().map(device).collect(),
             ..Default::default()
         };
         stage.files.output = Some(self.add_exec(stage, exec, mounts, meta));
@@ -380,6 +383,10 @@ impl Converter<'_> {
 }
 
 use super::copy::input_index as input;
+
+fn device(device: &DeviceSpec) -> pb::CdiDevice {
+    pb::CdiDevice { name: device.name.clone(), optional: !device.required }
+}
 
 fn tmpfs(dest: String, size: i64) -> pb::Mount {
     pb::Mount {

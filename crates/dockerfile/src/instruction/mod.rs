@@ -4,6 +4,7 @@
 //! exception is a mount, whose options are known only after expansion: see [`MountSpec`].
 
 mod copy;
+mod device;
 mod flags;
 mod healthcheck;
 mod mount;
@@ -13,6 +14,7 @@ mod run;
 use crate::Lines;
 
 pub use copy::{Copy, InlineFile};
+pub use device::DeviceSpec;
 pub use mount::{CacheSharing, Mount, MountSpec, MountType};
 pub(crate) use parse::{parse_instruction, parse_node};
 pub use run::{CommandLine, Run, RunNetwork, Security};

@@ -1,5 +1,6 @@
 //! `RUN`, and command lines in general.
 
+use super::device::DeviceSpec;
 use super::flags::{FlagKind, Flags};
 use super::mount::MountSpec;
 use crate::parser::{Heredoc, Node};
@@ -21,6 +22,7 @@ pub struct CommandLine {
 pub struct Run {
     pub command: CommandLine,
     pub mounts: Vec<MountSpec>,
+    pub devices: Vec<DeviceSpec>,
     pub network: RunNetwork,
     pub security: Security,
 }
@@ -49,7 +51,12 @@ pub(super) fn command_line(node: &Node) -> CommandLine {
 }
 
 pub(super) fn parse_run(node: &Node) -> Result<Run, Problem> {
-    let known = [("mount", FlagKind::List), ("network", FlagKind::Text), ("security", FlagKind::Text)];
+    let known = [
+        ("device", FlagKind::List),
+        ("mount", FlagKind::List),
+        ("network", FlagKind::Text),
+        ("security", FlagKind::Text),
+    ];
     let flags = Flags::parse(&node.flags, &known)?;
     let network = match flags.optional("network") {
         None | Some("default") => RunNetwork::Default,
@@ -64,6 +71,8 @@ pub(super) fn parse_run(node: &Node) -> Result<Run, Problem> {
         }
     };
     let mounts = flags.list("mount").into_iter().map(MountSpec::parse).collect::<Result<_, _>>()?;
+    let devices =
+        flags.list("device").iter().map(|text| DeviceSpec::parse(text)).collect::<Result<_, _>>()?;
     let security = match flags.optional("security") {
         None | Some("sandbox") => Security::Sandbox,
         Some("insecure") => Security::Insecure,
@@ -72,5 +81,5 @@ pub(super) fn parse_run(node: &Node) -> Result<Run, Problem> {
             return Err(Problem::new(message).token(other).hint("known modes: sandbox, insecure"));
         }
     };
-    Ok(Run { command: command_line(node), mounts, network, security })
+    Ok(Run { command: command_line(node), mounts, devices, network, security })
 }

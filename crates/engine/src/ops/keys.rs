@@ -31,7 +31,6 @@ pub(super) fn keyed_exec(exec: &pb::ExecOp) -> pb::ExecOp {
     meta.proxy_env = None;
     meta.cgroup_parent.clear();
     meta.extra_hosts.iter_mut().for_each(|host| host.ip.clear());
-    keyed.cdi_devices.clear();
     for mount in &mut keyed.mounts {
         mount.selector.clear();
         mount.result_id.clear();
@@ -208,6 +207,9 @@ mod tests {
         meta.proxy_env = Some(pb::ProxyEnv { http_proxy: "http://p".to_owned(), ..Default::default() });
         let key = |op: &pb::ExecOp| exec(&vertex(pb::op::Op::Exec(op.clone()), 2), op, None).digest;
         assert_eq!(key(&plain), key(&other));
+        other.cdi_devices = vec![pb::CdiDevice { name: "vendor.com/gpu".to_owned(), optional: true }];
+        assert_ne!(key(&plain), key(&other), "who may use a device does something else");
+        other.cdi_devices.clear();
         other.meta.as_mut().unwrap().args.push("-j".to_owned());
         assert_ne!(key(&plain), key(&other));
     }
