@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use slipway_model::llb::{Vertex, pb};
 use slipway_model::progress::EventSink;
 use slipway_model::solve::Entitlement;
-use slipway_model::{Diagnostic, Digest, Digester, ErrorKind, Platform, Secret};
+use slipway_model::{Compatibility, Diagnostic, Digest, Digester, ErrorKind, Platform, Secret};
 use slipway_runtime::Process;
 use slipway_store::{ActiveSnapshot, CommitInfo, Lease, SnapshotId};
 use tokio::sync::OnceCell;
@@ -59,6 +59,7 @@ pub(crate) struct Job {
     pub(crate) notes: Notes,
     pub(crate) remote: RemoteCache,
     pub(crate) policies: Policies,
+    pub(crate) compatibility: Compatibility,
 }
 
 /// What a job finds out and does on its way, each thing once; starts empty.
@@ -99,7 +100,7 @@ impl Job {
         events: Arc<dyn EventSink>,
         cancel: CancellationToken,
     ) -> Result<Self, Diagnostic> {
-        let BuildOptions { id, session, entitlements, proxy_network, .. } = options;
+        let BuildOptions { id, session, entitlements, proxy_network, compatibility, .. } = options;
         let proxy_network = proxy_network || engine.config.proxy_network;
         let lease = engine.store.lease().diagnose()?;
         let progress = Progress::new(events);
@@ -126,6 +127,7 @@ impl Job {
             started: SystemTime::now(),
             remote: RemoteCache::default(),
             policies: Policies::default(),
+            compatibility,
         })
     }
 

@@ -10,7 +10,6 @@ use slipway_model::solve::{Frontend, SolveRequest};
 use slipway_model::{Diagnostic, Digest};
 use tokio_util::sync::CancellationToken;
 
-use crate::attest::FrontendRequest;
 use crate::build::{Build, BuildOptions, BuildResult, ExportOptions, Refs};
 use crate::engine::Engine;
 use crate::frontend::{Answer, CallResult, DockerfileFrontend};
@@ -74,11 +73,10 @@ impl Engine {
     ) -> Result<SolveResponse, Vec<Diagnostic>> {
         let start = || {
             let options = BuildOptions {
-                id: request.id.clone(),
                 session: Arc::new(EmbeddedSession::new(self, &request)),
                 entitlements: request.entitlements.clone(),
                 proxy_network: request.steps.proxy_network,
-                request: FrontendRequest::default(),
+                ..BuildOptions::local(request.id.as_str())
             };
             let build = self.start(options, events.clone(), &cancel)?;
             build.use_cache(&request.cache, inline_cache(&request))?;

@@ -7,6 +7,7 @@
 
 pub mod attestation;
 mod boolean;
+mod compatibility;
 pub mod csv;
 mod diagnostic;
 mod digest;
@@ -28,6 +29,7 @@ pub mod source_rules;
 mod trace;
 
 pub use boolean::parse_bool;
+pub use compatibility::Compatibility;
 pub use diagnostic::{Diagnostic, ErrorDetail, ForeignError, SourceSpan};
 pub use digest::{Digest, Digester, ParseDigestError};
 pub use duration::{ParseDurationError, format_duration, parse_duration};

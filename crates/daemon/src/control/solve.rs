@@ -10,7 +10,7 @@ use slipway_engine::{
 };
 use slipway_model::progress::Warning;
 use slipway_model::solve::{Entitlement, SourceDateEpoch};
-use slipway_model::{Diagnostic, Digest, ErrorKind};
+use slipway_model::{Compatibility, Diagnostic, Digest, ErrorKind};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -88,6 +88,7 @@ async fn run(
             options: request.frontend_attrs.clone(),
             inputs: request.frontend_inputs.clone(),
         },
+        compatibility: Compatibility::of_number(request.compatibility_version).map_err(one)?,
     };
     let build = Arc::new(daemon.engine.start(options, running.happened.clone(), cancel).map_err(one)?);
     let caches = Caches::prepare(daemon, request).map_err(one)?;

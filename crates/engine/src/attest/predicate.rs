@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use slipway_model::Platform;
 use slipway_model::attestation::{ProvenanceMode, ProvenanceOptions, SlsaVersion};
+use slipway_model::{Compatibility, Platform};
 
 use super::request::{ConfigSource, Local, Parameters, RequestProvenance};
 use super::sources::{Material, Sources};
@@ -20,8 +20,6 @@ const V02: &str = "https://slsa.dev/provenance/v0.2";
 const BUILD_TYPE_V1: &str =
     "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";
 pub(super) const BUILD_TYPE_V02: &str = "https://mobyproject.org/buildkit@v1";
-/// The version of BuildKit's behaviour that a request is served with.
-const COMPATIBILITY: u32 = 30;
 
 /// Returns the type of a predicate.
 pub(crate) fn predicate_type(version: SlsaVersion) -> &'static str {
@@ -67,6 +65,7 @@ impl Predicate {
         sources: &Sources,
         told: Option<RequestProvenance>,
         options: &ProvenanceOptions,
+        compatibility: Compatibility,
     ) -> Self {
         let told = told.unwrap_or_default();
         let mut request = told.request.unwrap_or_default();
@@ -75,7 +74,7 @@ impl Predicate {
         request.secrets.clone_from(&sources.secrets);
         request.ssh.clone_from(&sources.ssh);
         request.locals = sources.locals.iter().map(|name| Local { name: name.clone() }).collect();
-        request.compatibility_version = Some(COMPATIBILITY);
+        request.compatibility_version = Some(compatibility.number());
         let complete_materials =
             !sources.incomplete && sources.locals.is_empty() && sources.uncaptured.is_empty();
         let built_in = request.frontend == "dockerfile.v0";

@@ -50,7 +50,7 @@ impl Provenance {
             of_platform(images, &platforms, platform)
         });
         let told = scope.request(&sources, &job.engine.producers);
-        let mut predicate = Predicate::new(&sources, told, options);
+        let mut predicate = Predicate::new(&sources, told, options, job.compatibility);
         if options.complete_materials && !predicate.materials_are_complete() {
             return Err(incomplete(&sources));
         }

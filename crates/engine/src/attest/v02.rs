@@ -87,7 +87,7 @@ mod tests {
     fn both_versions_tell_the_same() {
         let sources = Sources { locals: vec!["context".to_owned()], network: true, ..Sources::default() };
         let options = ProvenanceOptions { builder_id: "https://builder".to_owned(), ..Default::default() };
-        let predicate = Predicate::new(&sources, None, &options);
+        let predicate = Predicate::new(&sources, None, &options, Default::default());
         let started = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let invocation = Invocation { id: "x".to_owned(), started, finished: started };
         let own = Map::from_iter([("runner".to_owned(), json!("mine"))]);

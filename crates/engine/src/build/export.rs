@@ -45,9 +45,13 @@ impl Build {
         exporters: &[ExporterRequest],
         options: &ExportOptions,
     ) -> Result<ExportResult, Vec<Diagnostic>> {
+        let asked = &options.attestations;
+        let has_attestations =
+            !result.attestations.is_empty() || asked.provenance.is_some() || asked.sbom.is_some();
         let output = |exporter: &ExporterRequest| {
             let mut output = exporter.output()?;
             annotate(&mut output, &result.metadata)?;
+            self.job.compatibility.settle(&mut output, has_attestations)?;
             Ok(output)
         };
         let outputs = exporters.iter().map(output).collect::<Result<Vec<OutputSpec>, Diagnostic>>();

@@ -26,7 +26,7 @@ use futures_util::future::BoxFuture;
 use slipway_model::llb::pb;
 use slipway_model::progress::{self, EventSink};
 use slipway_model::solve::{CacheOptions, CacheSpec, Entitlement};
-use slipway_model::{Diagnostic, Digest, ErrorKind};
+use slipway_model::{Compatibility, Diagnostic, Digest, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use crate::attest::{FrontendRequest, Scope};
@@ -60,6 +60,8 @@ pub struct BuildOptions {
     pub proxy_network: bool,
     /// What the client has asked for, as provenance tells it.
     pub request: FrontendRequest,
+    /// The version of BuildKit's behaviour that the client wants.
+    pub compatibility: Compatibility,
 }
 
 impl BuildOptions {
@@ -71,6 +73,7 @@ impl BuildOptions {
             entitlements: BTreeSet::new(),
             proxy_network: false,
             request: FrontendRequest::default(),
+            compatibility: Compatibility::default(),
         }
     }
 }

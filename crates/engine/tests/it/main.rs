@@ -10,6 +10,7 @@ use slipway_engine::runtime;
 
 mod bucket;
 mod client;
+mod compatibility;
 mod definitions;
 mod frontend;
 mod frontends;

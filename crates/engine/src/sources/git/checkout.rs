@@ -1,6 +1,7 @@
 //! From a commit in the bare repository to files.
 
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
@@ -36,6 +37,10 @@ pub(super) async fn checkout(
             let (source, target) = (source.clone(), target.to_owned());
             blocking(move || take_directory(&source, &whole, &target)).await?;
         }
+    }
+    if access.operation.job.compatibility.has_open_git_files() {
+        let target = target.to_owned();
+        blocking(move || open_files(&target).diagnose()).await?;
     }
     if source.times == Times::Commit {
         let show = ["log", "-1", "--format=%ct", resolved.object.as_str()];
@@ -170,6 +175,17 @@ fn remove_git_files(top: &Path) -> std::io::Result<()> {
     })
 }
 
+/// Lets everybody write files that are no programs.
+fn open_files(top: &Path) -> std::io::Result<()> {
+    each(top, &mut |path, metadata| {
+        let mode = metadata.permissions().mode();
+        match metadata.is_file() && mode & 0o111 == 0 {
+            true => std::fs::set_permissions(path, Permissions::from_mode(mode | 0o222)),
+            false => Ok(()),
+        }
+    })
+}
+
 /// Gives everything the same time; directories after what is in them.
 fn set_times(top: &Path, seconds: i64) -> std::io::Result<()> {
     let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
@@ -197,4 +213,26 @@ fn each(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_opened_and_programs_are_not() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir(top.path().join("dir")).unwrap();
+        let modes = |modes: [u32; 2]| {
+            for (name, mode) in ["dir/file", "program"].into_iter().zip(modes) {
+                let path = top.path().join(name);
+                std::fs::write(&path, "").unwrap();
+                std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            }
+            open_files(top.path()).unwrap();
+            ["dir/file", "program"]
+                .map(|name| std::fs::metadata(top.path().join(name)).unwrap().permissions().mode() & 0o777)
+        };
+        assert_eq!(modes([0o644, 0o755]), [0o666, 0o755]);
+    }
 }

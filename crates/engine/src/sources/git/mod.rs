@@ -186,7 +186,11 @@ pub(super) async fn cache_map(
         repository.objects().await?.check(rule)?;
     }
     operation.pin(Pin::Git(resolved.commit().to_owned()));
-    Ok(keys::source("git", None, source.key(&resolved).as_bytes(), None))
+    let mut key = source.key(&resolved);
+    if operation.job.compatibility.has_open_git_files() {
+        key.push_str("(open)");
+    }
+    Ok(keys::source("git", None, key.as_bytes(), None))
 }
 
 /// Says which commit is meant, on request with the commit and the tag themselves.
