@@ -1,6 +1,7 @@
 //! What the daemon says of itself: version, platforms, labels, capabilities.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use slipway_engine::config::StepNetwork;
 use slipway_engine::store::GcRule;
@@ -24,7 +25,6 @@ pub(crate) const PRODUCT: &str = "buildkit";
 /// What a frontend or client can call, as far as it works here.
 const GATEWAY: &[&str] = &[
     "solve.base",
-    "solve.inlinereturn",
     "resolveimage",
     "resolveimage.resolvemode",
     "readfile",
@@ -288,7 +288,13 @@ pub(crate) fn gateway_caps() -> Vec<ApiCap> {
 
 /// Returns what LLB may contain.
 pub(crate) fn llb_caps() -> Vec<ApiCap> {
-    LLB.iter().map(|id| cap(id)).collect()
+    LLB.iter().filter(|id| holds(id)).map(|id| cap(id)).collect()
+}
+
+/// Tells whether this machine has what a capability is about: steps are shown their control groups where there is one
+/// tree of them.
+fn holds(id: &str) -> bool {
+    id != "exec.cgroup" || Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 fn cap(id: &str) -> ApiCap {

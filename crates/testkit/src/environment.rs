@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
@@ -13,7 +14,8 @@ use crate::machine;
 #[derive(Debug)]
 pub struct Environment {
     directory: TempDir,
-    program: PathBuf,
+    /// Looked for when it is first started.
+    program: OnceLock<PathBuf>,
 }
 
 impl Environment {
@@ -24,23 +26,22 @@ impl Environment {
         // Other users run slipway here too.
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         std::fs::create_dir(directory.path().join("home")).unwrap();
-        Self { directory, program: machine::slipway() }
+        Self { directory, program: OnceLock::new() }
     }
 
     /// Makes an environment with a copy of the program, so that its processes are told from all others.
     pub fn with_own_program() -> Self {
-        let mut environment = Self::new();
-        let own = environment.path("slipway");
-        if std::fs::hard_link(&environment.program, &own).is_err() {
-            std::fs::copy(&environment.program, &own).unwrap();
+        let environment = Self::new();
+        let (program, own) = (machine::slipway(), environment.path("slipway"));
+        if std::fs::hard_link(&program, &own).is_err() {
+            std::fs::copy(&program, &own).unwrap();
         }
-        environment.program = own.canonicalize().unwrap();
-        environment
+        Self { program: OnceLock::from(own.canonicalize().unwrap()), ..environment }
     }
 
     /// Returns the program that [`slipway`](Self::slipway) starts.
     pub fn program(&self) -> &Path {
-        &self.program
+        self.program.get_or_init(machine::slipway)
     }
 
     /// Returns the path of something in the environment.
@@ -74,7 +75,7 @@ impl Environment {
 
     /// Makes a command of slipway: cleared environment, own home, own state.
     pub fn slipway<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(self.program());
         self.settle(&mut command);
         command.args(arguments);
         command

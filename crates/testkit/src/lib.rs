@@ -21,6 +21,7 @@ mod machine;
 mod process;
 mod random;
 mod registry;
+mod sshd;
 mod tar;
 
 pub use base::{BASE_PLATFORMS, base_context, debian_context, registry};
@@ -37,4 +38,5 @@ pub use machine::{binfmt_table, in_ci, is_root, mount_table, need, project, slip
 pub use process::{Seen, descendants, wait_until_gone, with_program};
 pub use random::Random;
 pub use registry::Registry;
+pub use sshd::Sshd;
 pub use tar::Archive;

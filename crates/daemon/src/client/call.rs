@@ -10,7 +10,6 @@ use slipway_model::progress::EventSink;
 use super::solve::wire_request;
 use super::{Built, Client, Gateway, Offer, Refused, SolveSpec, gateway};
 use crate::wire::gateway::Result as WireResult;
-use crate::worker::new_id;
 
 impl Client {
     /// Asks the frontend, and ends the build with its answer.
@@ -20,7 +19,7 @@ impl Client {
         offer: Arc<Offer>,
         events: Arc<dyn EventSink>,
     ) -> Result<Built, Refused> {
-        let mut wire = wire_request(spec, new_id(), offer.judge.is_some());
+        let mut wire = wire_request(spec, &offer);
         let question = gateway::question(&mut wire);
         wire.frontend_attrs.clear();
         wire.exporters.clear();

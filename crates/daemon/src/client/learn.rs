@@ -12,7 +12,6 @@ use super::solve::wire_request;
 use super::{Client, Gateway, Refused, SolveSpec, logins};
 use crate::gateway;
 use crate::wire::gateway::Result as WireResult;
-use crate::worker::new_id;
 
 impl Client {
     /// Asks the daemon what is wanted of a source.
@@ -30,7 +29,7 @@ impl Client {
         let ask = async |gateway: &Gateway| {
             Ok((gateway.resolve_source_meta(request).await?, WireResult::default()))
         };
-        let wire = wire_request(&SolveSpec::default(), new_id(), false);
+        let wire = wire_request(&SolveSpec::default(), &offer);
         let answer = self.solve_here(wire, Arc::new(offer), Arc::new(NoEvents), ask).await;
         let (answer, _) = answer.map_err(|refused| refused.diagnostic())?;
         gateway::known(answer).map_err(|status| Refused::from(status).diagnostic())

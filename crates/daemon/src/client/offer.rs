@@ -40,6 +40,8 @@ use crate::wire::upload::upload_server::UploadServer;
 /// What a client lets its build use.
 #[derive(Default)]
 pub struct Offer {
+    /// Names the session; if empty, a name is made.
+    pub id: String,
     /// Directories by the name the build knows them by, as `context`.
     pub directories: BTreeMap<String, PathBuf>,
     /// Gives secrets and connections to agents.

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::solve::wire_request;
 use super::stepping::parts_of;
-use super::{Gateway, SolveSpec, gateway};
+use super::{Gateway, Offer, SolveSpec, gateway};
 use crate::wire::gateway::SolveRequest;
 use crate::wire::recode;
 
@@ -43,7 +43,7 @@ pub(super) fn settle<'a>(
 ) -> BoxFuture<'a, Result<(), Status>> {
     Box::pin(async move {
         let answers = parts.iter().map(async |part| {
-            let mut wire = wire_request(&part.spec, String::new(), false);
+            let mut wire = wire_request(&part.spec, &Offer::default());
             let mut asked = gateway::question(&mut wire);
             settle(gateway, &part.parts, &mut asked, events).await?;
             gateway.frontend(asked).await

@@ -92,7 +92,7 @@ impl Client {
         offer: Arc<Offer>,
         events: Arc<dyn EventSink>,
     ) -> Result<Built, Refused> {
-        let wire = wire_request(&spec, new_id(), offer.judge.is_some());
+        let wire = wire_request(&spec, &offer);
         let _served = offer::serve(&mut self.control(), &wire.session, offer).await?;
         let follow = self.follow(&wire.reference, events);
         let response = self.send(wire).await;
@@ -164,8 +164,9 @@ fn is_call(request: &SolveRequest) -> bool {
     matches!(&request.frontend, Frontend::Dockerfile(dockerfile) if dockerfile.call != Call::Build)
 }
 
-/// Makes the message that asks for a build; the session may be asked about sources too.
-pub(super) fn wire_request(spec: &SolveSpec, session: String, is_judge: bool) -> ControlSolveRequest {
+/// Makes the message that asks for a build with an offer, which may be asked about sources too.
+pub(super) fn wire_request(spec: &SolveSpec, offer: &Offer) -> ControlSolveRequest {
+    let session = if offer.id.is_empty() { new_id() } else { offer.id.clone() };
     let exporter = |(kind, attributes): &(String, BTreeMap<String, String>)| Exporter {
         r#type: kind.clone(),
         attrs: attributes.clone().into_iter().collect(),
@@ -192,7 +193,7 @@ pub(super) fn wire_request(spec: &SolveSpec, session: String, is_judge: bool) ->
         entitlements: spec.entitlements.clone(),
         exporters: spec.exporters.iter().map(exporter).collect(),
         source_policy: spec.source_policy.as_ref().map(policy::to_wire),
-        source_policy_session: if is_judge { session.clone() } else { String::new() },
+        source_policy_session: if offer.judge.is_some() { session.clone() } else { String::new() },
         proxy_network: spec.proxy_network,
         session,
         ..ControlSolveRequest::default()

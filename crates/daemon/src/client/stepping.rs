@@ -20,7 +20,7 @@ use super::{Built, Client, Files, Gateway, Offer, Refused, SolveSpec, gateway, p
 use crate::gateway::{Bridge, Gateway as Service, result_to_wire};
 use crate::wire::gateway::{Ref as WireRef, Result as WireResult, result};
 use crate::wire::{error, recode};
-use crate::worker::{Worker, new_id};
+use crate::worker::Worker;
 
 /// Bytes that are under way between the two sides of a build in this process.
 const BUFFER: usize = 256 * 1024;
@@ -57,7 +57,7 @@ impl Client {
         events: Arc<dyn EventSink>,
         stepper: Option<&dyn Stepper>,
     ) -> Result<Built, Refused> {
-        let mut wire = wire_request(spec, new_id(), offer.judge.is_some());
+        let mut wire = wire_request(spec, &offer);
         let mut question = gateway::question(&mut wire);
         let told = events.clone();
         let make = async |gateway: &Gateway| {

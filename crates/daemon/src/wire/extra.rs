@@ -79,10 +79,6 @@ pub(crate) struct GatewaySolveRequest {
     pub(crate) allow_result_return: bool,
     #[prost(bool, tag = "6")]
     pub(crate) allow_result_array_ref: bool,
-    #[prost(bool, tag = "10")]
-    pub(crate) last: bool,
-    #[prost(bytes = "vec", tag = "11")]
-    pub(crate) exporter_attr: Vec<u8>,
     #[prost(message, repeated, tag = "12")]
     pub(crate) cache_imports: Vec<super::gateway::CacheOptionsEntry>,
     #[prost(btree_map = "string, message", tag = "13")]

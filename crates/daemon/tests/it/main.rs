@@ -1,9 +1,11 @@
 //! The daemon at a socket, driven by the client of the same interface.
 //!
-//! Nothing here runs a program in a sandbox; that is tested with the whole program.
+//! Only what is advertised is proved by programs in a sandbox; the rest of them is tested with the whole program.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
-use std::collections::BTreeMap;
+mod capabilities;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,18 +15,30 @@ use slipway_engine::config::Config;
 use slipway_engine::registry::{
     Client as Registries, ClientOptions, Credential, CredentialError, Credentials,
 };
-use slipway_engine::{Engine, EngineOptions, ExportOptions};
+use slipway_engine::{Engine, EngineOptions, ExportOptions, runtime};
 use slipway_model::Secret;
 use slipway_model::llb::pb;
 use slipway_model::llb::{Edge, GraphBuilder, VertexMeta};
 use slipway_model::progress::{Event, EventSink, NoEvents};
 use slipway_model::solve::{
     ArchiveOutput, CacheOptions, CacheSpec, Call, ContextSource, Destination, DockerfileRequest,
-    DockerfileSource, FilesOutput, Frontend, ImageOptions, ImageOutput, LayoutSelector, NamedContext,
-    NamedContextSource, OutputSpec, PlatformCheck, SolveRequest, StepOptions,
+    DockerfileSource, Entitlement, FilesOutput, Frontend, ImageOptions, ImageOutput, LayoutSelector,
+    NamedContext, NamedContextSource, OutputSpec, PlatformCheck, SolveRequest, StepOptions,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+
+/// Becomes the sandbox of steps when started as one: `main` is the test harness's.
+#[used]
+// SAFETY: the section holds addresses of functions with C calling convention that the C library runs at
+// start-up, after the standard library has stored the arguments.
+#[unsafe(link_section = ".init_array")]
+static DISPATCH: extern "C" fn() = {
+    extern "C" fn run() {
+        runtime::dispatch();
+    }
+    run
+};
 
 /// A daemon with a state of its own.
 struct Daemon {
@@ -36,14 +50,21 @@ struct Daemon {
 
 impl Daemon {
     async fn start() -> Self {
+        Self::with(Config::default(), BTreeSet::new()).await
+    }
+
+    /// Starts a daemon whose builds may be given `entitlements`.
+    async fn with(mut config: Config, entitlements: BTreeSet<Entitlement>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let root = Some(directory.path().join("state"));
-        let mut config = Config::default();
         config.gc.off = true;
         let engine = Engine::open(EngineOptions { root, config, ..EngineOptions::default() }).unwrap();
-        let options =
-            DaemonOptions { addresses: vec![Address::Unix(socket.clone())], ..DaemonOptions::default() };
+        let options = DaemonOptions {
+            addresses: vec![Address::Unix(socket.clone())],
+            entitlements,
+            ..DaemonOptions::default()
+        };
         let stop = CancellationToken::new();
         let (ready, is_ready) = tokio::sync::oneshot::channel();
         let serve = slipway_daemon::serve(engine, options, stop.clone(), move |_| ready.send(()).unwrap());
@@ -160,6 +181,16 @@ async fn mistakes_are_told_with_their_place() {
     let span = error.diagnostic().span.unwrap();
     let start = span.ranges.first().and_then(|range| range.start.as_ref());
     assert_eq!((span.source.filename.as_str(), start.map(|at| at.line)), ("Dockerfile", Some(2)));
+    let foreign = error.diagnostic().foreign.unwrap();
+    let stack = foreign.details.iter().find(|detail| detail.type_url.ends_with("/stack.Stack+json")).unwrap();
+    let stack: serde_json::Value = serde_json::from_slice(&stack.value).unwrap();
+    let frames = stack["frames"].as_array().unwrap();
+    assert!(!frames.is_empty() && stack["pid"] == std::process::id(), "{stack}");
+    for frame in frames {
+        let (name, file) = (frame["Name"].as_str().unwrap(), frame["File"].as_str().unwrap());
+        assert!(name.starts_with("slipway_") && file.starts_with("crates/"), "{frame}");
+        assert!(frame["Line"].as_u64().is_some_and(|line| line > 0), "{frame}");
+    }
     let cut = pb::Definition { def: vec![vec![0xff; 9]], ..pb::Definition::default() };
     let spec = SolveSpec { definition: Some(cut), ..SolveSpec::default() };
     let error = daemon.client.solve(spec, offer.clone(), quiet()).await.unwrap_err();
