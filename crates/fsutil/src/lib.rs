@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod list;
 mod receive;
 mod send;
 mod stat;
@@ -23,7 +24,8 @@ use std::io;
 pub use bollard_buildkit_proto::fsutil::types as fstypes;
 use fstypes::Packet;
 
-pub use receive::{ReceiveOptions, Received, Transferred, Wanted, receive};
+pub use list::List;
+pub use receive::{Changing, ReceiveOptions, Received, Transferred, Wanted, receive};
 pub use send::{SendFilter, SendTree, send};
 pub use stat::{go_mode, raw_mode};
 

@@ -1,12 +1,14 @@
 //! The receiving side: makes a directory equal to what the sender lists, asking only for what differs.
 //!
-//! A file that is there with the same type, size, time, mode and owner is not asked for. Files are opened when
+//! A file that is there with the same type, size, time, mode and owner is not asked for. Who keeps the list of a
+//! complete transfer, and knows that nothing was done to the directory since, gives it to the next one: what is
+//! listed as before is then not looked at. Files are opened when
 //! their first bytes come, so that a list of a million entries needs no million descriptors, and get their time
 //! last: a file that a broken transfer left half written never looks unchanged.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -16,6 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::list::{Known, List};
 use super::stat::{self, Kind};
 use super::{PacketSink, PacketSource, TransferError};
 use crate::fstypes::packet::PacketType;
@@ -32,6 +35,9 @@ pub type Wanted = Box<dyn Fn(&str) -> bool + Send>;
 /// Counts bytes as they come.
 pub type Transferred = Box<dyn Fn(u64) + Send>;
 
+/// Is called before the first change of the directory.
+pub type Changing = Box<dyn Fn() -> io::Result<()> + Send>;
+
 /// How to receive.
 #[derive(Default)]
 pub struct ReceiveOptions {
@@ -45,10 +51,15 @@ pub struct ReceiveOptions {
     pub wanted: Option<Wanted>,
     /// Is told of each entry and each piece of contents how many bytes came.
     pub transferred: Option<Transferred>,
+    /// The list of the transfer that the directory was left by. It has no meaning for one that keeps what was not
+    /// listed, or only some of what was.
+    pub known: Option<List>,
+    /// Is called before the first change, when a list that is kept of the directory is to be thrown away.
+    pub changing: Option<Changing>,
 }
 
 /// What a transfer did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Received {
     /// Entries that were listed.
     pub entries: u64,
@@ -56,6 +67,8 @@ pub struct Received {
     pub files: u64,
     /// Bytes of contents.
     pub bytes: u64,
+    /// What the directory holds now, if it was changed and a list can tell.
+    pub list: Option<List>,
 }
 
 /// Makes the directory `root` equal to what the sender lists.
@@ -79,6 +92,8 @@ pub fn receive(
         pending: HashMap::new(),
         directories: Vec::new(),
         metadata: Vec::new(),
+        known: Known::new(options.known.as_ref().filter(|_| options.keeps_lists())),
+        touched: false,
         done: Received::default(),
     };
     let result = receiver.run(source);
@@ -89,7 +104,16 @@ pub fn receive(
         let data = error.to_string().into_bytes();
         let _ = sink.send(Packet { r#type: PacketType::PacketErr as i32, data, ..Packet::default() });
     }
-    result.map(|()| receiver.done)
+    result?;
+    let list = (receiver.touched && options.keeps_lists()).then(|| receiver.known.into_list());
+    Ok(Received { list, ..receiver.done })
+}
+
+impl ReceiveOptions {
+    /// Tells whether the directory is what is listed when a transfer is complete.
+    fn keeps_lists(&self) -> bool {
+        !self.merge && self.wanted.is_none()
+    }
 }
 
 /// Checks that paths come in order and below directories that came before.
@@ -154,6 +178,9 @@ struct Receiver<'a> {
     /// Directories with the times they get at the end.
     directories: Vec<(String, i64)>,
     metadata: Vec<u8>,
+    known: Known<'a>,
+    /// Whether the directory was changed, or may be next.
+    touched: bool,
     done: Received,
 }
 
@@ -249,6 +276,16 @@ impl Receiver<'_> {
             (stat.uid, stat.gid) = (uid, gid);
         }
         let path = stat.path.clone();
+        let known = self.known.is_same(&stat) && !self.options.always;
+        // What another name is of may have been made anew in this transfer.
+        if known && (kind != Kind::HardLink || !self.touched) {
+            if kind == Kind::Directory {
+                self.directories.push((path.clone(), stat.mod_time));
+            }
+            self.seen.insert(path, (kind == Kind::File).then_some(position));
+            return Ok(());
+        }
+        self.touch()?;
         let (parent, name) = self.parent(&path)?;
         let there = match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Some(found),
@@ -312,7 +349,17 @@ impl Receiver<'_> {
             && there.st_size == stat.size
             && has_same_attributes(stat, there);
         // What is one file with another name here, and two in the list, must come apart.
-        same && (there.st_nlink < 2 || self.linked.insert(there.st_ino, stat.path.clone()).is_none())
+        same && (there.st_nlink < 2
+            || self.options.known.is_none() && self.linked.insert(there.st_ino, stat.path.clone()).is_none())
+    }
+
+    /// Says, before the first change, that there will be one.
+    fn touch(&mut self) -> Result<(), TransferError> {
+        if std::mem::replace(&mut self.touched, true) {
+            return Ok(());
+        }
+        let changing = self.options.changing.as_ref().map_or(Ok(()), |changing| changing());
+        changing.map_err(|source| TransferError::Disk { action: "prepare", path: String::new(), source })
     }
 
     fn directory(
@@ -405,12 +452,36 @@ impl Receiver<'_> {
         if self.options.merge {
             return Ok(());
         }
+        if let Some(gone) = self.known.end() {
+            return self.remove_gone(&gone);
+        }
+        self.touch()?;
         let root = self.root.try_clone().map_err(|source| TransferError::Disk {
             action: "read",
             path: String::new(),
             source,
         })?;
         self.remove_unseen(&root, "")
+    }
+
+    /// Removes what was listed before and is not any more, if it is there still.
+    fn remove_gone(&mut self, gone: &[String]) -> Result<(), TransferError> {
+        // A directory takes what is in it along, and what takes its place has nothing of it.
+        let is_gone = |errno: &Errno| matches!(*errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
+        for path in gone {
+            self.touch()?;
+            let (directory, name) = path.rsplit_once('/').unwrap_or((".", path));
+            let found = open_below(self.root, directory).and_then(|parent| {
+                let there = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                Ok((parent, there))
+            });
+            match found {
+                Ok((parent, there)) => self.clear(&parent, name, path, Some(&there))?,
+                Err(errno) if is_gone(&errno) => {}
+                Err(errno) => return Err(TransferError::disk("look at", path)(errno)),
+            }
+        }
+        Ok(())
     }
 
     fn remove_unseen(&self, directory: &OwnedFd, prefix: &str) -> Result<(), TransferError> {
@@ -429,7 +500,8 @@ impl Receiver<'_> {
 
     /// Gives directories their times, which making files in them has changed.
     fn finish(&mut self) -> Result<(), TransferError> {
-        for (path, time) in std::mem::take(&mut self.directories) {
+        let directories = std::mem::take(&mut self.directories);
+        for (path, time) in directories.into_iter().filter(|_| self.touched) {
             let (parent, name) = self.parent(&path)?;
             let _ = rustix::fs::utimensat(&parent, name, &times(time), AtFlags::SYMLINK_NOFOLLOW);
         }
@@ -487,13 +559,17 @@ fn open_parent<'p>(
     if let Some((_, opened)) = last.borrow().as_ref().filter(|(path, _)| path == directory) {
         return Ok((opened.clone(), name));
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let opened = rustix::fs::openat2(root, directory, flags, Mode::empty(), resolve)
-        .map_err(TransferError::disk("open the directory", directory))?;
-    let opened = Rc::new(opened);
+    let opened =
+        Rc::new(open_below(root, directory).map_err(TransferError::disk("open the directory", directory))?);
     last.replace(Some((directory.to_owned(), opened.clone())));
     Ok((opened, name))
+}
+
+/// Opens a directory by a checked relative path, without following any link.
+fn open_below(root: &OwnedFd, directory: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, directory, flags, Mode::empty(), resolve)
 }
 
 /// Makes a new file in place of whatever is there.

@@ -174,3 +174,95 @@ fn a_link_in_the_mirror_is_replaced_and_never_followed() {
     assert_eq!(std::fs::read(target.path().join("dir/file")).unwrap(), b"new");
     assert!(target.path().join("top").symlink_metadata().unwrap().is_file());
 }
+
+fn again(from: &Path, to: &Path, known: &List) -> Received {
+    let options = ReceiveOptions { known: Some(known.clone()), ..ReceiveOptions::default() };
+    transfer(tree(from), to, options)
+}
+
+/// Everything below a directory, with what tells one state from another.
+fn state(path: &Path, into: &mut Vec<(std::path::PathBuf, u64, u32, i64, Vec<u8>)>) {
+    for entry in std::fs::read_dir(path).unwrap() {
+        let (path, metadata) = entry.map(|entry| (entry.path(), entry.metadata().unwrap())).unwrap();
+        let contents = if metadata.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+        into.push((path.clone(), metadata.nlink(), metadata.mode(), metadata.mtime_nsec(), contents));
+        if metadata.is_dir() {
+            state(&path, into);
+        }
+    }
+}
+
+#[test]
+fn what_is_listed_as_before_is_not_looked_at() {
+    let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(source.path());
+    let list = transfer(tree(source.path()), target.path(), ReceiveOptions::default()).list.unwrap();
+    // Nobody does that to a directory whose list is kept; it shows that the list is trusted.
+    std::fs::remove_file(target.path().join("dir.txt")).unwrap();
+    let changes = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counter = changes.clone();
+    let changing: Changing = Box::new(move || {
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    });
+    let known = Some(list.clone());
+    let options = ReceiveOptions { known, changing: Some(changing), ..ReceiveOptions::default() };
+    let done = transfer(tree(source.path()), target.path(), options);
+    assert_eq!((done.entries, done.files, done.list), (7, 0, None));
+    assert!(!target.path().join("dir.txt").exists());
+    assert_eq!(changes.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_known_directory_becomes_what_any_other_would() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 9] = [
+        ("a file is written", |top| std::fs::write(top.join("dir/inner/file"), "other").unwrap()),
+        ("a file is made", |top| std::fs::write(top.join("a"), "new").unwrap()),
+        ("a file goes", |top| std::fs::remove_file(top.join("dir.txt")).unwrap()),
+        ("a directory goes", |top| std::fs::remove_dir_all(top.join("dir")).unwrap()),
+        ("a link takes a directory's place", |top| {
+            std::fs::remove_dir_all(top.join("dir/inner")).unwrap();
+            symlink("/etc", top.join("dir/inner")).unwrap();
+        }),
+        ("a directory takes a file's place", |top| {
+            std::fs::remove_file(top.join("dir.txt")).unwrap();
+            std::fs::create_dir(top.join("dir.txt")).unwrap();
+            std::fs::write(top.join("dir.txt/x"), "x").unwrap();
+        }),
+        ("two names come apart", |top| {
+            let contents = std::fs::read(top.join("big")).unwrap();
+            std::fs::remove_file(top.join("dir/same")).unwrap();
+            std::fs::write(top.join("dir/same"), contents).unwrap();
+        }),
+        ("a file of two names is written", |top| std::fs::write(top.join("big"), "small").unwrap()),
+        ("a mode changes", |top| {
+            std::fs::set_permissions(top.join("dir.txt"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| {
+            let path = directory.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let (source, target) = (place("source"), place("target"));
+        fill(&source);
+        let list = transfer(tree(&source), &target, ReceiveOptions::default()).list.unwrap();
+        change(&source);
+        let list = again(&source, &target, &list).list.expect(what);
+        let fresh = place("fresh");
+        let expected = transfer(tree(&source), &fresh, ReceiveOptions::default());
+        assert_eq!(Some(list.clone()), expected.list, "{what}");
+        let states = [&target, &fresh].map(|top| {
+            let mut found = Vec::new();
+            state(top, &mut found);
+            found.iter_mut().for_each(|found| found.0 = found.0.strip_prefix(top).unwrap().to_owned());
+            found.sort();
+            found
+        });
+        assert_eq!(states[0], states[1], "{what}");
+        assert_eq!(again(&source, &target, &list).list, None, "{what}");
+    }
+}

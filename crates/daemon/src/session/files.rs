@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::fs::{Mode, OFlags};
 use slipway_engine::files::patterns::PatternMatcher;
-use slipway_engine::session::{LocalRequest, OutputTree, Transferred};
+use slipway_engine::session::{LocalRequest, MirrorDirectory, OutputTree};
 use slipway_model::{Diagnostic, ErrorKind};
 use std::os::fd::{AsFd as _, OwnedFd};
 use tokio::runtime::Handle;
@@ -23,7 +23,7 @@ use crate::wire::filesync::file_send_client::FileSendClient;
 use crate::wire::filesync::file_sync_client::FileSyncClient;
 use crate::wire::fstypes::Packet;
 use slipway_fsutil::{
-    PacketSink, PacketSource, ReceiveOptions, Received, SendTree, TransferError, receive, send,
+    List, PacketSink, PacketSource, ReceiveOptions, SendTree, TransferError, receive, send,
 };
 
 /// How many packets may wait to be sent; each has 128 KiB of contents at the most, and most of them an entry of a list.
@@ -36,8 +36,8 @@ pub(super) async fn fetch(
     client: &ClientSession,
     request: &LocalRequest,
     directory: &Path,
-    transferred: Transferred,
-) -> Result<Received, Diagnostic> {
+    mirror: &MirrorDirectory,
+) -> Result<(), Diagnostic> {
     let doing = || format!("cannot get the directory `{}` from the client", request.name);
     if !client.supports("/moby.filesync.v1.FileSync/DiffCopy") {
         return Err(Diagnostic::new(ErrorKind::User, doing()).cause("no local sources enabled"));
@@ -52,8 +52,13 @@ pub(super) async fn fetch(
         Diagnostic::new(ErrorKind::Environment, format!("cannot open `{}`", directory.display()))
             .cause(error.to_string())
     })?;
-    let options =
-        ReceiveOptions { transferred: Some(Box::new(move |bytes| transferred(bytes))), ..options(request)? };
+    let transferred = mirror.transferred();
+    let options = ReceiveOptions {
+        transferred: Some(Box::new(move |bytes| transferred(bytes))),
+        known: mirror.take_list().map(List::from_bytes),
+        changing: Some(Box::new(mirror.changing())),
+        ..options(request)?
+    };
     let cancel = client.gone().child_token();
     let _stop = cancel.clone().drop_guard();
     let handle = Handle::current();
@@ -61,10 +66,13 @@ pub(super) async fn fetch(
         let mut source = Incoming { packets: answer.into_inner(), handle, cancel };
         receive(&mut source, &Requests(requests), &root, &options)
     });
-    match work.await {
-        Ok(result) => result.map_err(|error| broken(&error, doing())),
-        Err(error) => Err(Diagnostic::new(ErrorKind::Internal, doing()).cause(error.to_string())),
+    let received =
+        work.await.map_err(|error| Diagnostic::new(ErrorKind::Internal, doing()).cause(error.to_string()))?;
+    let received = received.map_err(|error| broken(&error, doing()))?;
+    if let Some(list) = received.list {
+        mirror.keep_list(list.as_bytes());
     }
+    Ok(())
 }
 
 fn refused(status: &Status, doing: &str) -> Diagnostic {

@@ -73,7 +73,7 @@ impl Session for BuildSession {
     ) -> Result<LocalDirectory, Diagnostic> {
         let client = self.with_directories(&request.session).await?;
         let path = mirror.path().await?.to_owned();
-        super::files::fetch(&client, request, &path, mirror.transferred()).await?;
+        super::files::fetch(&client, request, &path, mirror).await?;
         Ok(LocalDirectory { path, filtered: true })
     }
 

@@ -36,8 +36,8 @@ type Once<K, V> = Mutex<HashMap<K, Arc<OnceCell<Arc<V>>>>>;
 /// A directory of the client, here for as long as this lives.
 pub(crate) struct Fetched {
     pub(crate) directory: LocalDirectory,
-    /// Keeps a mirror as it is.
-    pub(super) _mirror: Option<Locked>,
+    /// Keeps a mirror as it is, and knows what was found out about it.
+    pub(crate) mirror: Option<Locked>,
 }
 
 /// The files of a directory as far as somebody has looked, and their digests.

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use slipway_model::{Diagnostic, Digest};
 use slipway_store::{Lease, Store};
 use tokio::sync::OnceCell;
 
+use super::record::Record;
 use super::{Fetched, LocalDirectory};
 use crate::error::{Context as _, blocking, internal};
 
@@ -38,8 +40,11 @@ pub type Transferred = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// A mirror that nobody else writes to while this lives.
 #[derive(Debug)]
-pub(super) struct Locked {
+pub(crate) struct Locked {
     path: PathBuf,
+    record: Arc<Record>,
+    /// The list that was found, for the transfer that asks first.
+    list: Mutex<Option<Vec<u8>>>,
     _lock: OwnedFd,
 }
 
@@ -62,12 +67,49 @@ impl MirrorDirectory {
 
     /// Keeps what was brought up to date, and lets go of the build that asked for it.
     pub(crate) fn keep(self, directory: LocalDirectory) -> Fetched {
-        Fetched { directory, _mirror: self.locked.into_inner() }
+        Fetched { directory, mirror: self.locked.into_inner() }
+    }
+
+    /// Gives the list of the transfer that left the directory as it is, if there is one; once.
+    pub fn take_list(&self) -> Option<Vec<u8>> {
+        self.locked.get()?.list.lock().take()
+    }
+
+    /// Returns what is to be called before the directory is changed.
+    pub fn changing(&self) -> impl Fn() -> std::io::Result<()> + Send + use<> {
+        let record = self.locked.get().map(|locked| locked.record.clone());
+        move || record.as_ref().map_or(Ok(()), |record| record.forget())
+    }
+
+    /// Keeps the list of what the directory holds now.
+    pub fn keep_list(&self, list: &[u8]) {
+        if let Some(locked) = self.locked.get() {
+            locked.keep(|record| record.keep(list));
+        }
     }
 
     /// Makes an empty directory that goes away with the build, for what cannot be kept up to date.
     pub fn temporary(&self) -> Result<PathBuf, Diagnostic> {
         self.store.temporary_directory(&self.lease).diagnose()
+    }
+}
+
+impl Locked {
+    /// Finds what a selection of the directory as it is was computed to be.
+    pub(crate) fn digest(&self, selection: &Digest) -> Option<Digest> {
+        self.record.digest(selection)
+    }
+
+    /// Keeps what a selection of the directory as it is was computed to be.
+    pub(crate) fn keep_digest(&self, selection: Digest, digest: Digest) {
+        self.keep(|record| record.keep_digest(selection, digest));
+    }
+
+    /// Without a record the next build is slower, no more.
+    fn keep(&self, write: impl FnOnce(&Record) -> std::io::Result<()>) {
+        if let Err(error) = write(&self.record) {
+            tracing::warn!(%error, mirror = %self.path.display(), "could not keep what a mirror holds");
+        }
     }
 }
 
@@ -77,9 +119,10 @@ fn lock(state: &Path, key: &Digest) -> Result<Locked, Diagnostic> {
     for slot in 0..MAX_SLOTS {
         let name = format!("{}-{slot}", &key.hex()[..32]);
         let Some(lock) = try_lock(&state.join(format!("{name}.lock"))).context(doing)? else { continue };
-        let path = state.join(name);
+        let path = state.join(&name);
         std::fs::create_dir_all(&path).context(doing)?;
-        return Ok(Locked { path, _lock: lock });
+        let (record, list) = Record::open(state.join(format!("{name}.list")), &path).context(doing)?;
+        return Ok(Locked { path, record: Arc::new(record), list: Mutex::new(list), _lock: lock });
     }
     Err(internal(format!("all {MAX_SLOTS} mirrors of one directory are in use")))
 }
@@ -121,6 +164,7 @@ pub(crate) fn collect(state: &Path) {
         let used = entry.metadata().and_then(|metadata| metadata.modified());
         let idle = used.is_ok_and(|used| SystemTime::now().duration_since(used).is_ok_and(|age| age > IDLE));
         if let (true, Ok(Some(_lock))) = (idle, try_lock(&path)) {
+            let _ = std::fs::remove_file(path.with_extension("list"));
             let _ = std::fs::remove_dir_all(path.with_extension(""));
             let _ = std::fs::remove_file(&path);
         }

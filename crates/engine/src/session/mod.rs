@@ -14,6 +14,7 @@
 mod directories;
 mod embedded;
 mod mirror;
+mod record;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -39,6 +39,8 @@ pub(crate) struct LocalContext {
     origin: Origin,
     /// The ignore file's name, for messages.
     ignore_file: String,
+    /// Of the patterns that keep files out of a directory which holds more than was asked for.
+    filters: Digest,
     snapshot: OnceCell<Result<SnapshotId, Diagnostic>>,
     fetched: Arc<Fetched>,
 }
@@ -226,6 +228,8 @@ impl Contexts {
         if !fetched.directory.filtered {
             patterns.extend(parse_ignore_file(request.exclude.join("\n").as_bytes()));
         }
+        let mut filters = Digester::new();
+        patterns.iter().for_each(|pattern| filters.field(&pattern.text));
         let look = || {
             let doing = || format!("cannot read the context directory `{}`", directory.display());
             let matcher = PatternMatcher::from_patterns(patterns.clone())
@@ -243,6 +247,7 @@ impl Contexts {
             opened,
             origin,
             ignore_file: ignore.name.clone(),
+            filters: filters.finish(),
             snapshot: OnceCell::new(),
             fetched,
         })
@@ -340,8 +345,19 @@ impl LocalContext {
 
     /// Computes the digest of what is selected.
     pub(crate) fn content_digest(&self, selections: &[Selection]) -> Result<Digest, Diagnostic> {
+        let mut selected = Digester::new();
+        selected.field(self.filters.as_bytes());
+        selections.iter().for_each(|selection| selection.key(&mut selected));
+        let (selected, mirror) = (selected.finish(), &self.fetched.mirror);
+        if let Some(known) = mirror.as_ref().and_then(|mirror| mirror.digest(&selected)) {
+            return Ok(known);
+        }
         let digest = crate::content::of_tree(self.tree(), self.digests(), selections);
-        digest.map_err(|error| self.explain(error))
+        let digest = digest.map_err(|error| self.explain(error))?;
+        if let Some(mirror) = mirror {
+            mirror.keep_digest(selected, digest);
+        }
+        Ok(digest)
     }
 
     /// Keeps what was found out about files for the next build; without it that build is slower, no more.

@@ -62,7 +62,11 @@ fuzz_target!(|data: &[u8]| {
         if flags & 8 != 0 {
             options.wanted = Some(Box::new(|path: &str| path.len() % 2 == 0));
         }
-        let _ = receive(&mut Bytes(packets), &sent, &root, &options);
+        let mut packets = Bytes(packets);
+        if let Ok(received) = receive(&mut packets, &sent, &root, &options) {
+            options.known = received.list;
+            let _ = receive(&mut packets, &sent, &root, &options);
+        }
     } else {
         let tree = SendTree { prefix: String::new(), root, extra: BTreeMap::new(), epoch: None };
         let _ = send(&mut Bytes(packets), &sent, &[tree], &mut ());
