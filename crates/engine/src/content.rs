@@ -7,6 +7,7 @@ use slipway_model::{Diagnostic, Digest, Digester, ErrorKind};
 use slipway_store::{CommitInfo, Lease, SnapshotId, Store};
 
 use crate::error::{Context as _, Explain as _};
+use crate::job::Job;
 use crate::ops::keys::Selection;
 use crate::sources::local::LocalContext;
 
@@ -83,7 +84,7 @@ pub(crate) fn missing_path(diagnostic: &Diagnostic) -> Option<PathBuf> {
 ///
 /// Contents are hashed once for each snapshot: the index of its files is kept.
 pub(crate) fn of_snapshot(
-    store: &Store,
+    job: &Job,
     snapshot: Option<SnapshotId>,
     selections: &[Selection],
 ) -> Result<Digest, Diagnostic> {
@@ -91,10 +92,8 @@ pub(crate) fn of_snapshot(
         let files: Vec<FileSelection> = selections.iter().map(Selection::files).collect();
         return slipway_files::digest_of_nothing(&files).map_err(explain_nothing);
     };
-    let mounted = store.snapshots().mount_view(id).diagnose()?;
-    let root = Root::from(mounted.into_fd());
     let cache = DigestCache::in_memory(Stability::Frozen);
-    of_tree(&root, &cache, selections)
+    of_tree(&*job.view(id)?, &cache, selections)
 }
 
 /// Copies a snapshot's files into a directory of the host, owners included.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use slipway_files::Root;
 use slipway_model::llb::{Vertex, pb};
 use slipway_model::progress::EventSink;
 use slipway_model::solve::Entitlement;
@@ -35,6 +36,7 @@ use crate::ssh::AgentSocket;
 use crate::start_over::StartOver;
 use crate::tree::Tree;
 use crate::vertices::Vertices;
+use crate::views::Views;
 
 /// The key-value namespace of content digests of snapshots.
 const CONTENT: &str = "content";
@@ -57,6 +59,7 @@ pub(crate) struct Job {
     pub(crate) nonce: Digest,
     pub(crate) started: SystemTime,
     pub(crate) notes: Notes,
+    pub(crate) views: Views,
     pub(crate) remote: RemoteCache,
     pub(crate) policies: Policies,
     pub(crate) compatibility: Compatibility,
@@ -113,6 +116,7 @@ impl Job {
         Ok(Self {
             contexts: Contexts::new(session.clone(), engine.store.clone(), lease.clone(), progress.clone()),
             notes: Notes { pins: Pins::new(proxy_network), ..Notes::default() },
+            views: Views::default(),
             proxy_network,
             engine: engine.clone(),
             session,
@@ -168,7 +172,7 @@ impl Job {
     ///
     /// A snapshot never changes, so its digests are kept between runs.
     pub(crate) async fn content_digest(
-        &self,
+        self: &Arc<Self>,
         tree: &Tree,
         selections: Vec<Selection>,
     ) -> Result<Digest, Diagnostic> {
@@ -189,13 +193,17 @@ impl Job {
             return Ok(known);
         }
         let snapshot = self.materialize(tree, Digest::of("content")).await?;
-        let engine = self.engine.clone();
-        let digest =
-            blocking(move || crate::content::of_snapshot(&engine.store, snapshot, &selections)).await?;
+        let job = self.clone();
+        let digest = blocking(move || crate::content::of_snapshot(&job, snapshot, &selections)).await?;
         if tree.snapshot().is_some() {
             let _ = values.put(CONTENT, &key, digest.as_bytes());
         }
         Ok(digest)
+    }
+
+    /// Gives the files of a snapshot, which must be unpacked.
+    pub(crate) fn view(&self, snapshot: SnapshotId) -> Result<Arc<Root>, Diagnostic> {
+        self.views.get(&self.engine.store, snapshot)
     }
 
     /// Commits what an operation wrote, under the operation's name.

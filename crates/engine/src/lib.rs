@@ -51,6 +51,7 @@ mod started;
 mod terminal;
 mod tree;
 mod vertices;
+mod views;
 
 pub use attachments::{Attachment, Documents};
 pub use attest::{

@@ -4,14 +4,17 @@
 //! three files costs no thread. The stack is last in, first out, which keeps it (and the number of open
 //! directories) small. The first error stops everything and is returned.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::thread;
 
 use crate::error::{FilesError, Result};
 
 /// Says how many threads are worth using for what is in memory.
 pub(crate) fn threads() -> usize {
-    thread::available_parallelism().map_or(2, usize::from).min(8)
+    // The answer is in many files of the control groups, and is asked for at each small tree.
+    static THREADS: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(2, usize::from).min(8));
+    *THREADS
 }
 
 /// Says how many threads are worth using where some wait for the disk.

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slipway_files::{
-    CopyOptions, CopyReport, FileTree, FilesError, MakeDir, MakeFile, MakeLink, ModeChange, Ownership, Root,
-    Time,
+    CopyOptions, CopyReport, FilesError, MakeDir, MakeFile, MakeLink, ModeChange, Ownership, Root, Time,
 };
 use slipway_model::llb::pb;
 use slipway_model::progress::Stream;
@@ -239,11 +238,10 @@ impl Work<'_> {
             return Ok(());
         }
         let source = match self.snapshot(from)? {
-            Some(snapshot) => self.job.engine.store.snapshots().mount_view(snapshot).diagnose()?.into_fd(),
-            None => self.job.empty_directory()?,
+            Some(snapshot) => self.job.view(snapshot)?,
+            None => Arc::new(Root::from(self.job.empty_directory()?)),
         };
-        let source: &dyn FileTree = &Root::from(source);
-        let copied = slipway_files::copy(source, &copy.src, dest, &copy.dest, &options, None);
+        let copied = slipway_files::copy(&*source, &copy.src, dest, &copy.dest, &options, None);
         self.tell_skipped(&copied.map_err(|error| missing(&error).unwrap_or_else(|| error.explain()))?);
         Ok(())
     }
