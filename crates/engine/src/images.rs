@@ -219,7 +219,7 @@ fn missing_platform(name: &str, platform: &Platform, index: &ImageIndex) -> Diag
             "build for the platforms it has (`--platform {}`), or use another base image",
             has.join(",")
         ));
-    diagnostic.platform = Some(platform.clone());
+    diagnostic.platform = Some(Box::new(platform.clone()));
     diagnostic
 }
 

@@ -170,7 +170,7 @@ impl Base {
             .cause(format!("the image is for `{platform}`"))
             .at(Some(self.span.clone()))
             .hint(hint);
-        diagnostic.platform = Some(platform.clone());
+        diagnostic.platform = Some(Box::new(platform.clone()));
         diagnostic
     }
 }
@@ -287,7 +287,7 @@ impl<'a> Checked<'a> {
             .cause(format!("the image is for `{platform}`"))
             .at(span)
             .hint("build the file for the image's platform (look for a stage or an ARG that fixes the platform), or pass `--platform-check=off`");
-        diagnostic.platform = Some(platform.clone());
+        diagnostic.platform = Some(Box::new(platform.clone()));
         diagnostic
     }
 

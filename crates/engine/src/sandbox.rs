@@ -52,7 +52,7 @@ impl Sandboxes {
                 )
                 .cause(reason.to_string());
                 diagnostic.hint = reason.hint();
-                diagnostic.platform = Some(platform.clone());
+                diagnostic.platform = Some(Box::new(platform.clone()));
                 refused.push(diagnostic);
                 continue;
             }

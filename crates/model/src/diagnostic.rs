@@ -21,7 +21,7 @@ pub struct Diagnostic {
     pub span: Option<SourceSpan>,
     /// Further places that lead to it, the nearest first.
     pub also: Vec<SourceSpan>,
-    pub platform: Option<Platform>,
+    pub platform: Option<Box<Platform>>,
     pub hint: Option<Hint>,
     /// The last lines a failed step printed.
     pub log_tail: Vec<String>,
@@ -148,7 +148,7 @@ impl Diagnostic {
     #[track_caller]
     pub fn on(mut self, platform: Option<Platform>) -> Self {
         self.trace.pass(Location::caller());
-        self.platform = self.platform.or(platform);
+        self.platform = self.platform.or(platform.map(Box::new));
         self
     }
 }

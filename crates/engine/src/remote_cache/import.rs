@@ -92,7 +92,7 @@ async fn read(job: &Job, place: &ImportFrom) -> Result<Vec<Import>, Diagnostic> 
         return found.into_iter().map(Written::check).collect();
     }
     match Place::open(job, place).await? {
-        Found::There(place, root, bytes) => place.parse(root, bytes).await,
+        Found::There(place, root, bytes) => place.parse(*root, bytes).await,
         Found::Missing(error) => Err(error),
     }
 }
@@ -139,7 +139,7 @@ async fn in_bucket(job: &Job, spec: &BucketSpec) -> Result<Vec<Written>, Diagnos
 
 /// What is under a name.
 enum Found {
-    There(Place, Descriptor, Vec<u8>),
+    There(Place, Box<Descriptor>, Vec<u8>),
     Missing(Diagnostic),
 }
 
@@ -192,7 +192,7 @@ impl Place {
                     Err(error) => Err(error.explain()),
                     Ok((descriptor, bytes)) => {
                         let place = Self::Registry(client, reference.without_tag());
-                        Ok(Found::There(place, descriptor, bytes.to_vec()))
+                        Ok(Found::There(place, Box::new(descriptor), bytes.to_vec()))
                     }
                 }
             }
@@ -204,13 +204,13 @@ impl Place {
                 };
                 let place = Self::Layout(layout);
                 let bytes = place.read(&descriptor).await?;
-                Ok(Found::There(place, descriptor, bytes))
+                Ok(Found::There(place, Box::new(descriptor), bytes))
             }
             ImportFrom::Session { store, digest, .. } => {
                 let descriptor = job.blobs.describe(&BlobSource::Client(store.clone()), digest).await?;
                 let place = Self::Session(job.blobs.clone(), store.clone());
                 let bytes = place.read(&descriptor).await?;
-                Ok(Found::There(place, descriptor, bytes))
+                Ok(Found::There(place, Box::new(descriptor), bytes))
             }
         }
     }
