@@ -20,6 +20,8 @@ pub(crate) struct NodeStatus {
     /// As buildx says it; empty if it is not known.
     pub(crate) status: &'static str,
     pub(crate) version: Option<String>,
+    /// What its workers call themselves.
+    pub(crate) ids: Vec<String>,
     /// Platforms that it has by itself.
     pub(crate) platforms: Vec<Platform>,
     pub(crate) labels: BTreeMap<String, String>,
@@ -54,6 +56,7 @@ impl Machine<'_> {
         NodeStatus {
             status: "running",
             version: Some(concat!("v", env!("CARGO_PKG_VERSION")).to_owned()),
+            ids: Vec::new(),
             platforms,
             labels: config.labels,
             garbage_rules: rules.into_iter().map(garbage_rule).collect(),
@@ -90,11 +93,13 @@ async fn status(group: &NodeGroup, node: &Node, machine: &Machine<'_>, timeout: 
             return Ok(NodeStatus { status, ..NodeStatus::default() });
         }
         let workers = driver::connect(group, node).await?.workers().await?;
+        let ids = workers.iter().map(|worker| worker.id.clone()).collect();
         let worker = workers.into_iter().next().unwrap_or_default();
         Ok::<_, Diagnostic>(NodeStatus {
             status: "running",
             error: None,
             version: worker.version,
+            ids,
             platforms: worker.platforms,
             labels: worker.labels,
             garbage_rules: worker.garbage_rules,

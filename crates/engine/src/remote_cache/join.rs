@@ -156,7 +156,8 @@ async fn join(
 }
 
 async fn remove_parts(to: &ExportTo, parts: &[CacheSpec]) -> Result<(), Diagnostic> {
-    let ExportTarget::Local { directory: whole, .. } = &to.target else { return Ok(()) };
+    // With `reset` they are gone already, with all that no tag needs.
+    let ExportTarget::Local { directory: whole, reset: false, .. } = &to.target else { return Ok(()) };
     let mut directories = Vec::new();
     for part in parts {
         if let Some(ExportTo { target: ExportTarget::Local { directory, .. }, .. }) =

@@ -254,17 +254,27 @@ fn needed(directory: &Path, listed: &[Descriptor]) -> io::Result<HashSet<String>
     Ok(needed)
 }
 
-/// Removes from a directory what was there for parts of a cache alone: each is a layout with the same blobs.
+/// Removes from a directory what was there for parts of a cache alone: each is a layout with the same blobs. Somebody
+/// else may remove the same.
 pub(super) fn remove_parts(directory: &Path, parts: &[PathBuf]) -> io::Result<()> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let whole = LayoutIndex::open(directory)?;
     let kept = needed(directory, whole.manifests())?;
     let mut of_parts = HashSet::new();
     for part in parts {
-        of_parts.extend(needed(part, LayoutIndex::open(part)?.manifests())?);
+        match needed(part, LayoutIndex::open(part)?.manifests()) {
+            Ok(blobs) => of_parts.extend(blobs),
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
-    of_parts
-        .difference(&kept)
-        .try_for_each(|blob| std::fs::remove_file(directory.join("blobs/sha256").join(blob)))
+    for blob in of_parts.difference(&kept) {
+        match std::fs::remove_file(directory.join("blobs/sha256").join(blob)) {
+            Err(error) if !gone(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn blob_path(directory: &Path, digest: &Digest) -> PathBuf {
@@ -327,6 +337,7 @@ mod tests {
         let mut stays = cache(&whole, &whole, "kept", &layer);
         stays.extend(cache(&whole, &whole, "whole", &layer));
         stays.push(layer);
+        remove_parts(&whole, &parts).unwrap();
         remove_parts(&whole, &parts).unwrap();
         assert!(stays.iter().all(|blob| is_there(&whole, blob)));
         assert!(gone.iter().all(|blob| !is_there(&whole, blob)));

@@ -54,13 +54,22 @@ fn nodes_share_one_cache_in_a_registry() {
 #[test]
 fn nodes_share_one_cache_in_a_directory() {
     let Some(registry) = registry() else { return };
-    let environment = Environment::new();
-    let directory = environment.text("cache");
-    let to = format!("--cache-to=type=local,dest={directory},mode=max,reset=true");
-    check_cache(&environment, registry, &[&to], &format!("type=local,src={directory}"));
-    let index = std::fs::read(environment.path("cache/index.json")).unwrap();
-    let index: Value = serde_json::from_slice(&index).unwrap();
-    assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "parts are not seen: {index}");
+    for reset in ["true", "false"] {
+        let environment = Environment::new();
+        let directory = environment.text("cache");
+        let to = format!("--cache-to=type=local,dest={directory},mode=max,reset={reset}");
+        check_cache(&environment, registry, &[&to], &format!("type=local,src={directory}"));
+        let read = |path: &str| -> Value {
+            serde_json::from_slice(&std::fs::read(environment.path(path)).unwrap()).unwrap()
+        };
+        let index = read("cache/index.json");
+        assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "parts are not seen: {index}");
+        let digest = index["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+        let whole = read(&format!("cache/blobs/{digest}"));
+        let layers = whole["layers"].as_array().unwrap().len();
+        let blobs = std::fs::read_dir(environment.path("cache/blobs/sha256")).unwrap().count();
+        assert_eq!(blobs, layers + 2, "the layers, the config and the manifest of the whole: {whole}");
+    }
 }
 
 #[test]

@@ -151,7 +151,7 @@ mod tests {
                 max_used_space: 512 << 20,
                 ..GarbageRule::default()
             }],
-            error: None,
+            ..NodeStatus::default()
         };
         let inactive = NodeStatus { status: "inactive", ..NodeStatus::default() };
         assert_eq!(

@@ -186,6 +186,7 @@ fn as_json(entry: &Entry) -> Value {
         add("Files", json!(node.files), node.files.is_some());
         add("Flags", json!(node.flags), node.flags.is_some());
         add("GCPolicy", json!(rules), !rules.is_empty());
+        add("IDs", json!(state.ids), !state.ids.is_empty());
         add("Labels", json!(state.labels), !state.labels.is_empty());
         add("Name", json!(node.name), true);
         add("Platforms", json!(platforms), !platforms.is_empty());
@@ -282,6 +283,7 @@ mod tests {
             status: "running",
             version: Some("v0.32.2".into()),
             platforms: vec!["linux/amd64".parse().unwrap()],
+            ids: vec!["w1".into()],
             garbage_rules: vec![GarbageRule { max_used_space: 7, ..GarbageRule::default() }],
             ..NodeStatus::default()
         };
@@ -309,7 +311,7 @@ default*      embedded
             lines("json").lines().next().unwrap(),
             r#"{"Current":false,"Driver":"remote","Dynamic":false,"LastActivity":"2026-11-21T14:05:48Z","Name":"r1","Nodes":[{"Endpoint":"unix:///b.sock","Name":"r10","Status":"inactive"}]}"#
         );
-        let rule = r#""GCPolicy":[{"all":false,"filter":null,"keepDuration":0,"maxUsedSpace":7,"minFreeSpace":0,"reservedSpace":0}]"#;
+        let rule = r#""GCPolicy":[{"all":false,"filter":null,"keepDuration":0,"maxUsedSpace":7,"minFreeSpace":0,"reservedSpace":0}],"IDs":["w1"]"#;
         assert!(lines("json").contains(rule), "{}", lines("json"));
         assert_eq!(
             lines("{{.Name}}: {{.Status}} {{.DriverEndpoint}}"),
