@@ -251,6 +251,9 @@ impl Inner {
         }
         crate::session::collect_mirrors(self.store.root());
         History::of(self.store.root()).trim(&self.config.history);
+        if let Err(error) = crate::proxied::forget_fetched(&self.store) {
+            tracing::warn!(%error, "could not forget what steps fetched");
+        }
         if let Err(error) = self.store.collect_garbage(&self.gc_policy()) {
             tracing::warn!(%error, "could not collect garbage");
         }

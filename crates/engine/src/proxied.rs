@@ -7,12 +7,14 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use slipway_model::llb::pb;
 use slipway_model::{Diagnostic, Digest, ErrorKind};
 use slipway_proxy::{Fetched, Outside, Proxy, Record, Serving, Trust};
 use slipway_runtime::{Listener, Network, PendingListener, ProcessSettings};
+use slipway_store::{Store, StoreError};
 
 use crate::build::Build;
 use crate::error::Context as _;
@@ -20,6 +22,8 @@ use crate::job::Job;
 
 /// The key-value namespace of what steps fetched, by their canonical keys.
 const FETCHED: &str = "fetched";
+/// For how long that is kept after its last use.
+const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 impl Job {
     /// Tells whether a process that asks for this network has the proxy instead.
@@ -57,11 +61,20 @@ impl Job {
         if self.notes.pins.fetched(&vertex).is_some() {
             return;
         }
-        let stored = self.engine.store.key_values().get(FETCHED, key.as_bytes()).ok().flatten();
-        if let Some(fetched) = stored.and_then(|stored| serde_json::from_slice(&stored.value).ok()) {
+        let values = self.engine.store.key_values();
+        let Some(stored) = values.get(FETCHED, key.as_bytes()).ok().flatten() else { return };
+        if let Ok(fetched) = serde_json::from_slice(&stored.value) {
+            // Kept for longer, since it is used.
+            let _ = values.put(FETCHED, key.as_bytes(), &stored.value);
             self.notes.pins.set_fetched(vertex, fetched);
         }
     }
+}
+
+/// Forgets what was fetched by steps that nobody has asked for in a long time.
+pub(crate) fn forget_fetched(store: &Store) -> Result<(), StoreError> {
+    let deadline = SystemTime::now().checked_sub(KEPT).unwrap_or(SystemTime::UNIX_EPOCH);
+    store.key_values().remove_older(FETCHED, deadline)
 }
 
 /// What is behind the proxy of a build's step.

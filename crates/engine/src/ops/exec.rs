@@ -12,6 +12,7 @@ use std::sync::Arc;
 use slipway_model::llb::pb;
 use slipway_model::progress::Stream;
 use slipway_model::{Diagnostic, Digest, ErrorKind, Secret};
+use slipway_proxy::Record;
 use slipway_runtime::{FileContent, Mount, MountSource, ProcessSettings, ResourceLimits, Rlimit, Security};
 use slipway_store::{ActiveSnapshot, CacheMount, CacheMountName, Sharing, SnapshotId};
 
@@ -96,17 +97,19 @@ pub(super) async fn execute(
         let mut proxied = proxy.map(|proxy| proxy.enter(step.root.as_fd(), &mut settings)).transpose()?;
         let process = StepProcess { job: &job, vertex: vertex.digest, sandbox: &sandbox, ending: &ending };
         let outcome = process.run(root, mounts, settings, proxied.as_mut());
-        let record = proxied.map(|proxied| proxied.leave(step.root.as_fd())).transpose()?.unwrap_or_default();
-        job.progress.log(vertex.digest, Stream::Stderr, record.log().as_bytes());
+        let record = proxied.map(|proxied| proxied.leave(step.root.as_fd())).transpose()?;
+        if let Some(log) = record.as_ref().map(Record::log).filter(|log| !log.is_empty()) {
+            job.progress.log(vertex.digest, Stream::Stderr, log.as_bytes());
+        }
         match outcome.and_then(|outcome| check(&exec, &sandbox, outcome)) {
             Ok(()) => {
-                if job.is_proxied(exec.network) {
+                if let Some(record) = record {
                     job.keep_fetched(vertex.digest, &key, record.fetched)?;
                 }
                 step.commit()
             }
             Err(mut error) => {
-                error.causes.extend(record.refusals());
+                error.causes.extend(record.iter().flat_map(Record::refusals));
                 let error = step.full_disk(error);
                 job.notes.failed.keep(&vertex, FailedPart::Process, || step.leftovers(&planned));
                 Err(error)

@@ -100,3 +100,23 @@ fn what_a_step_may_have_got_is_missed_by_who_wants_to_know_all() {
         assert!(error.contains(part), "no `{part}` in:\n{error}");
     }
 }
+
+#[test]
+fn a_shell_in_a_step_has_the_proxy_too() {
+    let Some(registry) = registry() else { return };
+    let (environment, server) = (Environment::new(), server());
+    environment.write("proxied.toml", "proxyNetwork = true\n");
+    let image = registry.reference("library/busybox");
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    let text = format!("FROM {image}\nRUN mkdir -p /etc/ssl/certs && echo mine > {bundle}\nRUN exit 3\n");
+    let context = environment.context("context", &text);
+    environment.run(["--config", "proxied.toml", "build", &context]).failed(1);
+    let address = server.address("file");
+    let look = format!(
+        "grep -c 'proxy CA' {bundle}; wget -q -Y on -O- {address}; unset http_proxy; wget -q {address}"
+    );
+    let line = ["--config", "proxied.toml", "debug", "shell", "--", "sh", "-c", &look];
+    let looked = environment.run(line);
+    assert_eq!(looked.stdout, "2\ncontent\n", "{}", looked.said());
+    assert_eq!(server.requests().len(), 1);
+}
