@@ -92,7 +92,9 @@ fn mounts() {
 fn a_step_asks_for_devices() {
     let text = "FROM busybox\nRUN --device=vendor.com/gpu=0 --device=name=gpus,required x\n";
     let result = with(text, &options());
-    let asked = exec(&vertex(&result, "RUN --device=vendor.com/gpu=0")).cdi_devices.clone();
+    let asked = exec(&vertex(&result, "RUN --device=vendor.com/gpu=0 --device=name=gpus,required x"))
+        .cdi_devices
+        .clone();
     let device = |name: &str, optional| pb::CdiDevice { name: name.to_owned(), optional };
     assert_eq!(asked, [device("vendor.com/gpu=0", true), device("gpus", false)]);
 }

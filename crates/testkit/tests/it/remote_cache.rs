@@ -291,7 +291,7 @@ fn an_export_that_fails_is_an_error_unless_told_otherwise() {
     let error = machine.environment.build(&[&machine.context, &to("")]).failed(1);
     assert!(error.contains("does not answer"), "{error}");
     machine.build(&[&to(",ignore-error=true")]);
-    let error = machine.environment.build(&[&machine.context, "--cache-to=type=gha"]).failed(1);
+    let error = machine.environment.build(&[&machine.context, "--cache-to=type=azblob,name=x"]).failed(1);
     assert!(error.contains("hint: use `type=registry`, `type=local`, `type=inline` or `type=s3`"), "{error}");
     // Nobody to import from is told of, and passed over.
     let said = machine.build(&["--cache-from", &format!("{nobody}/app:cache")]);
