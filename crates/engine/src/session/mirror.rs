@@ -45,7 +45,7 @@ pub(crate) struct Locked {
     record: Arc<Record>,
     /// The list that was found, for the transfer that asks first.
     list: Mutex<Option<Vec<u8>>>,
-    _lock: OwnedFd,
+    lock: Arc<OwnedFd>,
 }
 
 impl MirrorDirectory {
@@ -75,10 +75,11 @@ impl MirrorDirectory {
         self.locked.get()?.list.lock().take()
     }
 
-    /// Returns what is to be called before the directory is changed.
+    /// Returns what is to be called before the directory is changed. Whoever has it has the directory, too: a transfer
+    /// that nobody waits for any more may still write.
     pub fn changing(&self) -> impl Fn() -> std::io::Result<()> + Send + use<> {
-        let record = self.locked.get().map(|locked| locked.record.clone());
-        move || record.as_ref().map_or(Ok(()), |record| record.forget())
+        let held = self.locked.get().map(|locked| (locked.record.clone(), locked.lock.clone()));
+        move || held.as_ref().map_or(Ok(()), |(record, _lock)| record.forget())
     }
 
     /// Keeps the list of what the directory holds now.
@@ -122,7 +123,7 @@ fn lock(state: &Path, key: &Digest) -> Result<Locked, Diagnostic> {
         let path = state.join(&name);
         std::fs::create_dir_all(&path).context(doing)?;
         let (record, list) = Record::open(state.join(format!("{name}.list")), &path).context(doing)?;
-        return Ok(Locked { path, record: Arc::new(record), list: Mutex::new(list), _lock: lock });
+        return Ok(Locked { path, record: Arc::new(record), list: Mutex::new(list), lock: Arc::new(lock) });
     }
     Err(internal(format!("all {MAX_SLOTS} mirrors of one directory are in use")))
 }
@@ -188,7 +189,11 @@ mod tests {
         std::fs::write(path.join("kept"), "x").unwrap();
         let second = mirror();
         assert_ne!(second.path().await.unwrap(), path);
+        let changing = first.changing();
         drop(first);
+        let late = mirror();
+        assert_ne!(late.path().await.unwrap(), path, "a transfer that was given up may still write");
+        drop((late, changing));
         let third = mirror();
         assert_eq!(third.path().await.unwrap(), path);
         assert!(path.join("kept").exists());
