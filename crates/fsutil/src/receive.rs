@@ -282,7 +282,12 @@ impl Receiver<'_> {
             if kind == Kind::Directory {
                 self.directories.push((path.clone(), stat.mod_time));
             }
-            self.seen.insert(path, (kind == Kind::File).then_some(position));
+            let contents = match kind {
+                Kind::File => Some(position),
+                Kind::HardLink => self.seen.get(&stat.linkname).copied().flatten(),
+                _ => None,
+            };
+            self.seen.insert(path, contents);
             return Ok(());
         }
         self.touch()?;

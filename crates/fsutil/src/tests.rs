@@ -266,3 +266,28 @@ fn a_known_directory_becomes_what_any_other_would() {
         assert_eq!(again(&source, &target, &list).list, None, "{what}");
     }
 }
+
+#[test]
+fn a_link_may_be_to_another_link_that_was_known() {
+    let target = tempfile::tempdir().unwrap();
+    let there = std::fs::metadata(target.path()).unwrap();
+    let owner = Some((there.uid(), there.gid()));
+    let end = |kind: PacketType| Packet { r#type: kind as i32, ..Packet::default() };
+    let transfer = |list: &[Packet], contents: bool, known: Option<List>| {
+        let (packets, at_receiver) = mpsc::channel();
+        let contents = contents.then(|| end(PacketType::PacketData));
+        let rest = [Some(end(PacketType::PacketStat)), contents, Some(end(PacketType::PacketFin))];
+        let all = list.iter().cloned().chain(rest.into_iter().flatten());
+        all.for_each(|packet| packets.send(packet).unwrap());
+        let (requests, _at_sender) = mpsc::channel();
+        let options = ReceiveOptions { known, owner, ..ReceiveOptions::default() };
+        receive(&mut From(at_receiver), &To(requests), &open(target.path()), &options).unwrap()
+    };
+    let (file, first, second) = (stat("a", 0o644), link("b", 0o644, "a"), link("c", 0o644, "b"));
+    let known = transfer(&[file.clone(), first.clone(), second.clone()], true, None).list.unwrap();
+    // A change before a link makes it be looked at.
+    let between = stat("bb", MODE_DIR | 0o755);
+    let after = transfer(&[file, first, between, second], false, Some(known));
+    assert_eq!((after.entries, after.files), (4, 0));
+    assert_eq!(std::fs::metadata(target.path().join("a")).unwrap().nlink(), 3);
+}
